@@ -1,0 +1,8 @@
+//! What Palisade reads and says: resources as the YAML has them, and the messages between agent
+//! and command line. Types and parsing only; meaning lives in `policy-core`.
+//!
+//! - [`diagnostic`]: an error or warning with file, line, column and field path.
+//! - [`messages`]: requests and answers of the agent's Unix-socket API.
+
+pub mod diagnostic;
+pub mod messages;

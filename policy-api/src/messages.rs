@@ -1,0 +1,331 @@
+//! Requests and answers of the agent's API: HTTP/1.1 with JSON bodies over a Unix socket.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `POST /v1/apply` | [`ApplyRequest`] | [`ApplyResponse`], 422 with [`Refusal`] |
+//! | `POST /v1/delete` | [`DeleteRequest`] | [`DeleteResponse`], 404 or 422 with [`Refusal`] |
+//! | `GET /v1/resources?kind=&namespace=&name=` | | `Vec<StoredResource>` |
+//! | `GET /v1/endpoints` | | `Vec<EndpointStatus>` |
+//! | `GET /v1/status` | | [`Status`] |
+//! | `POST /v1/explain` | [`ExplainRequest`] | [`Explanation`], 404 or 422 with [`Refusal`] |
+//! | `GET /v1/observe?follow=&last=` | | newline-delimited [`DropRecord`] |
+//!
+//! Every answer that is not 2xx carries a [`Refusal`].
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::diagnostic::Diagnostic;
+
+/// Resources to add or replace, all or none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyRequest {
+    /// The resources as their author wrote them; the agent validates every field itself.
+    pub resources: Vec<serde_json::Value>,
+    /// Validate and compile only.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What happened to one resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It is new.
+    Created,
+    /// It replaced another version of itself.
+    Configured,
+    /// It was there already, field for field.
+    Unchanged,
+    /// It is gone.
+    Deleted,
+}
+
+/// Name of a resource.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceName {
+    /// `apiVersion`, such as `projectcalico.org/v3`.
+    pub api_version: String,
+    /// `kind`, such as `NetworkPolicy`.
+    pub kind: String,
+    /// Namespace; `None` for kinds that have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+/// One line of an answer to apply or delete.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceResult {
+    /// Which resource.
+    #[serde(flatten)]
+    pub resource: ResourceName,
+    /// What happened to it.
+    pub outcome: Outcome,
+}
+
+/// Answer to [`ApplyRequest`]; sent when the datapath holds the new policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApplyResponse {
+    /// One per resource, in the order of the request.
+    pub results: Vec<ResourceResult>,
+    /// Endpoints whose decision tables changed.
+    pub endpoints_changed: usize,
+    /// Endpoints that the agent enforces on.
+    pub endpoints_total: usize,
+    /// Datapath revision that holds the change.
+    pub revision: u64,
+    /// Things that are accepted but look wrong.
+    #[serde(default)]
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Resources to remove, all or none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteRequest {
+    /// Which.
+    pub resources: Vec<ResourceName>,
+    /// Do not refuse when one of them does not exist.
+    #[serde(default)]
+    pub ignore_not_found: bool,
+}
+
+/// Answer to [`DeleteRequest`].
+pub type DeleteResponse = ApplyResponse;
+
+/// Why a request was not carried out. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// One sentence.
+    pub error: String,
+    /// What is wrong where, all of it.
+    #[serde(default)]
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// A resource in the store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoredResource {
+    /// Its name.
+    #[serde(flatten)]
+    pub name: ResourceName,
+    /// As it was applied, defaults not filled in.
+    pub resource: serde_json::Value,
+    /// Endpoints that it selects now.
+    pub endpoints: usize,
+}
+
+/// Where an endpoint stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointState {
+    /// Fenced, identity not known yet: everything is dropped.
+    Pending,
+    /// Its policy holds.
+    Enforcing,
+    /// On a kind of network that this version cannot enforce on.
+    Unsupported,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// Container or resource name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Docker network, or the empty string for a static endpoint.
+    #[serde(default)]
+    pub network: String,
+    /// Host-side interface name.
+    #[serde(default)]
+    pub interface: String,
+    /// Host-side interface index.
+    pub ifindex: u32,
+    /// Own addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Effective labels, sorted.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// Where it stands.
+    pub state: EndpointState,
+    /// Why it is not enforcing, if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Policies that apply to traffic into it, in order, as `tier/namespace/name`.
+    pub ingress_policies: Vec<String>,
+    /// Policies that apply to traffic out of it, in order.
+    pub egress_policies: Vec<String>,
+}
+
+/// State of one part of the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Component {
+    /// `docker`, `datapath`, `store`, ...
+    pub name: String,
+    /// Whether it works.
+    pub healthy: bool,
+    /// One line about it.
+    pub detail: String,
+}
+
+/// How full one BPF map is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapUsage {
+    /// Name.
+    pub name: String,
+    /// Entries in use.
+    pub used: u64,
+    /// Entries that fit.
+    pub capacity: u64,
+}
+
+/// Answer to `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the agent.
+    pub version: String,
+    /// Version of the kernel ABI.
+    pub abi_version: u32,
+    /// Datapath revision.
+    pub revision: u64,
+    /// Seconds since the agent started.
+    pub uptime_seconds: u64,
+    /// Default action for endpoints that no policy selects: `allow` or `deny`.
+    pub default_action: String,
+    /// Policies in force.
+    pub policies: usize,
+    /// Endpoints by state.
+    pub endpoints_enforcing: usize,
+    /// Endpoints by state.
+    pub endpoints_pending: usize,
+    /// Endpoints by state.
+    pub endpoints_unsupported: usize,
+    /// Parts of the agent.
+    pub components: Vec<Component>,
+    /// Kernel features that were probed: name and what is in use.
+    pub features: Vec<(String, String)>,
+    /// Map usage.
+    pub maps: Vec<MapUsage>,
+}
+
+/// "May `source` open a connection to `destination`?"
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainRequest {
+    /// Endpoint name (`name` or `namespace/name`) or IP address.
+    pub source: String,
+    /// Endpoint name or IP address.
+    pub destination: String,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Destination port; ICMP: `type << 8 | code`.
+    pub port: u16,
+}
+
+/// Allow or deny.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The packet passes.
+    Allow,
+    /// The packet is dropped.
+    Deny,
+}
+
+/// The decision at one end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndDecision {
+    /// `egress` at the source, `ingress` at the destination.
+    pub direction: String,
+    /// `namespace/name` of the endpoint, or `None` if that end is not an endpoint of this host.
+    pub endpoint: Option<String>,
+    /// What happens there.
+    pub verdict: Verdict,
+    /// The deciding rule.
+    pub rule: RuleName,
+    /// The walk: one line for each tier, policy and rule that was looked at, in order.
+    pub walk: Vec<String>,
+}
+
+/// Answer to [`ExplainRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Deny if either end denies.
+    pub verdict: Verdict,
+    /// Address family pairs that were decided: one entry for each (v4, v6) that both ends have.
+    pub paths: Vec<ExplainedPath>,
+}
+
+/// One pair of addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedPath {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Deny if either end denies.
+    pub verdict: Verdict,
+    /// Source end first.
+    pub ends: Vec<EndDecision>,
+}
+
+/// Human name of a rule; also the labels of its metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RuleName {
+    /// Tier; empty where no policy decided.
+    pub tier: String,
+    /// Namespace of the policy; empty for a global one.
+    pub namespace: String,
+    /// `NetworkPolicy`, `GlobalNetworkPolicy`, `KubernetesNetworkPolicy`; empty for a default.
+    pub kind: String,
+    /// Name of the policy; empty for a default.
+    pub policy: String,
+    /// `ingress[2]`, or the name of the default: `tier-default` (no rule of the policies that
+    /// select the endpoint matched), `endpoint-default` (no policy selects it), `host-access`.
+    pub rule: String,
+    /// `allow` or `deny`.
+    pub action: String,
+}
+
+/// One end of a dropped packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowEnd {
+    /// Workload name; for what is not a workload: `host`, `world`, or the network set's name.
+    pub name: String,
+    /// Namespace, empty if there is none.
+    pub namespace: String,
+    /// Address.
+    pub ip: Option<IpAddr>,
+    /// Port, 0 if the protocol has none.
+    pub port: u16,
+}
+
+/// A dropped packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropRecord {
+    /// Wall-clock time, RFC 3339 with microseconds, UTC.
+    pub time: String,
+    /// Name of the drop reason, such as `policy` or `spoofed-source`.
+    pub reason: String,
+    /// `ingress` or `egress`, as seen from the endpoint that dropped it.
+    pub direction: String,
+    /// Source.
+    pub source: FlowEnd,
+    /// Destination.
+    pub destination: FlowEnd,
+    /// Protocol name in lower case (`tcp`), or its number.
+    pub protocol: String,
+    /// TCP flags such as `SYN`, joined by `|`; empty for other protocols.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tcp_flags: String,
+    /// Deciding rule; absent if no rule decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleName>,
+    /// Bytes on the wire.
+    pub bytes: u32,
+}

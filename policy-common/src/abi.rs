@@ -1,0 +1,502 @@
+//! Types that cross the kernel/user boundary.
+//!
+//! Rules of this module: `repr(C)`, every padding byte explicit and zero, no Rust enum inside a
+//! map value (a value that the other side does not know would be undefined behaviour), addresses
+//! in network byte order as byte arrays, everything else in host byte order.
+
+/// Version of everything in this module. Part of the pin path.
+pub const ABI_VERSION: u32 = 1;
+
+/// Policy direction, as seen from the endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Direction {
+    /// Into the endpoint (TC egress of its host-side veth).
+    Ingress = 0,
+    /// Out of the endpoint (TC ingress of its host-side veth).
+    Egress = 1,
+}
+
+impl Direction {
+    /// The other direction.
+    #[inline(always)]
+    pub const fn reverse(self) -> Self {
+        match self {
+            Direction::Ingress => Direction::Egress,
+            Direction::Egress => Direction::Ingress,
+        }
+    }
+
+    /// Decodes a byte from a map value; `None` for a byte that no version wrote.
+    pub const fn from_u8(value: u8) -> Option<Self> {
+        match value {
+            0 => Some(Direction::Ingress),
+            1 => Some(Direction::Egress),
+            _ => None,
+        }
+    }
+}
+
+/// Address family, as an index into per-family arrays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Family {
+    /// IPv4.
+    V4 = 0,
+    /// IPv6.
+    V6 = 1,
+}
+
+impl Family {
+    /// Decodes a byte from a map value; `None` for a byte that no version wrote.
+    pub const fn from_u8(value: u8) -> Option<Self> {
+        match value {
+            0 => Some(Family::V4),
+            1 => Some(Family::V6),
+            _ => None,
+        }
+    }
+}
+
+/// Declares [`DropReason`] once: number, variant, stable name, meaning.
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $code:literal, $name:literal;)+) => {
+        /// Why a packet was dropped. The names are part of the metrics and of the flow record.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $variant = $code,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of its code.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$variant,)+];
+
+            /// The name used in metrics, events and the flow record.
+            pub const fn name(self) -> &'static str {
+                match self { $(DropReason::$variant => $name,)+ }
+            }
+
+            /// One sentence for an operator.
+            pub const fn describe(self) -> &'static str {
+                match self { $(DropReason::$variant => concat!($($doc),+),)+ }
+            }
+
+            /// Decodes a byte from a map key or event; `None` for a byte that no version wrote.
+            pub const fn from_u8(value: u8) -> Option<Self> {
+                match value { $($code => Some(DropReason::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// A policy rule, or the default action at the end of a tier, denies the packet.
+    Policy = 0, "policy";
+    /// The interface is fenced but its endpoint is not known yet.
+    Pending = 1, "pending";
+    /// The source address is not one of the endpoint's own.
+    SpoofedSource = 2, "spoofed-source";
+    /// An ARP frame claims an address that is not the endpoint's own.
+    SpoofedArp = 3, "spoofed-arp";
+    /// A neighbour advertisement claims an address that is not the endpoint's own.
+    SpoofedNeighbour = 4, "spoofed-neighbour";
+    /// A container sent a router advertisement or an ICMP redirect.
+    RogueRouter = 5, "rogue-router";
+    /// A header is cut short or contradicts itself.
+    Malformed = 6, "malformed";
+    /// The frame carries a protocol that is not IPv4, IPv6 or ARP.
+    UnsupportedEthertype = 7, "unsupported-ethertype";
+    /// More VLAN tags or IPv6 extension headers than the parser follows.
+    HeaderChain = 8, "header-chain";
+    /// A later fragment whose first fragment was not seen.
+    Fragment = 9, "fragment";
+    /// A TCP packet that neither opens a connection nor belongs to one.
+    NoConnection = 10, "no-connection";
+    /// An ICMP error that quotes no known connection, or a reply without its request.
+    UnrelatedIcmp = 11, "unrelated-icmp";
+    /// The bridge guard: the address belongs to no enforced endpoint of this bridge.
+    Guard = 12, "guard";
+    /// An untracked policy denies the source at the uplink.
+    Untracked = 13, "untracked";
+    /// A map that the decision needs had no entry; the agent and the kernel disagree.
+    Fault = 14, "fault";
+}
+
+/// Number of drop reasons, the size of `DROPS_OTHER`.
+pub const DROP_REASONS: u32 = DropReason::ALL.len() as u32;
+
+/// Peer id of every IPv4 address that is in no policy CIDR and belongs to no endpoint.
+pub const PEER_WORLD_V4: u32 = 0;
+/// Peer id of every IPv6 address that is in no policy CIDR and belongs to no endpoint.
+pub const PEER_WORLD_V6: u32 = 1;
+/// First peer id that the compiler may give out.
+pub const PEER_FIRST: u32 = 2;
+/// Peer id in a drop counter whose peer was not looked up.
+pub const PEER_NONE: u32 = u32::MAX;
+
+/// Rule id for "no rule decided" (a drop for a reason other than policy).
+pub const RULE_NONE: u32 = 0;
+/// First rule id that the compiler may give out.
+pub const RULE_FIRST: u32 = 1;
+/// Bit of [`Interval::verdict`] that says allow; the other 31 are the rule id.
+pub const VERDICT_ALLOW: u32 = 1 << 31;
+
+/// Addresses that an endpoint may own in each family, its link-local address included.
+pub const ADDRESSES_PER_FAMILY: usize = 4;
+
+/// What the datapath knows of one enforced interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Endpoint {
+    /// Own IPv4 addresses, network order; unused slots are 0.0.0.0.
+    pub v4: [[u8; 4]; ADDRESSES_PER_FAMILY],
+    /// Own IPv6 addresses, network order; unused slots are `::`.
+    pub v6: [[u8; 16]; ADDRESSES_PER_FAMILY],
+    /// Table id by [`Direction`].
+    pub tables: [u32; 2],
+    /// Class of a peer without a row in `CLASSES`, by [`Direction`] and [`Family`].
+    pub defaults: [[ClassRef; 2]; 2],
+    /// Until this `CLOCK_MONOTONIC` time (ns), TCP connections that were open before the fence
+    /// are picked up mid-stream, if policy allows them. 0: never.
+    pub adopt_until_ns: u64,
+}
+
+/// Key of `CLASSES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct ClassKey {
+    /// Table of the subject, one per (policies that apply, direction).
+    pub table: u32,
+    /// Peer id.
+    pub peer: u32,
+}
+
+/// A class: a run of `INTERVALS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct ClassRef {
+    /// Index of the first interval.
+    pub offset: u32,
+    /// Number of intervals, 1 to [`MAX_CLASS_INTERVALS`].
+    pub len: u32,
+}
+
+/// Longest run of intervals in one class: what the lookup's bounded loop can search.
+pub const MAX_CLASS_INTERVALS: u32 = 1 << 17;
+
+/// One step of a class: from `start` up to the next interval's start, `verdict` holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct Interval {
+    /// `protocol << 16 | port`, see [`service`]. The first interval of a class starts at 0.
+    pub start: u32,
+    /// [`VERDICT_ALLOW`] or 0, and the rule id.
+    pub verdict: u32,
+}
+
+/// The coordinate that a class is searched by: IP protocol number and destination port.
+///
+/// For ICMP and ICMPv6 the "port" is `type << 8 | code`; for protocols without ports it is 0.
+#[inline(always)]
+pub const fn service(protocol: u8, port: u16) -> u32 {
+    (protocol as u32) << 16 | port as u32
+}
+
+/// Connection key, IPv4, normalised to the endpoint: both directions have the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct FlowKeyV4 {
+    /// Interface of the endpoint.
+    pub ifindex: u32,
+    /// The endpoint's address.
+    pub local: [u8; 4],
+    /// The other side's address.
+    pub remote: [u8; 4],
+    /// Host order. ICMP echo: the identifier if the endpoint asked, else 0.
+    pub local_port: u16,
+    /// Host order. ICMP echo: the identifier if the other side asked, else 0.
+    pub remote_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+/// Connection key, IPv6; see [`FlowKeyV4`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct FlowKeyV6 {
+    /// Interface of the endpoint.
+    pub ifindex: u32,
+    /// The endpoint's address.
+    pub local: [u8; 16],
+    /// The other side's address.
+    pub remote: [u8; 16],
+    /// Host order; see [`FlowKeyV4::local_port`].
+    pub local_port: u16,
+    /// Host order; see [`FlowKeyV4::remote_port`].
+    pub remote_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+/// [`Flow::flags`]: the endpoint opened the connection (its original direction is egress).
+pub const FLOW_EGRESS: u8 = 1 << 0;
+/// [`Flow::flags`]: an answer has been seen.
+pub const FLOW_REPLIED: u8 = 1 << 1;
+/// [`Flow::flags`]: TCP, a FIN has been seen.
+pub const FLOW_CLOSING: u8 = 1 << 2;
+/// [`Flow::flags`]: TCP, an RST has been seen, or a FIN from both sides.
+pub const FLOW_CLOSED: u8 = 1 << 3;
+/// [`Flow::flags`]: a later policy denies the connection; both directions are cut.
+pub const FLOW_CUT: u8 = 1 << 4;
+/// [`Flow::flags`]: TCP, a FIN of the original direction has been seen.
+pub const FLOW_FIN_ORIGINAL: u8 = 1 << 5;
+/// [`Flow::flags`]: TCP, a FIN of the reply direction has been seen.
+pub const FLOW_FIN_REPLY: u8 = 1 << 6;
+
+/// One connection of one endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Flow {
+    /// Packets: original direction, reply direction.
+    pub packets: [u64; 2],
+    /// Bytes on the wire (L2 frame): original direction, reply direction.
+    pub bytes: [u64; 2],
+    /// First packet, `CLOCK_MONOTONIC` ns.
+    pub created_ns: u64,
+    /// Newest packet, `CLOCK_MONOTONIC` ns.
+    pub seen_ns: u64,
+    /// [`Globals::revision`] under which the verdict was computed.
+    pub revision: u64,
+    /// Rule that decided.
+    pub rule: u32,
+    /// Peer id of the other side when the verdict was computed.
+    pub peer: u32,
+    /// `FLOW_*` bits.
+    pub flags: u8,
+    /// Zero.
+    pub pad: [u8; 7],
+}
+
+/// Key of `FRAGMENTS`: what RFC 791 and RFC 8200 say identifies the fragments of one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Interface of the endpoint.
+    pub ifindex: u32,
+    /// Identification field, host order (16 bits in IPv4).
+    pub id: u32,
+    /// Source address, network order; IPv4 as `::ffff:a.b.c.d`.
+    pub source: [u8; 16],
+    /// Destination address, like `source`.
+    pub destination: [u8; 16],
+    /// IP protocol number (IPv4) or the fragment header's next header (IPv6).
+    pub protocol: u8,
+    /// [`Direction`] of the packet.
+    pub direction: u8,
+    /// Zero.
+    pub pad: [u8; 2],
+}
+
+/// Remembered ports of a first fragment that was passed; the later ones take the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Fragment {
+    /// When the first fragment passed, `CLOCK_MONOTONIC` ns.
+    pub seen_ns: u64,
+    /// Rule that allowed it.
+    pub rule: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// Key of `GUARD`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct GuardKey {
+    /// Interface index of the bridge.
+    pub bridge: u32,
+    /// Address, network order; IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+}
+
+/// The one value of `GLOBALS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Globals {
+    /// Rises with every change of a table, an address or an endpoint; a connection whose verdict
+    /// is of another revision is decided anew at its next packet.
+    pub revision: u64,
+}
+
+/// Packets and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counter {
+    /// Packets (a GSO super-packet counts as one, as in the kernel's own device counters before
+    /// segmentation).
+    pub packets: u64,
+    /// Bytes, L2 frame.
+    pub bytes: u64,
+}
+
+/// Key of `DROPS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct DropKey {
+    /// Interface whose program dropped.
+    pub ifindex: u32,
+    /// Peer id of the other side, or [`PEER_NONE`].
+    pub peer: u32,
+    /// Rule id, or [`RULE_NONE`].
+    pub rule: u32,
+    /// Destination port, host order; ICMP: `type << 8 | code`.
+    pub port: u16,
+    /// IP protocol number; 0 if the packet was dropped before it was known.
+    pub protocol: u8,
+    /// [`DropReason`].
+    pub reason: u8,
+    /// [`Direction`].
+    pub direction: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+/// Value of `DROPS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DropCounter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, L2 frame.
+    pub bytes: u64,
+    /// When an event was last sent for this key from this CPU, `CLOCK_MONOTONIC` ns.
+    pub event_ns: u64,
+}
+
+/// A dropped packet, as told on the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct DropEvent {
+    /// `CLOCK_MONOTONIC` ns.
+    pub time_ns: u64,
+    /// Source address, network order; IPv4 in the first four bytes.
+    pub source: [u8; 16],
+    /// Destination address, like `source`.
+    pub destination: [u8; 16],
+    /// Interface whose program dropped.
+    pub ifindex: u32,
+    /// Peer id, or [`PEER_NONE`].
+    pub peer: u32,
+    /// Rule id, or [`RULE_NONE`].
+    pub rule: u32,
+    /// Bytes, L2 frame.
+    pub length: u32,
+    /// Host order; 0 where there are none.
+    pub source_port: u16,
+    /// Host order; ICMP: `type << 8 | code`.
+    pub destination_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// [`DropReason`].
+    pub reason: u8,
+    /// [`Direction`].
+    pub direction: u8,
+    /// [`Family`].
+    pub family: u8,
+    /// TCP flags byte (CWR to FIN), 0 for other protocols.
+    pub tcp_flags: u8,
+    /// Zero.
+    pub pad: [u8; 7],
+}
+
+/// Shortest time between two events of one drop key on one CPU, ns.
+pub const EVENT_INTERVAL_NS: u64 = 100_000_000;
+/// Events that one CPU may send in each second, all keys together.
+pub const EVENTS_PER_SECOND: u64 = 2_000;
+
+/// Value of `EVENT_BUDGET`: this CPU's allowance, and what was not sent for want of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct EventBudget {
+    /// Start of the running second, `CLOCK_MONOTONIC` ns.
+    pub window_ns: u64,
+    /// Events sent in it.
+    pub sent: u64,
+    /// Drops without an event because their key had one within [`EVENT_INTERVAL_NS`].
+    pub coalesced: u64,
+    /// Drops without an event because the CPU's allowance was used up.
+    pub limited: u64,
+    /// Drops without an event because the ring was full.
+    pub ring_full: u64,
+}
+
+/// LPM data of `BLOCK_V4`: the list id in front makes one trie hold many lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct BlockKeyV4 {
+    /// Block list id, network order (a trie compares bits from the first byte on).
+    pub list: [u8; 4],
+    /// Network order.
+    pub address: [u8; 4],
+}
+
+/// LPM data of `BLOCK_V6`; see [`BlockKeyV4`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct BlockKeyV6 {
+    /// Block list id, network order.
+    pub list: [u8; 4],
+    /// Network order.
+    pub address: [u8; 16],
+}
+
+/// Asserts a type's size and declares it plain old data for aya.
+macro_rules! abi_types {
+    ($($name:ident: $size:literal,)+) => {
+        $(const _: () = assert!(core::mem::size_of::<$name>() == $size);)+
+
+        /// Name and size in bytes of every type of the ABI, for the snapshot test.
+        pub const LAYOUT: &[(&str, usize)] = &[$((stringify!($name), $size),)+];
+
+        $(
+            // SAFETY: `repr(C)`, `Copy`, 'static, made of integers and byte arrays only, and the
+            // size assertion above leaves no room for implicit padding (each struct's fields,
+            // explicit pads included, add up to it).
+            #[cfg(feature = "user")]
+            #[allow(unsafe_code, reason = "aya's marker for types that may cross the boundary")]
+            unsafe impl aya::Pod for $name {}
+        )+
+    };
+}
+
+abi_types! {
+    Endpoint: 128,
+    ClassKey: 8,
+    ClassRef: 8,
+    Interval: 8,
+    FlowKeyV4: 20,
+    FlowKeyV6: 44,
+    Flow: 72,
+    FragmentKey: 44,
+    Fragment: 16,
+    GuardKey: 20,
+    Globals: 8,
+    Counter: 16,
+    DropKey: 20,
+    DropCounter: 24,
+    DropEvent: 72,
+    EventBudget: 40,
+    BlockKeyV4: 8,
+    BlockKeyV6: 20,
+}
+
+/// IPv4 address as the IPv4-mapped IPv6 address, `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
+#[inline(always)]
+pub const fn mapped(v4: [u8; 4]) -> [u8; 16] {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
+}

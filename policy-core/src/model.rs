@@ -1,0 +1,111 @@
+//! Everything that decides what the datapath must hold, as one value: the compiler's input.
+//!
+//! Sources (Docker, static resources, the policy store) only ever change a [`Model`]; the compiler
+//! only ever reads one. Cloning is cheap: the parts are shared.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    labels::Labels,
+    policy::{Policy, PolicyKey},
+};
+
+/// Identity of an endpoint over its life: `<container id>/<network id>` or `static/<namespace>/<name>`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointId(pub String);
+
+/// One container interface to enforce on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSpec {
+    /// Host-side interface.
+    pub ifindex: u32,
+    /// Host-side interface name, for people.
+    pub interface: String,
+    /// Workload name.
+    pub name: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Docker network name, empty for a static endpoint.
+    pub network: String,
+    /// Own labels plus the reserved ones (`palisade.io/name`, ...), without those of the namespace.
+    pub labels: Labels,
+    /// Own addresses, at most [`policy_common::abi::ADDRESSES_PER_FAMILY`] a family, the IPv6
+    /// link-local one not counted.
+    pub addresses: Vec<IpAddr>,
+    /// MAC address, if known: it gives the IPv6 link-local address (EUI-64, RFC 4291).
+    pub mac: Option<[u8; 6]>,
+    /// Named ports.
+    pub ports: Vec<NamedPort>,
+    /// Bridge that its veth is a port of, if any; the guard lets its addresses through there.
+    pub bridge: Option<u32>,
+    /// See [`policy_common::abi::Endpoint::adopt_until_ns`].
+    pub adopt_until_ns: u64,
+}
+
+/// A port that a workload gives a name to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamedPort {
+    /// Name.
+    pub name: String,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Port.
+    pub port: u16,
+}
+
+/// A named set of networks with labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkSet {
+    /// Namespace, empty for a global set.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Labels that rule selectors match.
+    pub labels: Labels,
+    /// Masked, sorted, distinct.
+    pub nets: Vec<IpNet>,
+}
+
+/// What an endpoint may do that no policy selects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DefaultAction {
+    /// Everything (Kubernetes' rule).
+    #[default]
+    Allow,
+    /// Nothing (zero trust).
+    Deny,
+}
+
+/// Settings of the agent that change verdicts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// For endpoints that no policy selects, and for a Pass out of the last tier.
+    pub default_action: DefaultAction,
+    /// `true`: traffic from the host's own addresses into an endpoint is always allowed.
+    pub host_access: bool,
+}
+
+/// The compiler's whole input.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Model {
+    /// Settings.
+    pub settings: Settings,
+    /// Policies in force.
+    pub policies: BTreeMap<PolicyKey, Arc<Policy>>,
+    /// Network sets by (namespace, name).
+    pub network_sets: BTreeMap<(String, String), Arc<NetworkSet>>,
+    /// Labels of `v1` Namespace documents, by namespace. A namespace that has none still exists.
+    pub namespaces: BTreeMap<String, Labels>,
+    /// Endpoints.
+    pub endpoints: BTreeMap<EndpointId, Arc<EndpointSpec>>,
+    /// The host's own addresses; the peer with the label `palisade.io/host`.
+    pub host_addresses: BTreeSet<IpAddr>,
+    /// Uplinks that the XDP program is on: interface index to labels.
+    pub uplinks: BTreeMap<u32, Labels>,
+}

@@ -1,0 +1,192 @@
+//! Validated policies: what the compiler and the reference evaluator read.
+//!
+//! Built only by `validate` from the wire types of `policy-api`; a value of these types is a
+//! policy that can be enforced in full. Kinds differ no more here: a Kubernetes policy is a policy
+//! of tier `default`, order 1000, whose rules all allow, and namespace scope is already part of
+//! each selector.
+
+use std::{cmp::Ordering, fmt};
+
+use ipnet::IpNet;
+use policy_common::abi::{Direction, Family};
+
+use crate::selector::Selector;
+
+/// Which resource a policy came from. The order is the last tie-breaker between policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PolicyKind {
+    /// `projectcalico.org/v3` GlobalNetworkPolicy.
+    GlobalNetworkPolicy,
+    /// `projectcalico.org/v3` NetworkPolicy.
+    NetworkPolicy,
+    /// `networking.k8s.io/v1` NetworkPolicy.
+    KubernetesNetworkPolicy,
+}
+
+impl PolicyKind {
+    /// Name in metrics, `explain` and the flow record.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PolicyKind::GlobalNetworkPolicy => "GlobalNetworkPolicy",
+            PolicyKind::NetworkPolicy => "NetworkPolicy",
+            PolicyKind::KubernetesNetworkPolicy => "KubernetesNetworkPolicy",
+        }
+    }
+}
+
+/// Identity of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyKey {
+    /// Name within the namespace and kind.
+    pub name: String,
+    /// Namespace; empty for a global policy.
+    pub namespace: String,
+    /// Kind.
+    pub kind: PolicyKind,
+}
+
+impl fmt::Display for PolicyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            write!(f, "{} {}", self.kind.name(), self.name)
+        } else {
+            write!(f, "{} {}/{}", self.kind.name(), self.namespace, self.name)
+        }
+    }
+}
+
+/// A policy's or tier's `order`: a finite number, or absent, which sorts last.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Order(pub Option<f64>);
+
+impl Eq for Order {}
+
+impl Ord for Order {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self.0, other.0) {
+            (Some(a), Some(b)) => a.total_cmp(&b),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => Ordering::Equal,
+        }
+    }
+}
+
+impl PartialOrd for Order {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// A policy in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// Identity.
+    pub key: PolicyKey,
+    /// Tier, `default` if none was given.
+    pub tier: String,
+    /// Place within the tier; ties go by name, then namespace, then kind ([`PolicyKey`]'s order).
+    pub order: Order,
+    /// The endpoints that it applies to, namespace scope included.
+    pub subject: Selector,
+    /// Rules for traffic into the subject; `None` if the policy has no say on that direction.
+    pub ingress: Option<Vec<Rule>>,
+    /// Rules for traffic out of the subject.
+    pub egress: Option<Vec<Rule>>,
+    /// `doNotTrack`: enforced at the uplink by XDP, not on endpoints.
+    pub untracked: bool,
+}
+
+impl Policy {
+    /// The rules for one direction, `None` if the policy has no say on it.
+    pub fn rules(&self, direction: Direction) -> Option<&[Rule]> {
+        match direction {
+            Direction::Ingress => self.ingress.as_deref(),
+            Direction::Egress => self.egress.as_deref(),
+        }
+    }
+}
+
+/// What a matching rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// The packet passes; nothing further is looked at.
+    Allow,
+    /// The packet is dropped; nothing further is looked at.
+    Deny,
+    /// The rest of the tier is skipped.
+    Pass,
+}
+
+/// One rule; a packet must meet every condition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// What it does.
+    pub action: Action,
+    /// `ipVersion`.
+    pub family: Option<Family>,
+    /// `protocol` and `notProtocol`.
+    pub protocol: ProtocolMatch,
+    /// `icmp`: type, and code if one was given. Only with protocol ICMP or ICMPv6.
+    pub icmp: Option<IcmpMatch>,
+    /// `notICMP`.
+    pub not_icmp: Option<IcmpMatch>,
+    /// The packet's source.
+    pub source: EntityMatch,
+    /// The packet's destination.
+    pub destination: EntityMatch,
+}
+
+/// Conditions on the IP protocol number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProtocolMatch {
+    /// Must be this.
+    pub is: Option<u8>,
+    /// Must not be this.
+    pub is_not: Option<u8>,
+}
+
+/// ICMP type, and code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IcmpMatch {
+    /// Type, 0 to 254.
+    pub kind: u8,
+    /// Code; `None` matches every code.
+    pub code: Option<u8>,
+}
+
+/// Conditions on one side of a packet; all must hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EntityMatch {
+    /// The side is an endpoint or in a network set that this selects. Namespace scope included.
+    pub selector: Option<Selector>,
+    /// The side is no endpoint and in no network set that this selects.
+    pub not_selector: Option<Selector>,
+    /// The address is in one of these; empty: no condition. Masked, sorted, distinct.
+    pub nets: Vec<IpNet>,
+    /// The address is in none of these.
+    pub not_nets: Vec<IpNet>,
+    /// The port is in one of these; empty: no condition.
+    pub ports: Vec<PortMatch>,
+    /// The port is in none of these.
+    pub not_ports: Vec<PortMatch>,
+}
+
+impl EntityMatch {
+    /// Whether there is no condition on who the side is (ports aside).
+    pub fn matches_anyone(&self) -> bool {
+        self.selector.is_none()
+            && self.not_selector.is_none()
+            && self.nets.is_empty()
+            && self.not_nets.is_empty()
+    }
+}
+
+/// A port condition.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PortMatch {
+    /// From the first to the second, both included; the first is not above the second.
+    Range(u16, u16),
+    /// A name that each endpoint maps to a port of its own.
+    Named(String),
+}
