@@ -1,0 +1,3 @@
+//! policy-agent
+
+fn main() {}
