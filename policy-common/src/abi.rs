@@ -149,6 +149,12 @@ pub const ADDRESSES_PER_FAMILY: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Endpoint {
+    /// The key again. A program that read the rest and finds another number here has read an
+    /// element that the kernel gave to another key meanwhile (hash elements are recycled without
+    /// a grace period, `kernel/bpf/hashtab.c`), and drops. First, because writes go upwards.
+    pub ifindex: u32,
+    /// Zero.
+    pub pad: u32,
     /// Own IPv4 addresses, network order; unused slots are 0.0.0.0.
     pub v4: [[u8; 4]; ADDRESSES_PER_FAMILY],
     /// Own IPv6 addresses, network order; unused slots are `::`.
@@ -243,20 +249,14 @@ pub struct FlowKeyV6 {
     pub pad: [u8; 3],
 }
 
-/// [`Flow::flags`]: the endpoint opened the connection (its original direction is egress).
-pub const FLOW_EGRESS: u8 = 1 << 0;
-/// [`Flow::flags`]: an answer has been seen.
-pub const FLOW_REPLIED: u8 = 1 << 1;
-/// [`Flow::flags`]: TCP, a FIN has been seen.
-pub const FLOW_CLOSING: u8 = 1 << 2;
-/// [`Flow::flags`]: TCP, an RST has been seen, or a FIN from both sides.
-pub const FLOW_CLOSED: u8 = 1 << 3;
-/// [`Flow::flags`]: a later policy denies the connection; both directions are cut.
-pub const FLOW_CUT: u8 = 1 << 4;
-/// [`Flow::flags`]: TCP, a FIN of the original direction has been seen.
-pub const FLOW_FIN_ORIGINAL: u8 = 1 << 5;
-/// [`Flow::flags`]: TCP, a FIN of the reply direction has been seen.
-pub const FLOW_FIN_REPLY: u8 = 1 << 6;
+/// [`Flow::state`]: an answer has been seen.
+pub const FLOW_REPLIED: u8 = 1 << 0;
+/// [`Flow::state`]: TCP, a FIN of the original direction has been seen.
+pub const FLOW_FIN_ORIGINAL: u8 = 1 << 1;
+/// [`Flow::state`]: TCP, a FIN of the reply direction has been seen.
+pub const FLOW_FIN_REPLY: u8 = 1 << 2;
+/// [`Flow::state`]: TCP, an RST has been seen.
+pub const FLOW_RESET: u8 = 1 << 3;
 
 /// One connection of one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,10 +276,15 @@ pub struct Flow {
     pub rule: u32,
     /// Peer id of the other side when the verdict was computed.
     pub peer: u32,
-    /// `FLOW_*` bits.
-    pub flags: u8,
+    /// [`Direction`] of the packet that opened it.
+    pub direction: u8,
+    /// `FLOW_*` bits. A byte of its own: two CPUs may lose each other's update of it, which costs a
+    /// time-out at most, but must never lose a cut.
+    pub state: u8,
+    /// 1: a later policy denies the connection, both directions are cut; else 0.
+    pub cut: u8,
     /// Zero.
-    pub pad: [u8; 7],
+    pub pad: [u8; 5],
 }
 
 /// Key of `FRAGMENTS`: what RFC 791 and RFC 8200 say identifies the fragments of one packet.
@@ -294,7 +299,7 @@ pub struct FragmentKey {
     pub source: [u8; 16],
     /// Destination address, like `source`.
     pub destination: [u8; 16],
-    /// IP protocol number (IPv4) or the fragment header's next header (IPv6).
+    /// IP protocol number (IPv4) or 0 (IPv6).
     pub protocol: u8,
     /// [`Direction`] of the packet.
     pub direction: u8,
@@ -475,7 +480,7 @@ macro_rules! abi_types {
 }
 
 abi_types! {
-    Endpoint: 128,
+    Endpoint: 136,
     ClassKey: 8,
     ClassRef: 8,
     Interval: 8,

@@ -1,0 +1,174 @@
+//! Connections: one entry a flow and endpoint, found from both directions.
+
+use aya_ebpf::maps::LruHashMap;
+use policy_common::{
+    abi::{
+        Direction, FLOW_FIN_ORIGINAL, FLOW_FIN_REPLY, FLOW_REPLIED, FLOW_RESET, Flow, FlowKeyV4,
+        FlowKeyV6,
+    },
+    packet::{Address, Kind, Packet, protocol, tcp},
+};
+
+use crate::{
+    endpoint::Visit,
+    lookup::{bytes4, bytes16},
+    maps::{CONNTRACK_V4, CONNTRACK_V6},
+    verifier::{atomic_add, bit},
+};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// What differs between the families: the key's type and the table.
+pub trait Table {
+    /// Key type.
+    type Key: Copy + 'static;
+    /// The table.
+    fn map() -> &'static LruHashMap<Self::Key, Flow>;
+    /// The key of a packet that travels in `direction`.
+    fn key(ifindex: u32, direction: Direction, packet: &Packet) -> Self::Key;
+}
+
+/// IPv4.
+pub struct V4;
+/// IPv6.
+pub struct V6;
+
+/// The endpoint's side and the other side of a packet: (address, port) each.
+#[inline(always)]
+fn sides(direction: Direction, packet: &Packet) -> ((&Address, u16), (&Address, u16)) {
+    let source = (&packet.source, packet.source_port);
+    let destination = (&packet.destination, packet.destination_port);
+    match direction {
+        Direction::Egress => (source, destination),
+        Direction::Ingress => (destination, source),
+    }
+}
+
+impl Table for V4 {
+    type Key = FlowKeyV4;
+
+    #[inline(always)]
+    fn map() -> &'static LruHashMap<FlowKeyV4, Flow> {
+        &CONNTRACK_V4
+    }
+
+    #[inline(always)]
+    fn key(ifindex: u32, direction: Direction, packet: &Packet) -> FlowKeyV4 {
+        let ((local, local_port), (remote, remote_port)) = sides(direction, packet);
+        FlowKeyV4 {
+            ifindex,
+            local: bytes4(local),
+            remote: bytes4(remote),
+            local_port,
+            remote_port,
+            protocol: packet.protocol,
+            pad: [0; 3],
+        }
+    }
+}
+
+impl Table for V6 {
+    type Key = FlowKeyV6;
+
+    #[inline(always)]
+    fn map() -> &'static LruHashMap<FlowKeyV6, Flow> {
+        &CONNTRACK_V6
+    }
+
+    #[inline(always)]
+    fn key(ifindex: u32, direction: Direction, packet: &Packet) -> FlowKeyV6 {
+        let ((local, local_port), (remote, remote_port)) = sides(direction, packet);
+        FlowKeyV6 {
+            ifindex,
+            local: bytes16(local),
+            remote: bytes16(remote),
+            local_port,
+            remote_port,
+            protocol: packet.protocol,
+            pad: [0; 3],
+        }
+    }
+}
+
+/// How long a flow lives after its last packet, ns: the defaults of Linux's own connection
+/// tracking (net/netfilter/nf_conntrack_proto_{tcp,udp,icmp,generic}.c).
+#[inline(always)]
+fn timeout(flow: &Flow, transport: u8) -> u64 {
+    let replied = flow.state & FLOW_REPLIED != 0;
+    match transport {
+        protocol::TCP if flow.state & FLOW_RESET != 0 => 10 * SECOND,
+        protocol::TCP if closing(flow) => 120 * SECOND,
+        protocol::TCP if replied => 432_000 * SECOND,
+        protocol::TCP => 120 * SECOND,
+        protocol::ICMP | protocol::ICMPV6 => 30 * SECOND,
+        protocol::UDP | protocol::UDPLITE if replied => 120 * SECOND,
+        protocol::UDP | protocol::UDPLITE => 30 * SECOND,
+        _ => 600 * SECOND,
+    }
+}
+
+#[inline(always)]
+fn closing(flow: &Flow) -> bool {
+    flow.state & (FLOW_FIN_ORIGINAL | FLOW_FIN_REPLY | FLOW_RESET) != 0
+}
+
+/// Whether a packet belongs to `flow`, rather than to a new one that reuses its addresses and
+/// ports: the flow has not timed out, and the packet is no SYN that could not come from it.
+#[inline(always)]
+pub fn continues(flow: &Flow, visit: &Visit) -> bool {
+    let packet = &visit.packet;
+    // Another CPU's clock may be a jiffy ahead: then the flow is as young as can be.
+    let idle = visit.now.saturating_sub(flow.seen_ns);
+    if idle > timeout(flow, packet.protocol) {
+        return false;
+    }
+    let opens = packet.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
+    if opens && matches!(packet.kind, Kind::Tcp) {
+        // After the close, anybody's SYN is a new connection. Before it, one against the original
+        // direction is, too, unless both sides opened at once: else whoever was let in could be
+        // connected back to.
+        let reply = flow.direction != visit.direction as u8;
+        return !(closing(flow) || reply && flow.state & FLOW_REPLIED != 0);
+    }
+    true
+}
+
+/// Counts a packet and follows the state of TCP.
+#[inline(always)]
+pub fn account(flow: &mut Flow, visit: &Visit) {
+    let reply = flow.direction != visit.direction as u8;
+    let index = bit(reply as usize);
+    atomic_add(&mut flow.packets[index], 1);
+    atomic_add(&mut flow.bytes[index], u64::from(visit.length));
+    flow.seen_ns = visit.now;
+    let mut state = flow.state;
+    if reply {
+        state |= FLOW_REPLIED;
+    }
+    if visit.packet.tcp_flags & tcp::RST != 0 {
+        state |= FLOW_RESET;
+    } else if visit.packet.tcp_flags & tcp::FIN != 0 {
+        state |= if reply { FLOW_FIN_REPLY } else { FLOW_FIN_ORIGINAL };
+    }
+    if state != flow.state {
+        flow.state = state;
+    }
+}
+
+/// A fresh entry for a flow that a packet opens.
+#[inline(always)]
+pub fn open(visit: &Visit, rule: u32) -> Flow {
+    Flow {
+        packets: [1, 0],
+        bytes: [u64::from(visit.length), 0],
+        created_ns: visit.now,
+        seen_ns: visit.now,
+        revision: visit.revision,
+        rule,
+        peer: visit.peer,
+        direction: visit.direction as u8,
+        state: 0,
+        cut: 0,
+        pad: [0; 5],
+    }
+}

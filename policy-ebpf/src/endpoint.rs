@@ -1,0 +1,305 @@
+//! The way of a packet through an endpoint's fence:
+//! parse -> known connection? -> source check -> policy -> new connection.
+//!
+//! What most packets need is inlined into the programs; the rest are functions of their own, for
+//! the 512 bytes of stack that a program has, and for the verifier's sake.
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    programs::TcContext,
+};
+use policy_common::{
+    abi::{Direction, DropReason, Endpoint, Family, Flow, PEER_NONE, service},
+    packet::{Address, Fragment, Kind, Packet, parse, parse_plain, protocol, quoted, tcp},
+};
+
+use crate::{
+    clock,
+    conntrack::{self, Table, V4, V6},
+    emit::{self, Drop, Dropped, Ruling},
+    fragment,
+    lookup::{self, Verdict},
+    maps::{ENDPOINTS, GLOBALS},
+    neighbour,
+    verifier::{TcBytes, TcFrame, ifindex, length},
+};
+
+/// ICMP echo request, `type << 8 | code`.
+const ECHO_V4: u16 = 8 << 8;
+/// ICMPv6 echo request.
+const ECHO_V6: u16 = 128 << 8;
+
+/// One packet at one endpoint.
+pub struct Visit {
+    /// Its headers.
+    pub packet: Packet,
+    /// `CLOCK_MONOTONIC`, ns.
+    pub now: u64,
+    /// Read before any table: a verdict computed while policy changes carries the old revision, and
+    /// is computed again at the next packet.
+    pub revision: u64,
+    /// The endpoint's interface.
+    pub ifindex: u32,
+    /// Bytes, L2 frame.
+    pub length: u32,
+    /// Which way it travels.
+    pub direction: Direction,
+    /// The other side, `PEER_NONE` until it is looked up.
+    pub peer: u32,
+}
+
+impl Visit {
+    /// The endpoint's own address and the other one.
+    #[inline(always)]
+    fn ends(&self) -> (Address, Address) {
+        match self.direction {
+            Direction::Egress => (self.packet.source, self.packet.destination),
+            Direction::Ingress => (self.packet.destination, self.packet.source),
+        }
+    }
+
+    /// The endpoint behind the interface.
+    #[inline(always)]
+    fn endpoint<'a>(&self) -> Result<&'a Endpoint, Drop> {
+        // SAFETY: an element is replaced as a whole; one that was recycled while it was read shows
+        // another interface index, see `consult`.
+        unsafe { ENDPOINTS.get(self.ifindex) }.ok_or(Drop::from(DropReason::Pending))
+    }
+
+    /// Asks the endpoint's policy about a flow in `direction`.
+    #[inline(always)]
+    fn consult(
+        &mut self,
+        endpoint: &Endpoint,
+        direction: Direction,
+        remote: &Address,
+        asked: u32,
+    ) -> Result<Verdict, Drop> {
+        let verdict = lookup::decide(endpoint, direction, self.packet.family, remote, asked);
+        // SAFETY: a valid reference; volatile, so that the load stays after those before it.
+        let still = unsafe { (&raw const endpoint.ifindex).read_volatile() };
+        match verdict {
+            Some(verdict) if still == self.ifindex => {
+                self.peer = verdict.peer;
+                Ok(verdict)
+            }
+            _ => Err(Drop::from(DropReason::Fault)),
+        }
+    }
+}
+
+/// Decides on one packet. A pass is `TC_ACT_UNSPEC`: other programs on the interface have their
+/// say, too.
+#[inline(always)]
+pub fn run(ctx: &TcContext, direction: Direction) -> i32 {
+    let mut visit = Visit {
+        packet: Packet::UNKNOWN,
+        now: clock::now(),
+        revision: GLOBALS.get(0).map_or(0, |globals| globals.revision),
+        ifindex: ifindex(ctx),
+        length: length(ctx),
+        direction,
+        peer: PEER_NONE,
+    };
+    match inspect(ctx, &mut visit) {
+        Ok(()) => TC_ACT_UNSPEC,
+        Err(drop) => {
+            emit::record(&Dropped {
+                ifindex: visit.ifindex,
+                length: visit.length,
+                direction,
+                peer: visit.peer,
+                drop,
+                packet: &visit.packet,
+            });
+            TC_ACT_SHOT
+        }
+    }
+}
+
+#[inline(always)]
+fn inspect(ctx: &TcContext, visit: &mut Visit) -> Result<(), Drop> {
+    parse_frame(ctx, &mut visit.packet)?;
+    match visit.packet.family {
+        Family::V4 => track::<V4>(ctx, visit),
+        Family::V6 => track::<V6>(ctx, visit),
+    }
+}
+
+/// Parses a frame: the usual ones at once, the others at leisure.
+#[inline(always)]
+pub fn parse_frame(ctx: &TcContext, packet: &mut Packet) -> Result<(), DropReason> {
+    if parse_plain(&TcFrame(ctx), packet) { Ok(()) } else { parse_any(ctx, packet) }
+}
+
+#[inline(never)]
+fn parse_any(ctx: &TcContext, packet: &mut Packet) -> Result<(), DropReason> {
+    *packet = Packet::UNKNOWN;
+    parse(&TcBytes(ctx), packet)
+}
+
+/// Packets of known connections pass or are cut here; all others are decided.
+#[inline(always)]
+fn track<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<(), Drop> {
+    if matches!(visit.packet.fragment, Fragment::Later) {
+        let rule = fragment::follow(visit).result()?;
+        emit::count_rule(rule, visit.length);
+        return Ok(());
+    }
+    let rule = match visit.packet.kind {
+        Kind::Tcp | Kind::Stateful | Kind::EchoRequest | Kind::EchoReply => {
+            let key = T::key(visit.ifindex, visit.direction, &visit.packet);
+            match T::map().get_ptr_mut(key) {
+                // SAFETY: a map value, valid until the program ends.
+                Some(flow) if conntrack::continues(unsafe { &*flow }, visit) => {
+                    // SAFETY: as above; other CPUs' writes are discussed at `Flow`.
+                    let flow = unsafe { &mut *flow };
+                    admit(visit, flow)?;
+                    conntrack::account(flow, visit);
+                    flow.rule
+                }
+                _ => begin::<T>(visit, &key).result()?,
+            }
+        }
+        Kind::IcmpError => related::<T>(ctx, visit).result()?,
+        Kind::IcmpOther => stateless(visit).result()?,
+        Kind::Neighbour | Kind::Router | Kind::Multicast | Kind::Arp => {
+            return Ok(neighbour::discovery(ctx, visit.endpoint()?, visit)?);
+        }
+    };
+    if matches!(visit.packet.fragment, Fragment::First) {
+        fragment::remember(visit, rule);
+    }
+    emit::count_rule(rule, visit.length);
+    Ok(())
+}
+
+/// Opens a connection, if policy allows it.
+#[inline(never)]
+fn begin<T: Table>(visit: &mut Visit, key: &T::Key) -> Ruling {
+    Ruling::from(decide(visit).map(|admission| {
+        // Multicast, broadcast, and frames that a bridge floods because it does not know better
+        // meet policy each time: no answer is expected from their destination address.
+        if admission.own {
+            // An LRU insert fails only when no element can be freed at once; then this packet
+            // passes and the next one is decided again.
+            let _ = T::map().insert(key, conntrack::open(visit, admission.rule), 0);
+        }
+        admission.rule
+    }))
+}
+
+/// Decides a packet that opens no connection.
+#[inline(never)]
+fn stateless(visit: &mut Visit) -> Ruling {
+    Ruling::from(decide(visit).map(|admission| admission.rule))
+}
+
+/// Lets a packet of a known connection pass if policy still does.
+#[inline(always)]
+fn admit(visit: &mut Visit, flow: &mut Flow) -> Result<(), Drop> {
+    if flow.revision != visit.revision {
+        reconsider(visit, flow).result()?;
+    }
+    if flow.cut != 0 {
+        visit.peer = flow.peer;
+        return Err(Drop { reason: DropReason::Policy, rule: flow.rule });
+    }
+    Ok(())
+}
+
+/// Decides a connection anew, in its original direction, after policy or addresses changed.
+#[inline(never)]
+fn reconsider(visit: &mut Visit, flow: &mut Flow) -> Ruling {
+    Ruling::from(decide_again(visit, flow))
+}
+
+#[inline(always)]
+fn decide_again(visit: &mut Visit, flow: &mut Flow) -> Result<u32, Drop> {
+    let endpoint = visit.endpoint()?;
+    let (local, remote) = visit.ends();
+    let packet = &visit.packet;
+    if !neighbour::owns(endpoint, packet.family, &local) {
+        return Err(Drop::from(DropReason::SpoofedSource));
+    }
+    let original = flow.direction == visit.direction as u8;
+    let port = match packet.kind {
+        Kind::EchoRequest | Kind::EchoReply => match packet.family {
+            Family::V4 => ECHO_V4,
+            Family::V6 => ECHO_V6,
+        },
+        _ if original => packet.destination_port,
+        _ => packet.source_port,
+    };
+    let direction = if original { visit.direction } else { visit.direction.reverse() };
+    let asked = service(packet.protocol, port);
+    let verdict = visit.consult(endpoint, direction, &remote, asked)?;
+    flow.rule = verdict.rule;
+    flow.peer = verdict.peer;
+    flow.cut = !verdict.allow as u8;
+    // Last: another CPU that sees the new revision must see the new verdict.
+    flow.revision = visit.revision;
+    Ok(verdict.rule)
+}
+
+/// What policy said of a packet that it lets pass.
+struct Admission {
+    /// Deciding rule.
+    rule: u32,
+    /// Whether the endpoint's side of the packet is one of its own addresses.
+    own: bool,
+}
+
+/// Decides a packet that belongs to no known connection.
+#[inline(always)]
+fn decide(visit: &mut Visit) -> Result<Admission, Drop> {
+    let endpoint = visit.endpoint()?;
+    let (local, remote) = visit.ends();
+    let own = neighbour::owns(endpoint, visit.packet.family, &local);
+    if matches!(visit.direction, Direction::Egress) && !own {
+        return Err(Drop::from(DropReason::SpoofedSource));
+    }
+    if matches!(visit.packet.kind, Kind::EchoReply) {
+        return Err(Drop::from(DropReason::UnrelatedIcmp));
+    }
+    let asked = visit.packet.service();
+    let verdict = visit.consult(endpoint, visit.direction, &remote, asked)?;
+    if !verdict.allow {
+        return Err(Drop { reason: DropReason::Policy, rule: verdict.rule });
+    }
+    let opens = visit.packet.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
+    if visit.packet.protocol == protocol::TCP && !opens && visit.now >= endpoint.adopt_until_ns {
+        return Err(Drop::from(DropReason::NoConnection));
+    }
+    Ok(Admission { rule: verdict.rule, own })
+}
+
+/// An ICMP error passes if it is about a connection that may pass; the ruling is that one's.
+#[inline(never)]
+fn related<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Ruling {
+    Ruling::from(follow_quoted::<T>(ctx, visit))
+}
+
+#[inline(always)]
+fn follow_quoted<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
+    let endpoint = visit.endpoint()?;
+    let outbound = matches!(visit.direction, Direction::Egress);
+    if outbound && !neighbour::owns(endpoint, visit.packet.family, &visit.packet.source) {
+        return Err(Drop::from(DropReason::SpoofedSource));
+    }
+    // The quoted packet travelled the other way.
+    let mut inner =
+        Visit { packet: Packet::UNKNOWN, direction: visit.direction.reverse(), ..*visit };
+    quoted(&TcBytes(ctx), &visit.packet, &mut inner.packet)?;
+    let key = T::key(inner.ifindex, inner.direction, &inner.packet);
+    match T::map().get_ptr_mut(key) {
+        // SAFETY: a map value, valid until the program ends.
+        Some(flow) if conntrack::continues(unsafe { &*flow }, &inner) => {
+            // SAFETY: as above; other CPUs' writes are discussed at `Flow`.
+            let flow = unsafe { &mut *flow };
+            admit(&mut inner, flow)?;
+            Ok(flow.rule)
+        }
+        _ => Err(Drop::from(DropReason::UnrelatedIcmp)),
+    }
+}

@@ -1,0 +1,62 @@
+//! Later fragments carry no ports: they follow the verdict of the first one.
+
+use policy_common::{
+    abi::{DropReason, Family, Fragment as Remembered, FragmentKey, mapped},
+    packet::Address,
+};
+
+use crate::{
+    emit::{Drop, Ruling},
+    endpoint::Visit,
+    lookup::{bytes4, bytes16},
+    maps::FRAGMENTS,
+};
+
+/// How long the kernel itself waits for the rest of a packet (`net.ipv4.ipfrag_time`), ns.
+const LIFETIME_NS: u64 = 30_000_000_000;
+
+#[inline(always)]
+fn address(family: Family, address: &Address) -> [u8; 16] {
+    match family {
+        Family::V4 => mapped(bytes4(address)),
+        Family::V6 => bytes16(address),
+    }
+}
+
+#[inline(always)]
+fn key(visit: &Visit) -> FragmentKey {
+    let packet = &visit.packet;
+    FragmentKey {
+        ifindex: visit.ifindex,
+        id: packet.fragment_id,
+        source: address(packet.family, &packet.source),
+        destination: address(packet.family, &packet.destination),
+        // RFC 8200, 4.5: in IPv6 the protocol is not part of what identifies a packet.
+        protocol: match packet.family {
+            Family::V4 => packet.protocol,
+            Family::V6 => 0,
+        },
+        direction: visit.direction as u8,
+        pad: [0; 2],
+    }
+}
+
+/// Remembers that a first fragment passed.
+#[inline(never)]
+pub fn remember(visit: &Visit, rule: u32) {
+    // An LRU insert fails only on contention for its last free element; the rest of this one
+    // packet is dropped then, and counted.
+    let _ = FRAGMENTS.insert(key(visit), Remembered { seen_ns: visit.now, rule, pad: 0 }, 0);
+}
+
+/// The rule that let the first fragment pass; a drop for [`DropReason::Fragment`] if none passed
+/// lately.
+#[inline(never)]
+pub fn follow(visit: &Visit) -> Ruling {
+    // SAFETY: two words, read once; a recycled element is another passed first fragment.
+    let first = unsafe { FRAGMENTS.get(key(visit)) };
+    Ruling::from(match first {
+        Some(first) if visit.now.saturating_sub(first.seen_ns) < LIFETIME_NS => Ok(first.rule),
+        _ => Err(Drop::from(DropReason::Fragment)),
+    })
+}

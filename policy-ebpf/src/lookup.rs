@@ -1,0 +1,110 @@
+//! The decision: peer, class, interval. Its cost depends on neither the number of rules nor of
+//! CIDRs nor of endpoints, beyond one binary search over the steps of one class.
+
+use aya_ebpf::maps::lpm_trie::Key;
+use policy_common::{
+    abi::{
+        ClassKey, ClassRef, Direction, Endpoint, Family, PEER_WORLD_V4, PEER_WORLD_V6,
+        VERDICT_ALLOW,
+    },
+    packet::Address,
+};
+
+use crate::{
+    maps::{ADDRESSES_V4, ADDRESSES_V6, CIDRS_V4, CIDRS_V6, CLASSES, INTERVALS},
+    verifier::bit,
+};
+
+/// Steps of a binary search over the longest class, `MAX_CLASS_INTERVALS`.
+const SEARCH_STEPS: usize = 18;
+
+/// What the policy says.
+#[must_use]
+#[derive(Clone, Copy)]
+pub struct Verdict {
+    /// Whether the packet passes.
+    pub allow: bool,
+    /// Rule that decided.
+    pub rule: u32,
+    /// Peer that it was decided for.
+    pub peer: u32,
+}
+
+/// IPv4 address as map key.
+#[inline(always)]
+pub fn bytes4(address: &Address) -> [u8; 4] {
+    address[0].to_ne_bytes()
+}
+
+/// IPv6 address as map key.
+#[inline(always)]
+pub fn bytes16(address: &Address) -> [u8; 16] {
+    // SAFETY: both are sixteen plain bytes. Spelled out word by word, LLVM stores them one byte at a
+    // time.
+    unsafe { core::mem::transmute(*address) }
+}
+
+/// Who an address is: the endpoint or host that has exactly it, else the most specific CIDR that
+/// holds it, else the world.
+#[inline(always)]
+pub fn peer(family: Family, address: &Address) -> u32 {
+    match family {
+        Family::V4 => {
+            let key = bytes4(address);
+            // SAFETY: the value is one aligned word, read once.
+            match unsafe { ADDRESSES_V4.get(key) } {
+                Some(peer) => *peer,
+                None => *CIDRS_V4.get(Key::new(32, key)).unwrap_or(&PEER_WORLD_V4),
+            }
+        }
+        Family::V6 => {
+            let key = bytes16(address);
+            // SAFETY: as above.
+            match unsafe { ADDRESSES_V6.get(key) } {
+                Some(peer) => *peer,
+                None => *CIDRS_V6.get(Key::new(128, key)).unwrap_or(&PEER_WORLD_V6),
+            }
+        }
+    }
+}
+
+/// Decides a new flow of `endpoint`. `None`: the maps contradict each other.
+#[inline(always)]
+pub fn decide(
+    endpoint: &Endpoint,
+    direction: Direction,
+    family: Family,
+    remote: &Address,
+    service: u32,
+) -> Option<Verdict> {
+    let peer = peer(family, remote);
+    let direction = bit(direction as usize);
+    let key = ClassKey { table: endpoint.tables[direction], peer };
+    // SAFETY: a row is never changed while a table that has it is live; it is removed only after
+    // a grace period.
+    let class = match unsafe { CLASSES.get(key) } {
+        Some(class) => *class,
+        None => endpoint.defaults[direction][bit(family as usize)],
+    };
+    let word = search(class, service)?;
+    Some(Verdict { allow: word & VERDICT_ALLOW != 0, rule: word & !VERDICT_ALLOW, peer })
+}
+
+/// The verdict of the last interval of `class` that starts at or before `service`.
+#[inline(always)]
+fn search(class: ClassRef, service: u32) -> Option<u32> {
+    let mut low = 0;
+    let mut high = class.len;
+    for _ in 0..SEARCH_STEPS {
+        if high - low <= 1 {
+            break;
+        }
+        let middle = low + (high - low) / 2;
+        if INTERVALS.get(class.offset + middle)?.start <= service {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    Some(INTERVALS.get(class.offset + low)?.verdict)
+}

@@ -1,0 +1,93 @@
+//! Every BPF map. Names and sizes are `policy_common::maps`'; aya's macro takes a map's name from
+//! its identifier, and the loader fails on one that the constants do not know.
+//!
+//! Maps that user space alone writes are not preallocated: they are sized for the largest host and
+//! mostly empty. Maps that the programs write are preallocated: no allocation in the packet path.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+};
+use policy_common::{
+    abi::{
+        BlockKeyV4, BlockKeyV6, ClassKey, ClassRef, Counter, DROP_REASONS, DropCounter, DropKey,
+        Endpoint, EventBudget, Flow, FlowKeyV4, FlowKeyV6, Fragment, FragmentKey, Globals,
+        GuardKey, Interval,
+    },
+    maps as size,
+};
+
+#[map]
+pub static ENDPOINTS: HashMap<u32, Endpoint> =
+    HashMap::with_max_entries(size::MAX_ENDPOINTS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static ADDRESSES_V4: HashMap<[u8; 4], u32> =
+    HashMap::with_max_entries(size::MAX_ADDRESSES, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static ADDRESSES_V6: HashMap<[u8; 16], u32> =
+    HashMap::with_max_entries(size::MAX_ADDRESSES, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static CIDRS_V4: LpmTrie<[u8; 4], u32> =
+    LpmTrie::with_max_entries(size::MAX_CIDRS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static CIDRS_V6: LpmTrie<[u8; 16], u32> =
+    LpmTrie::with_max_entries(size::MAX_CIDRS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static CLASSES: HashMap<ClassKey, ClassRef> =
+    HashMap::with_max_entries(size::MAX_CLASSES, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static INTERVALS: Array<Interval> = Array::with_max_entries(size::MAX_INTERVALS, 0);
+
+#[map]
+pub static CONNTRACK_V4: LruHashMap<FlowKeyV4, Flow> =
+    LruHashMap::with_max_entries(size::CONNTRACK_V4_ENTRIES, 0);
+
+#[map]
+pub static CONNTRACK_V6: LruHashMap<FlowKeyV6, Flow> =
+    LruHashMap::with_max_entries(size::CONNTRACK_V6_ENTRIES, 0);
+
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment> =
+    LruHashMap::with_max_entries(size::MAX_FRAGMENTS, 0);
+
+#[map]
+pub static GUARD: HashMap<GuardKey, u32> =
+    HashMap::with_max_entries(size::MAX_GUARD, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static GLOBALS: Array<Globals> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static RULES: PerCpuArray<Counter> = PerCpuArray::with_max_entries(size::MAX_RULES, 0);
+
+#[map]
+pub static DROPS: PerCpuHashMap<DropKey, DropCounter> =
+    PerCpuHashMap::with_max_entries(size::MAX_DROPS, 0);
+
+#[map]
+pub static DROPS_OTHER: PerCpuArray<Counter> = PerCpuArray::with_max_entries(DROP_REASONS, 0);
+
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(size::EVENT_RING_BYTES, 0);
+
+#[map]
+pub static EVENT_BUDGET: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub static UPLINKS: HashMap<u32, u32> =
+    HashMap::with_max_entries(size::MAX_UPLINKS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static BLOCK_V4: LpmTrie<BlockKeyV4, u32> =
+    LpmTrie::with_max_entries(size::MAX_CIDRS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static BLOCK_V6: LpmTrie<BlockKeyV6, u32> =
+    LpmTrie::with_max_entries(size::MAX_CIDRS, BPF_F_NO_PREALLOC);

@@ -1,0 +1,63 @@
+//! The prefilter: untracked denies by source, before the kernel builds an skb.
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_DROP, XDP_PASS},
+    maps::lpm_trie::Key,
+    programs::XdpContext,
+};
+use policy_common::{
+    abi::{BlockKeyV4, BlockKeyV6, Direction, DropReason, Family, PEER_WORLD_V4, PEER_WORLD_V6},
+    packet::{Address, Packet, Source as _, network_layer},
+};
+
+use crate::{
+    emit::{self, Drop, Dropped},
+    lookup::{bytes4, bytes16},
+    maps::{BLOCK_V4, BLOCK_V6, UPLINKS},
+    verifier::{XdpFrame, xdp_ifindex},
+};
+
+/// Bits of a block list id in front of the prefix.
+const LIST_BITS: u32 = 32;
+
+/// Drops what a block list names, passes everything else: what is not IP, or too short to say
+/// where it comes from, is the stack's to refuse.
+#[inline(always)]
+pub fn run(ctx: &XdpContext) -> u32 {
+    let frame = XdpFrame(ctx);
+    let ifindex = xdp_ifindex(ctx);
+    let Some((family, source, destination)) = network_layer(&frame) else { return XDP_PASS };
+    // SAFETY: one aligned word, read once.
+    let Some(list) = (unsafe { UPLINKS.get(ifindex) }) else { return XDP_PASS };
+    let Some(rule) = blocked(*list, family, &source) else { return XDP_PASS };
+    let peer = match family {
+        Family::V4 => PEER_WORLD_V4,
+        Family::V6 => PEER_WORLD_V6,
+    };
+    let packet = Packet { source, destination, family, ..Packet::UNKNOWN };
+    emit::record(&Dropped {
+        ifindex,
+        length: frame.len() as u32,
+        direction: Direction::Ingress,
+        peer,
+        drop: Drop { reason: DropReason::Untracked, rule },
+        packet: &packet,
+    });
+    XDP_DROP
+}
+
+/// The rule that blocks `source`.
+#[inline(always)]
+fn blocked(list: u32, family: Family, source: &Address) -> Option<u32> {
+    let list = list.to_be_bytes();
+    match family {
+        Family::V4 => {
+            let key = BlockKeyV4 { list, address: bytes4(source) };
+            BLOCK_V4.get(Key::new(LIST_BITS + 32, key)).copied()
+        }
+        Family::V6 => {
+            let key = BlockKeyV6 { list, address: bytes16(source) };
+            BLOCK_V6.get(Key::new(LIST_BITS + 128, key)).copied()
+        }
+    }
+}
