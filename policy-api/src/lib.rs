@@ -3,6 +3,10 @@
 //!
 //! - [`diagnostic`]: an error or warning with file, line, column and field path.
 //! - [`messages`]: requests and answers of the agent's Unix-socket API.
+//! - [`resource`]: the resources of Calico and Kubernetes that Palisade reads.
+//! - [`yaml`]: files to resources with the line and column of every field.
 
 pub mod diagnostic;
 pub mod messages;
+pub mod resource;
+pub mod yaml;

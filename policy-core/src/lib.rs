@@ -3,8 +3,29 @@
 //! Data flows one way: `policy-api` wire types -> [`validate`] -> [`policy`] -> [`model`] ->
 //! [`compile`] -> [`plan`].
 
+mod canvas;
+pub mod compile;
+pub mod digest;
+pub mod evaluate;
+pub mod explain;
+mod extents;
+pub mod identity;
+pub mod ids;
+mod image;
 pub mod labels;
 pub mod model;
+pub mod names;
+pub mod peers;
 pub mod plan;
 pub mod policy;
+mod prefixes;
 pub mod selector;
+pub mod services;
+pub mod simulate;
+mod tables;
+#[cfg(test)]
+mod testing;
+pub mod tiers;
+mod transition;
+mod untracked;
+pub mod validate;

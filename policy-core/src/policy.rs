@@ -119,8 +119,11 @@ pub enum Action {
 }
 
 /// One rule; a packet must meet every condition.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rule {
+    /// Index of the rule in its author's list. One rule of a Kubernetes policy becomes one here
+    /// for each (protocol, peer), so several in a row may have the same.
+    pub index: usize,
     /// What it does.
     pub action: Action,
     /// `ipVersion`.
@@ -138,7 +141,7 @@ pub struct Rule {
 }
 
 /// Conditions on the IP protocol number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ProtocolMatch {
     /// Must be this.
     pub is: Option<u8>,
@@ -147,7 +150,7 @@ pub struct ProtocolMatch {
 }
 
 /// ICMP type, and code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IcmpMatch {
     /// Type, 0 to 254.
     pub kind: u8,
@@ -156,7 +159,7 @@ pub struct IcmpMatch {
 }
 
 /// Conditions on one side of a packet; all must hold.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EntityMatch {
     /// The side is an endpoint or in a network set that this selects. Namespace scope included.
     pub selector: Option<Selector>,

@@ -1,0 +1,439 @@
+//! The event loop: the one place where anything changes.
+//!
+//! Inputs: requests of the API, the policy directory, Docker, the fence. For each it builds the
+//! model anew, asks the compiler for a plan, has the plan carried out, and publishes the result.
+//! Nothing is removed from the datapath before the store, the policy directory and Docker have all
+//! been read once.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use axum::http::StatusCode;
+use policy_api::{
+    diagnostic::Diagnostic,
+    messages::{ApplyRequest, ApplyResponse, DeleteRequest, Refusal},
+};
+use policy_core::{
+    compile::{Compiler, Planned},
+    ids::Ids,
+    model::Model,
+    peers::PeerName,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    config::Config,
+    fence::{Fence, FenceEvent, View},
+    inventory::Inventory,
+    kernel::maps::{Maps, WriteError},
+    metrics::Metrics,
+    policy_dir::PolicyDir,
+    published::Published,
+    resources::{Checked, Resources},
+    server::{Answer, Refused, Request},
+    source::docker::DockerSource,
+    store::{Store, StoreError},
+};
+
+/// How long interfaces that were there before the agent may wait for their policy before they are
+/// fenced without it.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// File of the numbers in the maps.
+const IDS: &str = "ids";
+/// File of the drop totals of interfaces that are gone.
+const RETIRED: &str = "retired";
+
+/// Everything that the loop owns.
+pub struct Agent {
+    config: Config,
+    store: Store,
+    policy_dir: PolicyDir,
+    fence: Fence,
+    fence_events: mpsc::UnboundedReceiver<FenceEvent>,
+    docker: Option<DockerSource>,
+    maps: Maps,
+    compiler: Compiler,
+    resources: Resources,
+    inventory: Inventory,
+    model: Arc<Model>,
+    names: BTreeMap<u32, PeerName>,
+    /// What is wrong with the policy directory or the datapath, if anything is.
+    policy_dir_error: Option<String>,
+    datapath_error: Option<String>,
+    published: watch::Sender<Arc<Published>>,
+    metrics: Arc<Metrics>,
+}
+
+/// The parts that `main` has opened.
+pub struct Parts {
+    /// Settings.
+    pub config: Config,
+    /// State directory.
+    pub store: Store,
+    /// Fence, running.
+    pub fence: Fence,
+    /// News from it.
+    pub fence_events: mpsc::UnboundedReceiver<FenceEvent>,
+    /// Docker source, running.
+    pub docker: Option<DockerSource>,
+    /// Maps.
+    pub maps: Maps,
+    /// Where to publish; holds the empty state.
+    pub published: watch::Sender<Arc<Published>>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Agent {
+    /// Reads the store, the policy directory and the maps.
+    ///
+    /// # Errors
+    ///
+    /// The store or the maps cannot be read. An error in the policy directory is reported, and what
+    /// was applied is enforced without it.
+    pub fn new(parts: Parts) -> Result<Agent> {
+        let Parts { config, store, fence, fence_events, docker, maps, published, metrics } = parts;
+        let policy_dir = PolicyDir::watch(&config.policy_dir);
+        let applied: Vec<_> = store.resources()?.into_iter().map(|(_, value)| value).collect();
+        let resources = Resources::default()
+            .with_files(applied, Vec::new())
+            .map_err(|diagnostics| unusable(&diagnostics))
+            .context("the state directory holds a resource that this agent refuses")?;
+        let image = maps.image().context("reading the pinned maps")?;
+        let ids: Ids = store.get(IDS)?.unwrap_or_default();
+        let names = store.get("interfaces")?.unwrap_or_default();
+        let inventory = Inventory::new(config.docker_socket.is_some(), !image.endpoints.is_empty());
+        let compiler = Compiler::resume(image, ids);
+        let model = Arc::new(Model { settings: config.policy, ..Model::default() });
+        let mut agent = Agent {
+            config,
+            store,
+            policy_dir,
+            fence,
+            fence_events,
+            docker,
+            maps,
+            compiler,
+            resources,
+            inventory,
+            model,
+            names,
+            policy_dir_error: None,
+            datapath_error: None,
+            published,
+            metrics,
+        };
+        agent.read_policy_dir();
+        Ok(agent)
+    }
+
+    /// Runs until `stop` resolves.
+    pub async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<Request>,
+        stop: impl Future<Output = ()>,
+    ) {
+        tokio::pin!(stop);
+        let mut settle = Box::pin(tokio::time::sleep(SETTLE));
+        let mut settled = false;
+        self.reconcile();
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                Some(event) = self.fence_events.recv() => {
+                    self.fence_news(event);
+                    self.reconcile();
+                }
+                Some(snapshot) = next_snapshot(&mut self.docker) => {
+                    self.inventory.docker(snapshot);
+                    self.reconcile();
+                }
+                Some(request) = requests.recv() => self.serve(request),
+                () = self.policy_dir.changed() => {
+                    self.read_policy_dir();
+                    self.reconcile();
+                }
+                () = &mut settle, if !settled => {
+                    settled = true;
+                    if !self.published.borrow().ready {
+                        warn!("not everything could be read yet: fencing what is there");
+                        self.fence.manage(self.inventory.scope(&self.config, &self.resources), true);
+                    }
+                }
+            }
+        }
+        info!("stopping; enforcement goes on");
+    }
+
+    /// Takes in what the fence has to say, all of it.
+    fn fence_news(&mut self, first: FenceEvent) {
+        let mut event = Some(first);
+        while let Some(news) = event {
+            if let FenceEvent::Gone { ifindex } = news {
+                let published = Arc::clone(&self.published.borrow());
+                let totals = self.metrics.retire(ifindex, &published);
+                self.keep(RETIRED, &totals);
+                self.names.remove(&ifindex);
+            }
+            event = self.fence_events.try_recv().ok();
+        }
+    }
+
+    fn keep<T: serde::Serialize>(&self, name: &str, value: &T) {
+        if let Err(error) = self.store.put(name, value) {
+            warn!(%error, "cannot keep state");
+        }
+    }
+
+    fn read_policy_dir(&mut self) {
+        let read = self
+            .policy_dir
+            .read()
+            .and_then(|files| self.resources.with_files(self.resources.applied(), files));
+        match read {
+            Ok(resources) => {
+                self.resources = resources;
+                self.policy_dir_error = None;
+            }
+            Err(diagnostics) => {
+                for diagnostic in &diagnostics {
+                    error!(%diagnostic, "the policy directory is not followed: its last good state stays");
+                }
+                self.policy_dir_error = diagnostics.first().map(ToString::to_string);
+            }
+        }
+    }
+
+    /// Brings the datapath to what the inputs say now.
+    fn reconcile(&mut self) {
+        let started = Instant::now();
+        let view = self.fence.view();
+        if self.inventory.complete() {
+            let model = self.inventory.model(&self.config, &self.resources, &view);
+            match self.compiler.plan(&model) {
+                Ok(planned) => {
+                    let empty = planned.plan.ops.is_empty();
+                    match self.execute(planned) {
+                        Ok(()) => {
+                            self.model = Arc::new(model);
+                            self.datapath_error = None;
+                            if !empty {
+                                self.metrics.applied(started.elapsed().as_secs_f64());
+                            }
+                        }
+                        Err(error) => self.failed(&error.to_string()),
+                    }
+                }
+                Err(error) => self.failed(&error.to_string()),
+            }
+        }
+        let scope = self.inventory.scope(&self.config, &self.resources);
+        self.fence.manage(scope, self.inventory.complete());
+        self.publish(&self.fence.view());
+    }
+
+    fn failed(&mut self, reason: &str) {
+        error!(reason, "the datapath does not hold the newest state");
+        self.datapath_error = Some(reason.to_owned());
+    }
+
+    /// Carries out a plan and takes note of it. On failure the maps are read back.
+    fn execute(&mut self, planned: Planned) -> Result<(), ExecuteError> {
+        if planned.ids() != self.compiler.ids() {
+            self.store.put(IDS, planned.ids())?;
+        }
+        if planned.plan.ops.is_empty() {
+            self.compiler.commit(planned);
+            return Ok(());
+        }
+        let ops = planned.plan.ops.len();
+        match self.maps.execute(&planned.plan.ops) {
+            Ok(()) => {
+                debug!(ops, revision = planned.plan.revision, "datapath changed");
+                self.compiler.commit(planned);
+                Ok(())
+            }
+            Err(error) => {
+                let image = self.maps.image()?;
+                self.compiler = Compiler::resume(image, planned.ids().clone());
+                Err(error.into())
+            }
+        }
+    }
+
+    fn serve(&mut self, request: Request) {
+        let (answer, reply): (Answer, oneshot::Sender<Answer>) = match request {
+            Request::Apply(request, reply) => (self.apply(request), reply),
+            Request::Delete(request, reply) => (self.delete(request), reply),
+        };
+        if let Err(refused) = &answer {
+            info!(reason = refused.refusal.error, "request refused");
+        }
+        // The caller may have gone; the change holds all the same.
+        let _ = reply.send(answer);
+    }
+
+    fn apply(&mut self, request: ApplyRequest) -> Answer {
+        self.ready()?;
+        let checked = self.resources.apply(request.resources).map_err(refused)?;
+        self.change(checked, request.dry_run)
+    }
+
+    fn delete(&mut self, request: DeleteRequest) -> Answer {
+        self.ready()?;
+        let checked =
+            self.resources.delete(request.resources, request.ignore_not_found).map_err(|d| {
+                let status = StatusCode::NOT_FOUND;
+                Refused { status, ..refused(d) }
+            })?;
+        self.change(checked, false)
+    }
+
+    fn ready(&self) -> Result<(), Refused> {
+        if self.inventory.complete() {
+            return Ok(());
+        }
+        let reason = self.inventory.docker_detail();
+        Err(Refused::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("containers are enforced as an earlier agent left them, and nothing can be changed until Docker has been read: {reason}"),
+        ))
+    }
+
+    /// Makes a checked change: compile, write down, program, keep. All or nothing.
+    fn change(&mut self, checked: Checked, dry_run: bool) -> Answer {
+        let started = Instant::now();
+        let view = self.fence.view();
+        let conflicts = self.inventory.conflicts(&checked.resources);
+        if !conflicts.is_empty() {
+            return Err(refused(conflicts));
+        }
+        let model = self.inventory.model(&self.config, &checked.resources, &view);
+        let planned = self.compiler.plan(&model).map_err(|error| {
+            Refused::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
+        })?;
+        let response = ApplyResponse {
+            results: checked.results,
+            endpoints_changed: planned.plan.endpoints_changed,
+            endpoints_total: model.endpoints.len(),
+            revision: planned.plan.revision,
+            warnings: checked.warnings,
+        };
+        if dry_run {
+            return Ok(response);
+        }
+        let internal = |error: String| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error);
+        if !checked.changes.is_empty() {
+            self.store
+                .prepare(&checked.changes)
+                .map_err(|error| internal(format!("nothing was changed: {error}")))?;
+        }
+        if let Err(error) = self.execute(planned) {
+            if let Err(error) = self.store.forget() {
+                error!(%error, "cannot take back a change that the kernel refused");
+            }
+            self.reconcile();
+            return Err(internal(format!("the kernel refused the change, the earlier policy holds: {error}")));
+        }
+        if !checked.changes.is_empty()
+            && let Err(error) = self.store.carry_out(&checked.changes)
+        {
+            // The journal has it: it is finished at the next start.
+            error!(%error, "the change is enforced, and only in the journal yet");
+        }
+        self.resources = checked.resources;
+        self.model = Arc::new(model);
+        self.metrics.applied(started.elapsed().as_secs_f64());
+        info!(
+            endpoints = response.endpoints_changed,
+            revision = response.revision,
+            "policy changed"
+        );
+        // A new static endpoint's interface gets its programs here.
+        self.fence.manage(self.inventory.scope(&self.config, &self.resources), true);
+        self.publish(&self.fence.view());
+        Ok(response)
+    }
+
+    fn publish(&mut self, view: &View) {
+        let before = self.names.clone();
+        self.names.extend(self.inventory.names(&self.model, view));
+        if before != self.names {
+            self.keep("interfaces", &self.names);
+        }
+        let state = self.inventory.describe(
+            &self.config,
+            &self.resources,
+            &self.model,
+            view,
+            (self.policy_dir_error.as_deref(), self.datapath_error.as_deref()),
+        );
+        let now = Arc::clone(&self.published.borrow());
+        let next = Published {
+            ready: self.inventory.complete(),
+            model: Arc::clone(&self.model),
+            ids: self.compiler.ids().clone(),
+            resources: Arc::new(state.resources),
+            endpoints: Arc::new(state.endpoints),
+            interfaces: Arc::new(self.names.clone()),
+            owners: Arc::new(state.owners),
+            revision: self.compiler.image().revision,
+            usage: crate::published::usage(self.compiler.image()),
+            components: state.components,
+            ..(*now).clone()
+        };
+        self.published.send_replace(Arc::new(next));
+    }
+}
+
+/// The next snapshot, never if there is no Docker.
+async fn next_snapshot(
+    docker: &mut Option<DockerSource>,
+) -> Option<Arc<crate::source::docker::DockerSnapshot>> {
+    match docker {
+        Some(docker) => docker.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Drop totals that an earlier agent kept.
+///
+/// # Errors
+///
+/// [`StoreError`].
+pub fn retired(store: &Store) -> Result<crate::metrics::DropTotals, StoreError> {
+    Ok(store.get(RETIRED)?.unwrap_or_default())
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ExecuteError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("reading the maps back: {0}")]
+    Image(#[from] aya::maps::MapError),
+}
+
+fn unusable(diagnostics: &[Diagnostic]) -> anyhow::Error {
+    let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+    anyhow::anyhow!(lines.join("\n"))
+}
+
+fn refused(diagnostics: Vec<Diagnostic>) -> Refused {
+    let error = match diagnostics.len() {
+        1 => "one error, nothing was changed".to_owned(),
+        count => format!("{count} errors, nothing was changed"),
+    };
+    Refused {
+        status: StatusCode::UNPROCESSABLE_ENTITY,
+        refusal: Refusal { error, diagnostics },
+    }
+}

@@ -1,0 +1,240 @@
+//! Settings: flags over the YAML configuration file over defaults.
+//!
+//! Every key of the file is a flag of the same name, so that several agents can run side by side.
+
+use std::{fs, net::SocketAddr, path::PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use policy_core::model::{DefaultAction, Settings};
+use serde::Deserialize;
+
+use crate::kernel::load::Sizes;
+
+/// Palisade's host daemon: fences every container by policy.
+#[derive(Debug, Parser)]
+#[command(name = "policy-agent", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Enforce until told to stop; enforcement goes on after that.
+    Run(Options),
+    /// Take everything off this host: programs, maps, pins. Containers are open then.
+    Unload(Options),
+}
+
+/// Flags and configuration file, field by field the same.
+#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Options {
+    /// YAML file with these same keys; flags win over it.
+    #[arg(long, value_name = "FILE", env = "PALISADE_CONFIG")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Where applied resources are kept [default: /var/lib/palisade].
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Declarative policies; these win over applied ones [default: /etc/palisade/policies.d].
+    #[arg(long, value_name = "DIR")]
+    pub policy_dir: Option<PathBuf>,
+    /// Unix socket of the API [default: /run/palisade/agent.sock].
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Where maps and links are pinned [default: /sys/fs/bpf/palisade].
+    #[arg(long, value_name = "DIR")]
+    pub bpffs_dir: Option<PathBuf>,
+    /// Address of the Prometheus metrics [default: 127.0.0.1:9465].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics_address: Option<SocketAddr>,
+    /// Docker Engine's socket, or `none` [default: unix:///var/run/docker.sock].
+    #[arg(long, value_name = "URL")]
+    pub docker_host: Option<String>,
+    /// For endpoints that no policy selects [default: allow].
+    #[arg(long, value_enum)]
+    pub default_action: Option<DefaultActionOption>,
+    /// Whether the host's own addresses are subject to policy [default: policy].
+    #[arg(long, value_enum)]
+    pub host_access: Option<HostAccess>,
+    /// Interface for the XDP block lists; may be given several times.
+    #[arg(long = "uplink", value_name = "INTERFACE")]
+    #[serde(rename = "uplinks")]
+    pub uplinks: Option<Vec<String>>,
+    /// Bridge to guard besides Docker's own; may be given several times.
+    #[arg(long = "bridge", value_name = "INTERFACE")]
+    #[serde(rename = "bridges")]
+    pub bridges: Option<Vec<String>>,
+    /// IPv4 connections that fit [default: 262144].
+    #[arg(long, value_name = "ENTRIES")]
+    pub conntrack_v4: Option<u32>,
+    /// IPv6 connections that fit [default: 65536].
+    #[arg(long, value_name = "ENTRIES")]
+    pub conntrack_v6: Option<u32>,
+    /// Form of the log on standard error [default: text].
+    #[arg(long, value_enum)]
+    pub log_format: Option<LogFormat>,
+}
+
+/// `--default-action`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum DefaultActionOption {
+    /// Everything passes, as in Kubernetes.
+    Allow,
+    /// Nothing passes: zero trust.
+    Deny,
+}
+
+/// `--host-access`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostAccess {
+    /// The host is a peer like any other.
+    Policy,
+    /// Traffic from the host into an endpoint always passes, as in Kubernetes.
+    Allow,
+}
+
+/// `--log-format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Everything resolved.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// See [`Options::state_dir`].
+    pub state_dir: PathBuf,
+    /// See [`Options::policy_dir`].
+    pub policy_dir: PathBuf,
+    /// See [`Options::socket`].
+    pub socket: PathBuf,
+    /// See [`Options::bpffs_dir`].
+    pub bpffs_dir: PathBuf,
+    /// See [`Options::metrics_address`].
+    pub metrics_address: SocketAddr,
+    /// Path of the engine's socket, `None` for no Docker.
+    pub docker_socket: Option<PathBuf>,
+    /// Settings that change verdicts.
+    pub policy: Settings,
+    /// See [`Options::uplinks`].
+    pub uplinks: Vec<String>,
+    /// See [`Options::bridges`].
+    pub bridges: Vec<String>,
+    /// Map sizes.
+    pub sizes: Sizes,
+    /// See [`Options::log_format`].
+    pub log_format: LogFormat,
+}
+
+impl Options {
+    /// Reads the configuration file, if one is named, and fills in the defaults.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or a value cannot be used.
+    pub fn resolve(self) -> Result<Config> {
+        let file = match &self.config {
+            None => Options::default(),
+            Some(path) => {
+                let text = fs::read_to_string(path)
+                    .with_context(|| format!("reading the configuration {}", path.display()))?;
+                serde_yaml::from_str(&text)
+                    .with_context(|| format!("in the configuration {}", path.display()))?
+            }
+        };
+        let path = |flag: Option<PathBuf>, key: Option<PathBuf>, default: &str| {
+            flag.or(key).unwrap_or_else(|| PathBuf::from(default))
+        };
+        let sizes = Sizes::default();
+        let sizes = Sizes {
+            conntrack_v4: self.conntrack_v4.or(file.conntrack_v4).unwrap_or(sizes.conntrack_v4),
+            conntrack_v6: self.conntrack_v6.or(file.conntrack_v6).unwrap_or(sizes.conntrack_v6),
+        };
+        if sizes.conntrack_v4 < 1024 || sizes.conntrack_v6 < 1024 {
+            bail!("conntrack-v4 and conntrack-v6 must be at least 1024");
+        }
+        Ok(Config {
+            state_dir: path(self.state_dir, file.state_dir, "/var/lib/palisade"),
+            policy_dir: path(self.policy_dir, file.policy_dir, "/etc/palisade/policies.d"),
+            socket: path(self.socket, file.socket, "/run/palisade/agent.sock"),
+            bpffs_dir: path(self.bpffs_dir, file.bpffs_dir, "/sys/fs/bpf/palisade"),
+            metrics_address: self
+                .metrics_address
+                .or(file.metrics_address)
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9465))),
+            docker_socket: docker_socket(self.docker_host.or(file.docker_host).as_deref())?,
+            policy: Settings {
+                default_action: match self.default_action.or(file.default_action) {
+                    None | Some(DefaultActionOption::Allow) => DefaultAction::Allow,
+                    Some(DefaultActionOption::Deny) => DefaultAction::Deny,
+                },
+                host_access: self.host_access.or(file.host_access) == Some(HostAccess::Allow),
+            },
+            uplinks: self.uplinks.or(file.uplinks).unwrap_or_default(),
+            bridges: self.bridges.or(file.bridges).unwrap_or_default(),
+            sizes,
+            log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
+        })
+    }
+}
+
+fn docker_socket(host: Option<&str>) -> Result<Option<PathBuf>> {
+    match host.unwrap_or("unix:///var/run/docker.sock") {
+        "none" => Ok(None),
+        url => match url.strip_prefix("unix://") {
+            Some(path) if path.starts_with('/') => Ok(Some(PathBuf::from(path))),
+            _ => bail!(
+                "docker-host {url:?} cannot be used: write unix:///path/to/docker.sock, or none \
+                 (the agent must run on the engine's own host)"
+            ),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&file, "state-dir: /a\nsocket: /b\ndefault-action: deny\n").unwrap();
+        let options = Options {
+            config: Some(file.path().to_owned()),
+            socket: Some("/c".into()),
+            ..Options::default()
+        };
+        let config = options.resolve().unwrap();
+        assert_eq!(config.state_dir, PathBuf::from("/a"));
+        assert_eq!(config.socket, PathBuf::from("/c"));
+        assert_eq!(config.policy.default_action, DefaultAction::Deny);
+        assert_eq!(config.metrics_address.port(), 9465);
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&file, "sockett: /b\n").unwrap();
+        let options = Options { config: Some(file.path().to_owned()), ..Options::default() };
+        let error = format!("{:#}", options.resolve().unwrap_err());
+        assert!(error.contains("sockett"), "{error}");
+    }
+
+    #[test]
+    fn a_docker_host_is_a_unix_socket_or_none() {
+        assert_eq!(docker_socket(Some("none")).unwrap(), None);
+        assert_eq!(docker_socket(Some("unix:///x")).unwrap(), Some(PathBuf::from("/x")));
+        assert!(docker_socket(Some("tcp://10.0.0.1:2375")).is_err());
+    }
+}

@@ -1,0 +1,355 @@
+//! The fence goes up: programs onto every interface of a managed bridge the moment it appears.
+//!
+//! A thread of its own, so that nothing the agent does can make it wait: netlink says that a veth
+//! has joined a managed bridge, the programs go on, and without an entry in `ENDPOINTS` they drop
+//! everything (*pending*). The event loop is told afterwards.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use policy_core::labels::Labels;
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    kernel::{
+        attach::{AttachError, Attacher, UplinkMode},
+        pin::Hook,
+    },
+    netlink::{Link, LinkEvent, LinkKind, LinkMonitor, NetlinkError},
+};
+
+/// How long the thread needs at most to see that it should stop.
+const STOP_PATIENCE: Duration = Duration::from_millis(200);
+
+/// What the event loop hears from the fence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FenceEvent {
+    /// Interfaces or host addresses are not what they were.
+    Changed,
+    /// An interface that had programs is gone.
+    Gone {
+        /// Its index; the kernel may give it away again.
+        ifindex: u32,
+    },
+}
+
+/// Which interfaces get programs, besides the ports of `docker0` and `br-<12 hex digits>`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Managed bridges, by name.
+    pub bridges: BTreeSet<String>,
+    /// Interfaces of static endpoints, by name.
+    pub interfaces: BTreeSet<String>,
+    /// Uplinks, by name.
+    pub uplinks: BTreeSet<String>,
+}
+
+/// What the fence knows of the host; read by the event loop.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Interfaces by index.
+    pub links: BTreeMap<u32, Link>,
+    /// Addresses of the host, with the interface.
+    pub addresses: BTreeSet<(u32, IpAddr)>,
+    /// Hooks with our program.
+    pub attached: BTreeSet<(u32, Hook)>,
+    /// Mode of each uplink's program.
+    pub uplink_modes: BTreeMap<u32, UplinkMode>,
+    /// Interfaces that existed before the agent and had no program: connections that were open on
+    /// them may be picked up.
+    pub found_open: BTreeSet<u32>,
+    /// From hearing of an interface to its programs being on, the newest first, at most 4096.
+    pub delays: Vec<Duration>,
+}
+
+impl View {
+    /// Whether both programs of an endpoint are on its interface.
+    pub fn fenced(&self, ifindex: u32) -> bool {
+        [Hook::FromEndpoint, Hook::ToEndpoint]
+            .into_iter()
+            .all(|hook| self.attached.contains(&(ifindex, hook)))
+    }
+
+    /// An interface by name.
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.name == name)
+    }
+
+    /// The host's own addresses, loopback included.
+    pub fn host_addresses(&self) -> BTreeSet<IpAddr> {
+        self.addresses.iter().map(|(_, address)| *address).collect()
+    }
+
+    /// Labels of an uplink, for selectors of untracked policies.
+    pub fn uplink_labels(name: &str) -> Labels {
+        [("palisade.io/host", ""), ("palisade.io/interface", name)].into_iter().collect()
+    }
+}
+
+struct Shared {
+    attacher: Mutex<Attacher>,
+    scope: RwLock<Scope>,
+    view: RwLock<View>,
+    /// Until the first model is in the maps, interfaces that were there before the agent stay as
+    /// they are: a fence around a running container whose policy is not known yet would cut its
+    /// connections.
+    settled: AtomicBool,
+    stop: AtomicBool,
+    events: UnboundedSender<FenceEvent>,
+}
+
+/// The running fence. Dropping it stops the thread; the programs stay where they are.
+pub struct Fence {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Fence {
+    /// Starts watching this network namespace. `attached` is what an earlier agent left, already
+    /// taken over.
+    ///
+    /// # Errors
+    ///
+    /// Netlink cannot be read.
+    pub fn start(
+        attacher: Attacher,
+        attached: Vec<(u32, Hook)>,
+        scope: Scope,
+        events: UnboundedSender<FenceEvent>,
+    ) -> Result<Fence, NetlinkError> {
+        let monitor = LinkMonitor::open(STOP_PATIENCE)?;
+        let view = View { attached: attached.into_iter().collect(), ..View::default() };
+        let shared = Arc::new(Shared {
+            attacher: Mutex::new(attacher),
+            scope: RwLock::new(scope),
+            view: RwLock::new(view),
+            settled: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            events,
+        });
+        let worker = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("fence".to_owned())
+            .spawn(move || worker.watch(monitor))
+            .map_err(|source| NetlinkError::Io { what: "start a thread", source })?;
+        Ok(Fence { shared, thread: Some(thread) })
+    }
+
+    /// What is known now.
+    pub fn view(&self) -> View {
+        read(&self.shared.view).clone()
+    }
+
+    /// Changes what is managed, and fences what that adds. With `settle`, interfaces that were
+    /// there before the agent are fenced, too, from now on.
+    pub fn manage(&self, scope: Scope, settle: bool) {
+        let same = *read(&self.shared.scope) == scope;
+        let settled = self.shared.settled.swap(settle || self.settled(), Ordering::SeqCst);
+        if same && settled == self.settled() {
+            return;
+        }
+        *self.shared.scope.write().unwrap_or_else(PoisonError::into_inner) = scope;
+        let links: Vec<Link> = read(&self.shared.view).links.values().cloned().collect();
+        for link in &links {
+            self.shared.consider(link, None);
+        }
+    }
+
+    fn settled(&self) -> bool {
+        self.shared.settled.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Fence {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A bridge that Docker names itself.
+fn is_docker_bridge(name: &str) -> bool {
+    name == "docker0"
+        || name
+            .strip_prefix("br-")
+            .is_some_and(|id| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+impl Shared {
+    fn watch(&self, mut monitor: LinkMonitor) {
+        let mut synced = false;
+        while !self.stop.load(Ordering::SeqCst) {
+            match monitor.next() {
+                Ok(None) => continue,
+                Ok(Some(LinkEvent::New(link))) => {
+                    let heard = Instant::now();
+                    self.update(|view| {
+                        if !synced && !view.fenced(link.ifindex) {
+                            view.found_open.insert(link.ifindex);
+                        }
+                        view.links.insert(link.ifindex, link.clone());
+                    });
+                    self.consider(&link, synced.then_some(heard));
+                }
+                Ok(Some(LinkEvent::Gone { ifindex })) => self.gone(ifindex),
+                Ok(Some(LinkEvent::HostAddress { address, ifindex, added })) => {
+                    self.update(|view| {
+                        if added {
+                            view.addresses.insert((ifindex, address));
+                        } else {
+                            view.addresses.remove(&(ifindex, address));
+                        }
+                    });
+                }
+                Ok(Some(LinkEvent::Synced)) => synced = true,
+                Err(error) => {
+                    error!(%error, "cannot follow interface changes; trying again");
+                    thread::sleep(STOP_PATIENCE);
+                    continue;
+                }
+            }
+            if synced {
+                self.tell(FenceEvent::Changed);
+            }
+        }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut View)) {
+        change(&mut self.view.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn tell(&self, event: FenceEvent) {
+        // The receiver goes only when the agent does.
+        let _ = self.events.send(event);
+    }
+
+    fn attacher(&self) -> MutexGuard<'_, Attacher> {
+        self.attacher.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the programs that `link` needs on it. `heard`: when it appeared, if it is new.
+    fn consider(&self, link: &Link, heard: Option<Instant>) {
+        let hooks: &[Hook] = {
+            let scope = read(&self.scope);
+            let view = read(&self.view);
+            let bridge = |name: &str| is_docker_bridge(name) || scope.bridges.contains(name);
+            let managed_port = link
+                .master
+                .and_then(|master| view.links.get(&master))
+                .is_some_and(|master| bridge(&master.name));
+            let early = !self.settled.load(Ordering::SeqCst)
+                && view.found_open.contains(&link.ifindex);
+            if early {
+                return;
+            }
+            if link.kind == LinkKind::Bridge && bridge(&link.name) {
+                &[Hook::FromBridge, Hook::ToBridge]
+            } else if link.kind == LinkKind::Veth && managed_port
+                || scope.interfaces.contains(&link.name)
+            {
+                &[Hook::FromEndpoint, Hook::ToEndpoint]
+            } else if scope.uplinks.contains(&link.name) {
+                &[Hook::Uplink]
+            } else {
+                return;
+            }
+        };
+        let missing: Vec<Hook> = {
+            let view = read(&self.view);
+            hooks
+                .iter()
+                .copied()
+                .filter(|hook| !view.attached.contains(&(link.ifindex, *hook)))
+                .collect()
+        };
+        for hook in missing {
+            self.attach(link, hook);
+        }
+        if let (Some(heard), true) = (heard, hooks.contains(&Hook::FromEndpoint)) {
+            let delay = heard.elapsed();
+            debug!(interface = link.name, micros = delay.as_micros(), "fenced");
+            self.update(|view| {
+                view.delays.truncate(4095);
+                view.delays.insert(0, delay);
+            });
+        }
+    }
+
+    fn attach(&self, link: &Link, hook: Hook) {
+        let ifindex = link.ifindex;
+        let result = if hook == Hook::Uplink {
+            self.attacher().attach_uplink(ifindex).map(|mode| {
+                info!(interface = link.name, ?mode, "block lists on the uplink");
+                self.update(|view| {
+                    view.uplink_modes.insert(ifindex, mode);
+                });
+            })
+        } else {
+            self.attacher().attach(ifindex, hook)
+        };
+        match result {
+            Ok(()) => self.update(|view| {
+                view.attached.insert((ifindex, hook));
+            }),
+            Err(AttachError::Gone(_)) => {}
+            Err(error) => {
+                // Nothing of ours is on the interface; the bridge guard and the peers' own fences
+                // are what is left.
+                warn!(interface = link.name, %error, "cannot fence an interface");
+            }
+        }
+    }
+
+    fn gone(&self, ifindex: u32) {
+        let hooks: Vec<Hook> = {
+            let view = read(&self.view);
+            Hook::ALL
+                .into_iter()
+                .filter(|hook| view.attached.contains(&(ifindex, *hook)))
+                .collect()
+        };
+        for hook in &hooks {
+            self.attacher().forget(ifindex, *hook);
+        }
+        self.update(|view| {
+            view.links.remove(&ifindex);
+            view.found_open.remove(&ifindex);
+            view.uplink_modes.remove(&ifindex);
+            view.attached.retain(|(of, _)| *of != ifindex);
+            view.addresses.retain(|(of, _)| *of != ifindex);
+        });
+        if !hooks.is_empty() {
+            self.tell(FenceEvent::Gone { ifindex });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn docker_names_its_bridges_by_network_id() {
+        assert!(is_docker_bridge("docker0"));
+        assert!(is_docker_bridge("br-0123456789ab"));
+        assert!(!is_docker_bridge("br-lan"));
+        assert!(!is_docker_bridge("br-0123456789abc"));
+        assert!(!is_docker_bridge("virbr0"));
+    }
+}

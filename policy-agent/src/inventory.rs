@@ -1,0 +1,443 @@
+//! From what the sources say to what is to be enforced: Docker's containers, static endpoints, the
+//! host's interfaces and the resources become one [`Model`], and a description of it for people.
+//! No I/O.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use policy_api::{
+    diagnostic::Diagnostic,
+    messages::{Component, EndpointState, EndpointStatus, StoredResource},
+};
+use policy_common::abi::Direction;
+use policy_core::{
+    evaluate::applied,
+    identity::{self, Owner},
+    model::{EndpointId, EndpointSpec, Model},
+    peers::PeerName,
+    validate::{Object, StaticEndpoint},
+};
+
+use crate::{
+    config::Config,
+    fence::{Scope, View},
+    kernel::{attach::UplinkMode, clock},
+    resources::Resources,
+    source::docker::{DockerSnapshot, EngineState},
+};
+
+/// How long connections that were open before the fence went up may be picked up, ns.
+const ADOPTION_NS: u64 = 120_000_000_000;
+
+/// What is known of the endpoints.
+#[derive(Debug)]
+pub struct Inventory {
+    docker: Option<Arc<DockerSnapshot>>,
+    /// Whether there is a Docker to wait for.
+    expects_docker: bool,
+    /// Whether an earlier agent left endpoints, which must not be taken for gone.
+    inherited: bool,
+    /// Docker has been read completely at least once.
+    read: bool,
+    /// Until when connections of an interface may be picked up, once it has been said.
+    adoption: std::cell::RefCell<BTreeMap<u32, u64>>,
+}
+
+/// Everything that people may ask about.
+#[derive(Clone, Debug, Default)]
+pub struct Description {
+    /// Resources with the number of endpoints each selects.
+    pub resources: Vec<StoredResource>,
+    /// Endpoints, enforced or not.
+    pub endpoints: Vec<EndpointStatus>,
+    /// Who has an address.
+    pub owners: BTreeMap<IpAddr, PeerName>,
+    /// Parts of the agent.
+    pub components: Vec<Component>,
+}
+
+impl Inventory {
+    /// Nothing known yet.
+    pub fn new(expects_docker: bool, inherited: bool) -> Inventory {
+        Inventory {
+            docker: None,
+            expects_docker,
+            inherited,
+            read: false,
+            adoption: Default::default(),
+        }
+    }
+
+    /// Takes in a Docker snapshot.
+    pub fn docker(&mut self, snapshot: Arc<DockerSnapshot>) {
+        self.read |= snapshot.engine == EngineState::Synced;
+        self.docker = Some(snapshot);
+    }
+
+    /// Whether what is absent is gone, rather than not read yet. Where no earlier agent left
+    /// anything, there is nothing to lose by not waiting for an engine.
+    pub fn complete(&self) -> bool {
+        !self.expects_docker || self.read || (!self.inherited && self.engine_is_absent())
+    }
+
+    fn engine_is_absent(&self) -> bool {
+        self.docker.as_ref().is_some_and(|snapshot| {
+            matches!(snapshot.engine, EngineState::Connecting { error: Some(_) })
+        })
+    }
+
+    /// One line about Docker.
+    pub fn docker_detail(&self) -> String {
+        match self.docker.as_ref().map(|snapshot| &snapshot.engine) {
+            None | Some(EngineState::Connecting { error: None }) => "connecting".to_owned(),
+            Some(EngineState::Connecting { error: Some(error) }) => error.clone(),
+            Some(EngineState::Synced) => "in step".to_owned(),
+            Some(EngineState::Lost { error }) => {
+                format!("away, containers stay enforced as they were: {error}")
+            }
+        }
+    }
+
+    /// Which interfaces need programs.
+    pub fn scope(&self, config: &Config, resources: &Resources) -> Scope {
+        let docker = self.docker.iter().flat_map(|snapshot| snapshot.bridges.iter().cloned());
+        Scope {
+            bridges: docker.chain(config.bridges.iter().cloned()).collect(),
+            interfaces: statics(resources).map(|endpoint| endpoint.interface.clone()).collect(),
+            uplinks: config.uplinks.iter().cloned().collect(),
+        }
+    }
+
+    /// What the datapath shall hold.
+    pub fn model(&self, config: &Config, resources: &Resources, view: &View) -> Model {
+        let mut model = Model {
+            settings: config.policy,
+            host_addresses: view.host_addresses(),
+            ..Model::default()
+        };
+        for (_, entry) in resources.iter() {
+            match &entry.object {
+                Object::Policy(policy) => {
+                    model.policies.insert(policy.key.clone(), Arc::new(policy.clone()));
+                }
+                Object::NetworkSet(set) => {
+                    let key = (set.namespace.clone(), set.name.clone());
+                    model.network_sets.insert(key, Arc::new(set.clone()));
+                }
+                Object::Namespace { name, labels } => {
+                    model.namespaces.insert(name.clone(), labels.clone());
+                }
+                Object::WorkloadEndpoint(endpoint) => {
+                    if let Some(spec) = self.static_spec(endpoint, config, view) {
+                        model.endpoints.insert(static_id(endpoint), Arc::new(spec));
+                    }
+                }
+            }
+        }
+        for endpoint in self.docker.iter().flat_map(|snapshot| &snapshot.endpoints) {
+            let ifindex = endpoint.veth.as_ref().map(|veth| veth.ifindex);
+            let adopt_until = ifindex.map_or(0, |ifindex| self.adopt_until(ifindex, view));
+            if let Some(spec) = endpoint.to_spec(adopt_until) {
+                model.endpoints.insert(endpoint.id(), Arc::new(spec));
+            }
+        }
+        for name in &config.uplinks {
+            if let Some(link) = view.link(name) {
+                model.uplinks.insert(link.ifindex, View::uplink_labels(name));
+            }
+        }
+        model
+    }
+
+    /// The same answer each time for one interface: a model must not change by being built again.
+    fn adopt_until(&self, ifindex: u32, view: &View) -> u64 {
+        if !view.found_open.contains(&ifindex) {
+            return 0;
+        }
+        let until = || clock::monotonic_ns().saturating_add(ADOPTION_NS);
+        *self.adoption.borrow_mut().entry(ifindex).or_insert_with(until)
+    }
+
+    fn static_spec(
+        &self,
+        endpoint: &StaticEndpoint,
+        config: &Config,
+        view: &View,
+    ) -> Option<EndpointSpec> {
+        let link = view.link(&endpoint.interface)?;
+        let bridge = link.master.filter(|master| {
+            view.links.get(master).is_some_and(|bridge| config.bridges.contains(&bridge.name))
+        });
+        Some(EndpointSpec {
+            ifindex: link.ifindex,
+            interface: endpoint.interface.clone(),
+            name: endpoint.name.clone(),
+            namespace: endpoint.namespace.clone(),
+            network: String::new(),
+            labels: endpoint.labels.clone(),
+            addresses: endpoint.addresses.clone(),
+            mac: endpoint.mac,
+            ports: endpoint.ports.clone(),
+            bridge,
+            adopt_until_ns: self.adopt_until(link.ifindex, view),
+        })
+    }
+
+    /// Static endpoints that claim an interface or address that is another's.
+    pub fn conflicts(&self, resources: &Resources) -> Vec<Diagnostic> {
+        let mut interfaces: BTreeMap<&str, String> = BTreeMap::new();
+        let mut addresses: BTreeMap<IpAddr, String> = BTreeMap::new();
+        for endpoint in self.docker.iter().flat_map(|snapshot| &snapshot.endpoints) {
+            let owner = format!("container {}", endpoint.container_name);
+            if let Some(veth) = &endpoint.veth {
+                interfaces.insert(&veth.name, owner.clone());
+            }
+            addresses.extend(endpoint.addresses.iter().map(|ip| (*ip, owner.clone())));
+        }
+        let mut conflicts = Vec::new();
+        for endpoint in statics(resources) {
+            let own = format!("WorkloadEndpoint {}/{}", endpoint.namespace, endpoint.name);
+            if let Some(other) = interfaces.insert(&endpoint.interface, own.clone()) {
+                let message = format!(
+                    "{own}: interface {} already belongs to {other}",
+                    endpoint.interface
+                );
+                conflicts.push(Diagnostic::error("spec.interfaceName", message));
+            }
+            for ip in &endpoint.addresses {
+                if let Some(other) = addresses.insert(*ip, own.clone()) {
+                    let message = format!("{own}: address {ip} already belongs to {other}");
+                    conflicts.push(Diagnostic::error("spec.ipNetworks", message));
+                }
+            }
+        }
+        conflicts
+    }
+
+    /// Names of the interfaces that programs are on.
+    pub fn names(&self, model: &Model, view: &View) -> BTreeMap<u32, PeerName> {
+        let bridges = view.attached.iter().filter_map(|(ifindex, _)| {
+            let name = view.links.get(ifindex)?.name.clone();
+            Some((*ifindex, PeerName { namespace: String::new(), name }))
+        });
+        let endpoints = model.endpoints.values().map(|endpoint| {
+            let (namespace, name) = (endpoint.namespace.clone(), endpoint.name.clone());
+            (endpoint.ifindex, PeerName { namespace, name })
+        });
+        bridges.chain(endpoints).collect()
+    }
+
+    /// Everything that people may ask about. `errors`: of the policy directory, of the datapath.
+    pub fn describe(
+        &self,
+        config: &Config,
+        resources: &Resources,
+        model: &Model,
+        view: &View,
+        errors: (Option<&str>, Option<&str>),
+    ) -> Description {
+        let mut endpoints: Vec<EndpointStatus> = model
+            .endpoints
+            .iter()
+            .map(|(id, spec)| enforced(model, id, spec, view))
+            .collect();
+        endpoints.extend(self.waiting(resources, model, view));
+        endpoints.sort_by(|a, b| {
+            (&a.namespace, &a.name, &a.network).cmp(&(&b.namespace, &b.name, &b.network))
+        });
+        let owners = identity::owners(model)
+            .into_iter()
+            .map(|(ip, owner)| {
+                let (namespace, name) = match owner {
+                    Owner::Host => (String::new(), "host".to_owned()),
+                    Owner::Endpoint(_, spec) => (spec.namespace.clone(), spec.name.clone()),
+                };
+                (ip, PeerName { namespace, name })
+            })
+            .collect();
+        Description {
+            resources: stored(resources, model),
+            endpoints,
+            owners,
+            components: self.components(config, view, errors),
+        }
+    }
+
+    /// Endpoints that are known but not enforced.
+    fn waiting(&self, resources: &Resources, model: &Model, view: &View) -> Vec<EndpointStatus> {
+        let blank = |name: &str, namespace: &str, state, note: String| EndpointStatus {
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            network: String::new(),
+            interface: String::new(),
+            ifindex: 0,
+            addresses: Vec::new(),
+            labels: BTreeMap::new(),
+            state,
+            note: Some(note),
+            ingress_policies: Vec::new(),
+            egress_policies: Vec::new(),
+        };
+        let mut waiting = Vec::new();
+        for endpoint in statics(resources) {
+            if view.link(&endpoint.interface).is_none() {
+                let note = format!("interface {} does not exist", endpoint.interface);
+                waiting.push(EndpointStatus {
+                    interface: endpoint.interface.clone(),
+                    addresses: endpoint.addresses.clone(),
+                    labels: endpoint.labels.to_map(),
+                    ..blank(&endpoint.name, &endpoint.namespace, EndpointState::Pending, note)
+                });
+            }
+        }
+        let Some(docker) = &self.docker else { return waiting };
+        for endpoint in &docker.endpoints {
+            if !model.endpoints.contains_key(&endpoint.id()) {
+                let note = "starting: its interface is not identified yet".to_owned();
+                waiting.push(EndpointStatus {
+                    network: endpoint.network.clone(),
+                    addresses: endpoint.addresses.clone(),
+                    labels: endpoint.labels.to_map(),
+                    ..blank(
+                        &endpoint.container_name,
+                        &endpoint.namespace,
+                        EndpointState::Pending,
+                        note,
+                    )
+                });
+            }
+        }
+        for pending in &docker.pending {
+            waiting.push(EndpointStatus {
+                interface: pending.veth.name.clone(),
+                ifindex: pending.veth.ifindex,
+                ..blank(&pending.veth.name, "", EndpointState::Pending, pending.reason.to_string())
+            });
+        }
+        for container in &docker.unsupported {
+            waiting.push(blank(
+                &container.container_name,
+                "",
+                EndpointState::Unsupported,
+                container.reason.to_string(),
+            ));
+        }
+        waiting
+    }
+
+    fn components(
+        &self,
+        config: &Config,
+        view: &View,
+        (policy_dir, datapath): (Option<&str>, Option<&str>),
+    ) -> Vec<Component> {
+        let component = |name: &str, healthy: bool, detail: String| Component {
+            name: name.to_owned(),
+            healthy,
+            detail,
+        };
+        let mut components = vec![component(
+            "datapath",
+            datapath.is_none(),
+            datapath.map_or_else(|| "in step".to_owned(), str::to_owned),
+        )];
+        components.push(if self.expects_docker {
+            let synced = self
+                .docker
+                .as_ref()
+                .is_some_and(|snapshot| snapshot.engine == EngineState::Synced);
+            component("docker", synced, self.docker_detail())
+        } else {
+            component("docker", true, "not used".to_owned())
+        });
+        components.push(component(
+            "policy-dir",
+            policy_dir.is_none(),
+            policy_dir.map_or_else(|| config.policy_dir.display().to_string(), str::to_owned),
+        ));
+        for name in &config.uplinks {
+            let mode = view.link(name).map(|link| view.uplink_modes.get(&link.ifindex));
+            let (healthy, detail) = match mode {
+                None => (false, "interface does not exist".to_owned()),
+                Some(None) => (false, "the XDP program is not attached".to_owned()),
+                Some(Some(UplinkMode::Native)) => (true, "XDP in the driver".to_owned()),
+                Some(Some(UplinkMode::Generic)) => {
+                    (true, "XDP in the stack (generic; the driver has none)".to_owned())
+                }
+            };
+            components.push(component(&format!("uplink {name}"), healthy, detail));
+        }
+        for warning in self.docker.iter().flat_map(|snapshot| &snapshot.warnings) {
+            components.push(component(
+                &format!("labels of {}", warning.container_name),
+                false,
+                warning.message.clone(),
+            ));
+        }
+        components
+    }
+}
+
+fn statics(resources: &Resources) -> impl Iterator<Item = &StaticEndpoint> {
+    resources.iter().filter_map(|(_, entry)| match &entry.object {
+        Object::WorkloadEndpoint(endpoint) => Some(endpoint),
+        _ => None,
+    })
+}
+
+fn static_id(endpoint: &StaticEndpoint) -> EndpointId {
+    EndpointId(format!("static/{}/{}", endpoint.namespace, endpoint.name))
+}
+
+fn enforced(
+    model: &Model,
+    id: &EndpointId,
+    spec: &EndpointSpec,
+    view: &View,
+) -> EndpointStatus {
+    let fenced = view.fenced(spec.ifindex);
+    EndpointStatus {
+        name: spec.name.clone(),
+        namespace: spec.namespace.clone(),
+        network: spec.network.clone(),
+        interface: spec.interface.clone(),
+        ifindex: spec.ifindex,
+        addresses: spec.addresses.clone(),
+        labels: spec.labels.to_map(),
+        state: if fenced { EndpointState::Enforcing } else { EndpointState::Pending },
+        note: (!fenced).then(|| "the programs are not on its interface yet".to_owned()),
+        ingress_policies: applied(model, id, Direction::Ingress),
+        egress_policies: applied(model, id, Direction::Egress),
+    }
+}
+
+/// Resources with the number of endpoints that each selects.
+fn stored(resources: &Resources, model: &Model) -> Vec<StoredResource> {
+    let labels: BTreeSet<_> = model
+        .endpoints
+        .values()
+        .map(|spec| (identity::endpoint_labels(model, spec), spec.ifindex))
+        .collect();
+    resources
+        .iter()
+        .map(|(name, entry)| StoredResource {
+            name: name.clone(),
+            resource: entry.value.clone(),
+            endpoints: match &entry.object {
+                Object::Policy(policy) => {
+                    labels.iter().filter(|(labels, _)| policy.subject.matches(labels)).count()
+                }
+                Object::WorkloadEndpoint(endpoint) => {
+                    usize::from(model.endpoints.contains_key(&static_id(endpoint)))
+                }
+                Object::Namespace { name, .. } => {
+                    model.endpoints.values().filter(|spec| spec.namespace == *name).count()
+                }
+                Object::NetworkSet(_) => 0,
+            },
+        })
+        .collect()
+}

@@ -1,0 +1,264 @@
+//! Programs onto interfaces and off them.
+//!
+//! On kernels with TCX each program hangs on a pinned link: it stays when the agent goes, and a new
+//! agent swaps the program under it without a gap. Older kernels get a clsact filter with a fixed
+//! priority and handle, which stays by itself and is replaced in place.
+
+use std::{fs, mem};
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp,
+        links::{FdLink, PinnedLink},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
+        xdp::{XdpLink, XdpMode},
+    },
+};
+use nix::net::if_::if_indextoname;
+use thiserror::Error;
+
+use super::{
+    features::Features,
+    pin::{Hook, PinError, Pins},
+};
+
+/// Priority of our filters: before everybody's, so that nobody's `TC_ACT_OK` skips them.
+const PRIORITY: u16 = 1;
+/// Handle of our filters, to find them again.
+const HANDLE: TcHandle = TcHandle::new(0, 0x7a11);
+
+/// Why a program is not on its interface.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// The interface went away.
+    #[error("interface {0} is gone")]
+    Gone(u32),
+    /// The kernel refused.
+    #[error("{program} on interface {ifindex}: {source}")]
+    Program {
+        /// Which program.
+        program: &'static str,
+        /// Where.
+        ifindex: u32,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// Pinning the link failed.
+    #[error("pinning {program} of interface {ifindex}: {reason}")]
+    Pin {
+        /// Which program.
+        program: &'static str,
+        /// Where.
+        ifindex: u32,
+        /// Why.
+        reason: String,
+    },
+    /// The pins cannot be read.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+}
+
+/// How an uplink runs its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UplinkMode {
+    /// In the driver.
+    Native,
+    /// In the stack, after an skb was built; slower, works everywhere.
+    Generic,
+}
+
+/// Owner of the loaded programs.
+pub struct Attacher {
+    ebpf: Ebpf,
+    pins: Pins,
+    features: Features,
+}
+
+impl Attacher {
+    /// Takes the loaded programs.
+    pub fn new(ebpf: Ebpf, pins: Pins, features: Features) -> Attacher {
+        Attacher { ebpf, pins, features }
+    }
+
+    /// The object, for tests that run programs without an interface.
+    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Puts this agent's programs under every link that an earlier agent left; forgets links whose
+    /// interface is gone. Returns what is attached.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError`] for the first link that cannot be taken over.
+    pub fn adopt(&mut self) -> Result<Vec<(u32, Hook)>, AttachError> {
+        let mut adopted = Vec::new();
+        for (ifindex, hook) in self.pins.links()? {
+            match self.attach(ifindex, hook) {
+                Ok(()) => adopted.push((ifindex, hook)),
+                Err(AttachError::Gone(_)) => self.forget(ifindex, hook),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(adopted)
+    }
+
+    /// Puts a TC program on an interface, or swaps it for this agent's where it is already.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError`].
+    pub fn attach(&mut self, ifindex: u32, hook: Hook) -> Result<(), AttachError> {
+        if hook == Hook::Uplink {
+            return self.attach_uplink(ifindex).map(|_| ());
+        }
+        let program = hook.program();
+        let fail =
+            |source| AttachError::Program { program, ifindex, source: Box::new(source) };
+        let name = interface(ifindex)?;
+        let attach_type = attach_type(hook);
+        let pin = self.pins.link(ifindex, hook);
+        let tcx = self.features.tcx;
+        let classifier = classifier(&mut self.ebpf, hook).map_err(fail)?;
+        if !tcx {
+            // Exists already where an earlier agent was.
+            let _ = tc::qdisc_add_clsact(&name);
+            let link = SchedClassifierLink::attached(&name, attach_type, PRIORITY, HANDLE, None)
+                .map_err(|error| fail(TcError::IoError(error).into()))?;
+            let id = match classifier.attach_to_link(link) {
+                Ok(id) => id,
+                Err(_) => classifier
+                    .attach_with_options(
+                        &name,
+                        attach_type,
+                        TcAttachOptions::Netlink(NlOptions {
+                            priority: PRIORITY,
+                            handle: HANDLE,
+                            classid: None,
+                        }),
+                    )
+                    .map_err(fail)?,
+            };
+            // The filter outlives this process: dropping the link would detach it.
+            mem::forget(classifier.take_link(id).map_err(fail)?);
+            return fs::create_dir_all(&pin).map_err(|error| unpinned(program, ifindex, &error));
+        }
+        if let Ok(pinned) = PinnedLink::from_pin(&pin) {
+            let link = SchedClassifierLink::try_from(FdLink::from(pinned))
+                .map_err(|error| unpinned(program, ifindex, &error))?;
+            if let Ok(id) = classifier.attach_to_link(link) {
+                drop(classifier.take_link(id).map_err(fail)?);
+                return Ok(());
+            }
+            // The link is of an interface that is gone; the kernel has given its index away again.
+            let _ = fs::remove_file(&pin);
+        }
+        let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let id = classifier.attach_with_options(&name, attach_type, order).map_err(fail)?;
+        let link = classifier.take_link(id).map_err(fail)?;
+        FdLink::try_from(link)
+            .map_err(|error| unpinned(program, ifindex, &error))?
+            .pin(&pin)
+            .map_err(|error| unpinned(program, ifindex, &error))?;
+        Ok(())
+    }
+
+    /// Puts the XDP program on an uplink: in the driver if it can, else in the stack.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError`].
+    pub fn attach_uplink(&mut self, ifindex: u32) -> Result<UplinkMode, AttachError> {
+        let hook = Hook::Uplink;
+        let program = hook.program();
+        let fail =
+            |source| AttachError::Program { program, ifindex, source: Box::new(source) };
+        let name = interface(ifindex)?;
+        let pin = self.pins.link(ifindex, hook);
+        let xdp: &mut Xdp = self
+            .ebpf
+            .program_mut(program)
+            .ok_or(fail(ProgramError::NotLoaded))?
+            .try_into()
+            .map_err(fail)?;
+        if let Ok(pinned) = PinnedLink::from_pin(&pin) {
+            let link = XdpLink::try_from(FdLink::from(pinned))
+                .map_err(|error| unpinned(program, ifindex, &error))?;
+            if let Ok(id) = xdp.attach_to_link(link) {
+                drop(xdp.take_link(id).map_err(fail)?);
+                return Ok(UplinkMode::Native);
+            }
+            let _ = fs::remove_file(&pin);
+        }
+        let (id, mode) = match xdp.attach(&name, XdpMode::Driver) {
+            Ok(id) => (id, UplinkMode::Native),
+            Err(_) => (xdp.attach(&name, XdpMode::Skb).map_err(fail)?, UplinkMode::Generic),
+        };
+        let link = xdp.take_link(id).map_err(fail)?;
+        FdLink::try_from(link)
+            .map_err(|error| unpinned(program, ifindex, &error))?
+            .pin(&pin)
+            .map_err(|error| unpinned(program, ifindex, &error))?;
+        Ok(mode)
+    }
+
+    /// Removes the pin of a link; with it, on kernels with TCX, goes the last reference.
+    pub fn forget(&self, ifindex: u32, hook: Hook) {
+        let pin = self.pins.link(ifindex, hook);
+        // A file where it pins a link, a directory where it only marks a filter.
+        if fs::remove_file(&pin).is_err() {
+            let _ = fs::remove_dir(&pin);
+        }
+    }
+}
+
+/// Takes every program off its interface and removes every pin, whoever left them. Returns the
+/// number of programs that were attached.
+///
+/// # Errors
+///
+/// [`PinError`].
+pub fn unload(pins: &Pins) -> Result<usize, PinError> {
+    let links = pins.links()?;
+    for (ifindex, hook) in &links {
+        // Only where the pin marks a filter; a link goes with its pin.
+        if pins.link(*ifindex, *hook).is_dir()
+            && let Ok(name) = interface(*ifindex)
+        {
+            // Dropping an attached link detaches it; one that is gone is no loss.
+            let _ = SchedClassifierLink::attached(
+                &name,
+                attach_type(*hook),
+                PRIORITY,
+                HANDLE,
+                None,
+            );
+        }
+    }
+    pins.remove_all()?;
+    Ok(links.len())
+}
+
+fn unpinned(program: &'static str, ifindex: u32, error: &dyn std::error::Error) -> AttachError {
+    AttachError::Pin { program, ifindex, reason: error.to_string() }
+}
+
+fn interface(ifindex: u32) -> Result<String, AttachError> {
+    if_indextoname(ifindex)
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .ok_or(AttachError::Gone(ifindex))
+}
+
+/// Which side of the interface: ingress of a host-side veth is egress of the container.
+const fn attach_type(hook: Hook) -> TcAttachType {
+    match hook {
+        Hook::FromEndpoint | Hook::FromBridge | Hook::Uplink => TcAttachType::Ingress,
+        Hook::ToEndpoint | Hook::ToBridge => TcAttachType::Egress,
+    }
+}
+
+fn classifier(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, ProgramError> {
+    ebpf.program_mut(hook.program()).ok_or(ProgramError::NotLoaded)?.try_into()
+}

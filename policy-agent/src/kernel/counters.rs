@@ -1,0 +1,101 @@
+//! What the programs counted, summed over CPUs.
+
+use aya::maps::{MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use policy_common::{
+    abi::{Counter, DROP_REASONS, DropCounter, DropKey, EventBudget},
+    maps as name,
+};
+
+use super::{load::LoadError, maps::open, pin::Pins};
+
+/// Handles on the counter maps, for reading.
+pub struct Counters {
+    rules: PerCpuArray<MapData, Counter>,
+    drops: PerCpuHashMap<MapData, DropKey, DropCounter>,
+    drops_other: PerCpuArray<MapData, Counter>,
+    events: PerCpuArray<MapData, EventBudget>,
+}
+
+impl Counters {
+    /// Opens the pinned maps.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] if one is missing or of another type.
+    pub fn open(pins: &Pins) -> Result<Counters, LoadError> {
+        Ok(Counters {
+            rules: open(pins, name::RULES)?,
+            drops: open(pins, name::DROPS)?,
+            drops_other: open(pins, name::DROPS_OTHER)?,
+            events: open(pins, name::EVENT_BUDGET)?,
+        })
+    }
+
+    /// Packets and bytes that a rule decided.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub fn rule(&self, id: u32) -> Result<Counter, MapError> {
+        Ok(sum(&self.rules.get(&id, 0)?))
+    }
+
+    /// Every drop counter.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub fn drops(&self) -> Result<Vec<(DropKey, Counter)>, MapError> {
+        self.drops
+            .iter()
+            .map(|entry| {
+                let (key, values) = entry?;
+                let total = values.iter().fold(Counter::default(), |sum, value| Counter {
+                    packets: sum.packets + value.packets,
+                    bytes: sum.bytes + value.bytes,
+                });
+                Ok((key, total))
+            })
+            .collect()
+    }
+
+    /// Forgets a drop counter, once its endpoint is gone and its last value has been kept.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be written.
+    pub fn forget_drop(&mut self, key: &DropKey) -> Result<(), MapError> {
+        self.drops.remove(key)
+    }
+
+    /// Drops that did not fit the drop counters, by reason code.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub fn drops_other(&self) -> Result<Vec<Counter>, MapError> {
+        (0..DROP_REASONS).map(|reason| Ok(sum(&self.drops_other.get(&reason, 0)?))).collect()
+    }
+
+    /// Events sent and not sent, all CPUs together.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub fn events(&self) -> Result<EventBudget, MapError> {
+        Ok(self.events.get(&0, 0)?.iter().fold(EventBudget::default(), |sum, cpu| EventBudget {
+            window_ns: 0,
+            sent: 0,
+            coalesced: sum.coalesced + cpu.coalesced,
+            limited: sum.limited + cpu.limited,
+            ring_full: sum.ring_full + cpu.ring_full,
+        }))
+    }
+}
+
+fn sum(values: &PerCpuValues<Counter>) -> Counter {
+    values.iter().fold(Counter::default(), |sum, value| Counter {
+        packets: sum.packets + value.packets,
+        bytes: sum.bytes + value.bytes,
+    })
+}

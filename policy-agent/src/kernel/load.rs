@@ -1,0 +1,96 @@
+//! The embedded object into the kernel.
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::MapError,
+    programs::{ProgramError, SchedClassifier, Xdp},
+};
+use policy_common::maps::{CONNTRACK_V4, CONNTRACK_V6, PINNED};
+use thiserror::Error;
+
+use super::{
+    features::Features,
+    pin::{Hook, Pins},
+};
+
+/// The kernel programs, as this binary carries them.
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/policy-ebpf.o"));
+
+/// Sizes that an operator may choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Connections, IPv4.
+    pub conntrack_v4: u32,
+    /// Connections, IPv6.
+    pub conntrack_v6: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Sizes {
+            conntrack_v4: policy_common::maps::CONNTRACK_V4_ENTRIES,
+            conntrack_v6: policy_common::maps::CONNTRACK_V6_ENTRIES,
+        }
+    }
+}
+
+/// Why the programs are not in the kernel.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The object or one of its maps.
+    #[error("loading the kernel object: {0}")]
+    Object(#[from] EbpfError),
+    /// A program.
+    #[error("loading the kernel program {name}: {source}")]
+    Program {
+        /// Which.
+        name: &'static str,
+        /// Why; holds the verifier's log.
+        source: Box<ProgramError>,
+    },
+    /// A map.
+    #[error("map {name}: {source}")]
+    Map {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        source: Box<MapError>,
+    },
+    /// The object lacks what this agent expects: they were built from different sources.
+    #[error("the kernel object has no {0}: agent and object do not belong together")]
+    Missing(&'static str),
+}
+
+/// Creates or opens the pinned maps and loads every program.
+///
+/// # Errors
+///
+/// [`LoadError`].
+pub fn load(pins: &Pins, features: Features, sizes: Sizes) -> Result<Ebpf, LoadError> {
+    let coarse_clock = u8::from(features.coarse_clock);
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global("COARSE_CLOCK", &coarse_clock, true)
+        .map_max_entries(CONNTRACK_V4, sizes.conntrack_v4)
+        .map_max_entries(CONNTRACK_V6, sizes.conntrack_v6);
+    for name in PINNED {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    let mut ebpf = loader.load(OBJECT)?;
+    for name in PINNED {
+        if ebpf.map(name).is_none() {
+            return Err(LoadError::Missing(name));
+        }
+    }
+    for hook in Hook::ALL {
+        let name = hook.program();
+        let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
+        let loaded = match hook {
+            Hook::Uplink => <&mut Xdp>::try_from(program).and_then(|program| program.load()),
+            _ => <&mut SchedClassifier>::try_from(program).and_then(|program| program.load()),
+        };
+        loaded.map_err(|source| LoadError::Program { name, source: Box::new(source) })?;
+    }
+    Ok(ebpf)
+}

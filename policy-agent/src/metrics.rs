@@ -1,0 +1,389 @@
+//! Prometheus metrics. The drop and rule counters are the kernel's own, read at each scrape.
+//!
+//! Labels are names, never container ids or addresses. The number of drop series is bounded: what
+//! comes after [`MAX_DROP_SERIES`] is summed under `other`.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use policy_api::messages::{EndpointState, RuleName};
+use policy_common::abi::{Counter, Direction, DropKey, DropReason, PEER_NONE, RULE_NONE};
+use policy_core::peers::PeerName;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _, text},
+    metrics::{
+        MetricType,
+        counter::ConstCounter,
+        gauge::ConstGauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::{kernel::counters::Counters, observer::protocol_name, published::Published};
+
+/// Drop series that are told apart.
+const MAX_DROP_SERIES: usize = 10_000;
+
+/// Labels of a drop series.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DropSeries {
+    direction: String,
+    reason: String,
+    source: String,
+    source_namespace: String,
+    destination: String,
+    destination_namespace: String,
+    protocol: String,
+    port: String,
+    tier: String,
+    policy_namespace: String,
+    policy: String,
+    rule: String,
+}
+
+/// Drop totals by series, as they are kept on disk.
+pub type DropTotals = Vec<(DropSeries, u64, u64)>;
+
+impl DropSeries {
+    /// Names for a kernel key.
+    fn of(key: &DropKey, names: &Published) -> DropSeries {
+        let ingress = Direction::from_u8(key.direction) == Some(Direction::Ingress);
+        let own = names.interface(key.ifindex);
+        let peer = match key.peer {
+            PEER_NONE => PeerName { namespace: String::new(), name: "unknown".to_owned() },
+            id => names.ids.peer(id).unwrap_or_else(|| PeerName {
+                namespace: String::new(),
+                name: "gone".to_owned(),
+            }),
+        };
+        let (source, destination) = if ingress { (peer, own) } else { (own, peer) };
+        let rule = match key.rule {
+            RULE_NONE => RuleName::default(),
+            id => names
+                .rule(id)
+                .cloned()
+                .unwrap_or_else(|| RuleName { rule: "gone".to_owned(), ..RuleName::default() }),
+        };
+        DropSeries {
+            direction: if ingress { "ingress" } else { "egress" }.to_owned(),
+            reason: DropReason::from_u8(key.reason).map_or("unknown", DropReason::name).to_owned(),
+            source: source.name,
+            source_namespace: source.namespace,
+            destination: destination.name,
+            destination_namespace: destination.namespace,
+            protocol: if key.protocol == 0 { String::new() } else { protocol_name(key.protocol) },
+            port: if key.port == 0 { String::new() } else { key.port.to_string() },
+            tier: rule.tier,
+            policy_namespace: rule.namespace,
+            policy: rule.policy,
+            rule: rule.rule,
+        }
+    }
+
+    /// The series that sums what is not told apart.
+    fn other(reason: &str) -> DropSeries {
+        let other = || "other".to_owned();
+        DropSeries {
+            direction: other(),
+            reason: reason.to_owned(),
+            source: other(),
+            destination: other(),
+            protocol: other(),
+            port: other(),
+            rule: other(),
+            ..DropSeries::default()
+        }
+    }
+
+    fn labels(&self) -> [(&'static str, &str); 12] {
+        [
+            ("direction", &self.direction),
+            ("reason", &self.reason),
+            ("source", &self.source),
+            ("source_namespace", &self.source_namespace),
+            ("destination", &self.destination),
+            ("destination_namespace", &self.destination_namespace),
+            ("protocol", &self.protocol),
+            ("port", &self.port),
+            ("tier", &self.tier),
+            ("policy_namespace", &self.policy_namespace),
+            ("policy", &self.policy),
+            ("rule", &self.rule),
+        ]
+    }
+}
+
+/// Everything behind `/metrics`.
+pub struct Metrics {
+    registry: Registry,
+    source: Arc<Source>,
+    apply_seconds: Histogram,
+    fence_seconds: Histogram,
+}
+
+struct Source {
+    counters: Mutex<Counters>,
+    published: watch::Receiver<Arc<Published>>,
+    retired: Mutex<BTreeMap<DropSeries, Counter>>,
+}
+
+impl Metrics {
+    /// Metrics of these counters; `retired` is what was counted on interfaces that are gone.
+    pub fn new(
+        counters: Counters,
+        published: watch::Receiver<Arc<Published>>,
+        retired: DropTotals,
+    ) -> Metrics {
+        let retired = retired
+            .into_iter()
+            .map(|(series, packets, bytes)| (series, Counter { packets, bytes }))
+            .collect();
+        let source = Arc::new(Source {
+            counters: Mutex::new(counters),
+            published,
+            retired: Mutex::new(retired),
+        });
+        let apply_seconds = Histogram::new(exponential_buckets(0.000_5, 2.0, 16));
+        let fence_seconds = Histogram::new(exponential_buckets(0.000_05, 2.0, 14));
+        let mut registry = Registry::with_prefix("palisade");
+        registry.register_with_unit(
+            "apply_duration",
+            "From a change of policy or endpoints to the datapath holding it",
+            Unit::Seconds,
+            apply_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "fence_delay",
+            "From hearing of a new interface to its programs being on it",
+            Unit::Seconds,
+            fence_seconds.clone(),
+        );
+        registry.register_collector(Box::new(KernelCollector(Arc::clone(&source))));
+        Metrics { registry, source, apply_seconds, fence_seconds }
+    }
+
+    /// Notes how long a change took.
+    pub fn applied(&self, seconds: f64) {
+        self.apply_seconds.observe(seconds);
+    }
+
+    /// Notes how long an interface waited for its fence.
+    pub fn fenced(&self, seconds: f64) {
+        self.fence_seconds.observe(seconds);
+    }
+
+    /// OpenMetrics text.
+    ///
+    /// # Errors
+    ///
+    /// A collector failed.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+
+    /// Moves the drop counters of an interface that is gone out of the kernel, under their names.
+    /// Returns all such totals, to be kept.
+    pub fn retire(&self, ifindex: u32, names: &Published) -> DropTotals {
+        let mut counters = lock(&self.source.counters);
+        let mut retired = lock(&self.source.retired);
+        match counters.drops() {
+            Ok(drops) => {
+                for (key, counter) in drops.into_iter().filter(|(key, _)| key.ifindex == ifindex) {
+                    // Nothing counts on the interface any more: what was read is the last value.
+                    if counters.forget_drop(&key).is_ok() {
+                        add(retired.entry(DropSeries::of(&key, names)).or_default(), counter);
+                    }
+                }
+            }
+            Err(error) => warn!(%error, "cannot read the drop counters of an interface"),
+        }
+        retired.iter().map(|(series, c)| (series.clone(), c.packets, c.bytes)).collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn add(sum: &mut Counter, counter: Counter) {
+    sum.packets += counter.packets;
+    sum.bytes += counter.bytes;
+}
+
+impl Source {
+    /// Drop totals by series, bounded.
+    fn drops(&self, names: &Published) -> Result<BTreeMap<DropSeries, Counter>, fmt::Error> {
+        let counters = lock(&self.counters);
+        let mut totals = lock(&self.retired).clone();
+        let drops = counters.drops().map_err(unreadable)?;
+        for (key, counter) in drops {
+            let series = DropSeries::of(&key, names);
+            if totals.len() < MAX_DROP_SERIES || totals.contains_key(&series) {
+                add(totals.entry(series).or_default(), counter);
+            } else {
+                add(totals.entry(DropSeries::other(&series.reason)).or_default(), counter);
+            }
+        }
+        let other = counters.drops_other().map_err(unreadable)?;
+        for (reason, counter) in DropReason::ALL.iter().zip(other) {
+            if counter.packets > 0 {
+                add(totals.entry(DropSeries::other(reason.name())).or_default(), counter);
+            }
+        }
+        Ok(totals)
+    }
+}
+
+#[derive(Debug)]
+struct KernelCollector(Arc<Source>);
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Source")
+    }
+}
+
+impl Collector for KernelCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let names = Arc::clone(&self.0.published.borrow());
+        let drops = self.0.drops(&names)?;
+        let mut counter = |name: &str, help: &str, value: fn(&Counter) -> u64| {
+            let mut family =
+                encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            drops.iter().try_for_each(|(series, total)| {
+                let labels = series.labels();
+                ConstCounter::new(value(total)).encode(family.encode_family(&labels)?)
+            })
+        };
+        counter("dropped_packets", "Packets dropped, by who decided", |c| c.packets)?;
+        counter("dropped_bytes", "Bytes of dropped packets", |c| c.bytes)?;
+        self.rules(&mut encoder, &names)?;
+        self.state(&mut encoder, &names)
+    }
+}
+
+impl KernelCollector {
+    fn rules(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        names: &Published,
+    ) -> Result<(), fmt::Error> {
+        let counters = lock(&self.0.counters);
+        let mut totals = Vec::new();
+        for (id, rule) in names.ids.rules() {
+            totals.push((rule, counters.rule(id).map_err(unreadable)?));
+        }
+        let mut counter = |name: &str, help: &str, value: fn(&Counter) -> u64| {
+            let mut family =
+                encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            totals.iter().try_for_each(|(rule, total)| {
+                let labels = [
+                    ("tier", rule.tier.as_str()),
+                    ("policy_namespace", &rule.namespace),
+                    ("kind", &rule.kind),
+                    ("policy", &rule.policy),
+                    ("rule", &rule.rule),
+                    ("action", &rule.action),
+                ];
+                ConstCounter::new(value(total)).encode(family.encode_family(&labels)?)
+            })
+        };
+        counter("rule_packets", "Packets that a rule allowed or denied", |c| c.packets)?;
+        counter("rule_bytes", "Bytes that a rule allowed or denied", |c| c.bytes)
+    }
+
+    fn state(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        names: &Published,
+    ) -> Result<(), fmt::Error> {
+        let events = lock(&self.0.counters).events().map_err(unreadable)?;
+        let mut lost = encoder.encode_descriptor(
+            "drop_events_lost",
+            "Drops that were counted but not told as an event, by cause",
+            None,
+            MetricType::Counter,
+        )?;
+        for (cause, count) in [
+            ("coalesced", events.coalesced),
+            ("rate-limit", events.limited),
+            ("ring-full", events.ring_full),
+        ] {
+            ConstCounter::new(count).encode(lost.encode_family(&[("cause", cause)])?)?;
+        }
+        let mut endpoints = encoder.encode_descriptor(
+            "endpoints",
+            "Endpoints by state",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (state, name) in [
+            (EndpointState::Enforcing, "enforcing"),
+            (EndpointState::Pending, "pending"),
+            (EndpointState::Unsupported, "unsupported"),
+        ] {
+            let count = i64::try_from(names.count(state)).unwrap_or(i64::MAX);
+            ConstGauge::new(count).encode(endpoints.encode_family(&[("state", name)])?)?;
+        }
+        let mut used = encoder.encode_descriptor(
+            "map_entries",
+            "Entries in use of a kernel map",
+            None,
+            MetricType::Gauge,
+        )?;
+        for map in &names.usage {
+            let count = i64::try_from(map.used).unwrap_or(i64::MAX);
+            ConstGauge::new(count).encode(used.encode_family(&[("map", map.name.as_str())])?)?;
+        }
+        let mut capacity = encoder.encode_descriptor(
+            "map_capacity",
+            "Entries that fit a kernel map",
+            None,
+            MetricType::Gauge,
+        )?;
+        for map in &names.usage {
+            let count = i64::try_from(map.capacity).unwrap_or(i64::MAX);
+            ConstGauge::new(count)
+                .encode(capacity.encode_family(&[("map", map.name.as_str())])?)?;
+        }
+        let mut up = encoder.encode_descriptor(
+            "component_up",
+            "1 if a part of the agent works",
+            None,
+            MetricType::Gauge,
+        )?;
+        for component in &names.components {
+            ConstGauge::new(i64::from(component.healthy))
+                .encode(up.encode_family(&[("component", component.name.as_str())])?)?;
+        }
+        let policies = i64::try_from(names.model.policies.len()).unwrap_or(i64::MAX);
+        ConstGauge::new(policies).encode(encoder.encode_descriptor(
+            "policies",
+            "Policies in force",
+            None,
+            MetricType::Gauge,
+        )?)?;
+        let revision = i64::try_from(names.revision).unwrap_or(i64::MAX);
+        ConstGauge::new(revision).encode(encoder.encode_descriptor(
+            "datapath_revision",
+            "Rises with every change that the datapath holds",
+            None,
+            MetricType::Gauge,
+        )?)
+    }
+}
+
+fn unreadable(error: aya::maps::MapError) -> fmt::Error {
+    warn!(%error, "cannot read the kernel's counters");
+    fmt::Error
+}

@@ -1,0 +1,158 @@
+//! Drop events from the ring, given names and handed to whoever watches.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use policy_api::messages::{DropRecord, FlowEnd};
+use policy_common::abi::{Direction, DropEvent, DropReason, Family, PEER_NONE, RULE_NONE};
+use policy_core::peers::PeerName;
+use tokio::sync::{broadcast, watch};
+
+use crate::{
+    kernel::{clock, events::Events},
+    published::Published,
+};
+
+/// Records kept for `observe --last`.
+const HISTORY: usize = 4096;
+/// Records that a slow watcher may be behind before it misses some.
+const BACKLOG: usize = 4096;
+
+/// The newest records, and a tap for those to come. Cloning shares.
+#[derive(Clone, Debug)]
+pub struct Observer {
+    history: Arc<Mutex<VecDeque<Arc<DropRecord>>>>,
+    live: broadcast::Sender<Arc<DropRecord>>,
+}
+
+impl Default for Observer {
+    fn default() -> Self {
+        Observer { history: Arc::default(), live: broadcast::Sender::new(BACKLOG) }
+    }
+}
+
+impl Observer {
+    /// Reads events until the ring fails.
+    ///
+    /// # Errors
+    ///
+    /// The ring can no longer be polled.
+    pub async fn run(
+        self,
+        mut events: Events,
+        published: watch::Receiver<Arc<Published>>,
+    ) -> io::Result<()> {
+        loop {
+            let (now_ns, now) = (clock::monotonic_ns(), SystemTime::now());
+            let names = Arc::clone(&published.borrow());
+            let take = |event: DropEvent| {
+                let time = clock::wall_time(event.time_ns, now_ns, now);
+                self.take(Arc::new(record(&event, time, &names)));
+            };
+            events.drain(take).await?;
+        }
+    }
+
+    fn take(&self, record: Arc<DropRecord>) {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        if history.len() == HISTORY {
+            history.pop_front();
+        }
+        history.push_back(Arc::clone(&record));
+        // Nobody may be watching.
+        let _ = self.live.send(record);
+    }
+
+    /// The newest `last` records, oldest first, and those after them.
+    pub fn watch(
+        &self,
+        last: usize,
+    ) -> (Vec<Arc<DropRecord>>, broadcast::Receiver<Arc<DropRecord>>) {
+        let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let skip = history.len().saturating_sub(last);
+        (history.iter().skip(skip).cloned().collect(), self.live.subscribe())
+    }
+}
+
+/// An IP protocol number's name in lower case, or the number.
+pub fn protocol_name(number: u8) -> String {
+    match number {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        58 => "icmpv6".to_owned(),
+        132 => "sctp".to_owned(),
+        136 => "udplite".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn address(family: u8, bytes: [u8; 16]) -> Option<IpAddr> {
+    if bytes == [0; 16] {
+        return None;
+    }
+    match Family::from_u8(family)? {
+        Family::V4 => Some(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into()),
+        Family::V6 => Some(Ipv6Addr::from(bytes).into()),
+    }
+}
+
+fn tcp_flags(protocol: u8, flags: u8) -> String {
+    if protocol != 6 {
+        return String::new();
+    }
+    let names = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
+    let set: Vec<&str> = names
+        .into_iter()
+        .enumerate()
+        .filter(|(bit, _)| flags & (1 << bit) != 0)
+        .map(|(_, name)| name)
+        .collect();
+    set.join("|")
+}
+
+/// An event in words.
+fn record(event: &DropEvent, time: SystemTime, names: &Published) -> DropRecord {
+    let source_ip = address(event.family, event.source);
+    let destination_ip = address(event.family, event.destination);
+    let ingress = Direction::from_u8(event.direction) == Some(Direction::Ingress);
+    let (own_ip, peer_ip) =
+        if ingress { (destination_ip, source_ip) } else { (source_ip, destination_ip) };
+    let own = names.interface(event.ifindex);
+    let peer = peer_name(event.peer, peer_ip, names);
+    // A spoofed source is not the endpoint's own address: keep the claim and the culprit apart.
+    let own = end(own, own_ip, if ingress { event.destination_port } else { event.source_port });
+    let peer = end(peer, peer_ip, if ingress { event.source_port } else { event.destination_port });
+    let (source, destination) = if ingress { (peer, own) } else { (own, peer) };
+    DropRecord {
+        time: humantime::format_rfc3339_micros(time).to_string(),
+        reason: DropReason::from_u8(event.reason).map_or("unknown", DropReason::name).to_owned(),
+        direction: if ingress { "ingress" } else { "egress" }.to_owned(),
+        source,
+        destination,
+        protocol: protocol_name(event.protocol),
+        tcp_flags: tcp_flags(event.protocol, event.tcp_flags),
+        rule: (event.rule != RULE_NONE).then(|| names.rule(event.rule).cloned()).flatten(),
+        bytes: event.length,
+    }
+}
+
+fn end(name: PeerName, ip: Option<IpAddr>, port: u16) -> FlowEnd {
+    FlowEnd { name: name.name, namespace: name.namespace, ip, port }
+}
+
+/// Name of the other side; looked up by address for drops that came before the kernel asked.
+fn peer_name(peer: u32, ip: Option<IpAddr>, names: &Published) -> PeerName {
+    if peer != PEER_NONE
+        && let Some(name) = names.ids.peer(peer)
+    {
+        return name;
+    }
+    let owner = ip.and_then(|ip| names.owners.get(&ip).cloned());
+    owner.unwrap_or_else(|| PeerName { namespace: String::new(), name: String::new() })
+}

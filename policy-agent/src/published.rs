@@ -1,0 +1,124 @@
+//! What the event loop tells everybody who only reads: the API, the metrics, the observer.
+//!
+//! One immutable value, replaced as a whole after each change that the datapath holds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Instant,
+};
+
+use policy_api::messages::{
+    Component, EndpointState, EndpointStatus, MapUsage, RuleName, Status, StoredResource,
+};
+use policy_common::{abi::ABI_VERSION, maps};
+use policy_core::{
+    ids::Ids,
+    model::{DefaultAction, Model},
+    peers::PeerName,
+    plan::Image,
+};
+
+/// The newest state that the datapath holds.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// When the agent started.
+    pub started: Instant,
+    /// `false` until everything has been read and the datapath holds the first model.
+    pub ready: bool,
+    /// The model that is in force.
+    pub model: Arc<Model>,
+    /// Names of the numbers in the maps.
+    pub ids: Ids,
+    /// Resources in force.
+    pub resources: Arc<Vec<StoredResource>>,
+    /// Endpoints, enforced or not.
+    pub endpoints: Arc<Vec<EndpointStatus>>,
+    /// Names of the interfaces that programs are or were on.
+    pub interfaces: Arc<BTreeMap<u32, PeerName>>,
+    /// Who has an address.
+    pub owners: Arc<BTreeMap<IpAddr, PeerName>>,
+    /// Datapath revision.
+    pub revision: u64,
+    /// Entries in use.
+    pub usage: Vec<MapUsage>,
+    /// Parts of the agent.
+    pub components: Vec<Component>,
+    /// Kernel features in use.
+    pub features: Vec<(String, String)>,
+}
+
+impl Published {
+    /// Name of the endpoint (or bridge, or uplink) on an interface.
+    pub fn interface(&self, ifindex: u32) -> PeerName {
+        self.interfaces.get(&ifindex).cloned().unwrap_or_else(|| PeerName {
+            namespace: String::new(),
+            name: format!("interface-{ifindex}"),
+        })
+    }
+
+    /// Name of a rule.
+    pub fn rule(&self, id: u32) -> Option<&RuleName> {
+        self.ids.rule(id)
+    }
+
+    /// How many endpoints are in a state.
+    pub fn count(&self, state: EndpointState) -> usize {
+        self.endpoints.iter().filter(|endpoint| endpoint.state == state).count()
+    }
+
+    /// Answer to `GET /v1/status`.
+    pub fn status(&self) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            abi_version: ABI_VERSION,
+            revision: self.revision,
+            uptime_seconds: self.started.elapsed().as_secs(),
+            default_action: match self.model.settings.default_action {
+                DefaultAction::Allow => "allow",
+                DefaultAction::Deny => "deny",
+            }
+            .to_owned(),
+            policies: self.model.policies.len(),
+            endpoints_enforcing: self.count(EndpointState::Enforcing),
+            endpoints_pending: self.count(EndpointState::Pending),
+            endpoints_unsupported: self.count(EndpointState::Unsupported),
+            components: self.components.clone(),
+            features: self.features.clone(),
+            maps: self.usage.clone(),
+        }
+    }
+}
+
+/// Entries in use of each map that a plan writes.
+pub fn usage(image: &Image) -> Vec<MapUsage> {
+    let family = |v4: bool| image.addresses.keys().filter(|ip| ip.is_ipv4() == v4).count();
+    let nets = |v4: bool| image.cidrs.keys().filter(|net| net.addr().is_ipv4() == v4).count();
+    let classes: BTreeSet<_> = image
+        .classes
+        .values()
+        .copied()
+        .chain(image.endpoints.values().flat_map(|endpoint| endpoint.defaults.into_iter().flatten()))
+        .collect();
+    let intervals: u64 = classes.iter().map(|class| u64::from(class.len)).sum();
+    let entry = |name: &str, used: usize, capacity: u32| MapUsage {
+        name: name.to_owned(),
+        used: used as u64,
+        capacity: u64::from(capacity),
+    };
+    vec![
+        entry(maps::ENDPOINTS, image.endpoints.len(), maps::MAX_ENDPOINTS),
+        entry(maps::ADDRESSES_V4, family(true), maps::MAX_ADDRESSES),
+        entry(maps::ADDRESSES_V6, family(false), maps::MAX_ADDRESSES),
+        entry(maps::CIDRS_V4, nets(true), maps::MAX_CIDRS),
+        entry(maps::CIDRS_V6, nets(false), maps::MAX_CIDRS),
+        entry(maps::CLASSES, image.classes.len(), maps::MAX_CLASSES),
+        MapUsage {
+            name: maps::INTERVALS.to_owned(),
+            used: intervals,
+            capacity: u64::from(maps::MAX_INTERVALS),
+        },
+        entry(maps::GUARD, image.guard.len(), maps::MAX_GUARD),
+    ]
+}

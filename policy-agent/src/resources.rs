@@ -1,0 +1,275 @@
+//! The resources in force, by origin, and what a request would make of them. No I/O.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use policy_api::{
+    diagnostic::Diagnostic,
+    messages::{Outcome, ResourceName, ResourceResult},
+};
+use policy_core::validate::{self, Object};
+use serde_json::Value;
+
+use crate::store::Change;
+
+/// Where a resource came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// `policyctl apply`.
+    Applied,
+    /// A file in `--policy-dir`.
+    File(PathBuf),
+}
+
+/// A resource in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// As its author wrote it.
+    pub value: Value,
+    /// What it means.
+    pub object: Object,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Resources by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Resources {
+    entries: BTreeMap<ResourceName, Entry>,
+}
+
+/// A change that has been checked.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// Resources after it.
+    pub resources: Resources,
+    /// What the store is to do.
+    pub changes: Vec<Change>,
+    /// What to tell the caller, in the order of the request.
+    pub results: Vec<ResourceResult>,
+    /// Things that look wrong.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl Resources {
+    /// Every resource.
+    pub fn iter(&self) -> impl Iterator<Item = (&ResourceName, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// What adding or replacing these would give.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with them, each with its index in the request.
+    pub fn apply(&self, values: Vec<Value>) -> Result<Checked, Vec<Diagnostic>> {
+        let mut next = Checked {
+            resources: self.clone(),
+            changes: Vec::new(),
+            results: Vec::new(),
+            warnings: Vec::new(),
+        };
+        let mut errors = Vec::new();
+        let mut seen: BTreeMap<ResourceName, usize> = BTreeMap::new();
+        for (index, value) in values.into_iter().enumerate() {
+            let at = |diagnostic: Diagnostic| Diagnostic { resource: Some(index), ..diagnostic };
+            let (object, warnings) = match validate::decode_with_warnings(&value) {
+                Ok(decoded) => decoded,
+                Err(diagnostics) => {
+                    errors.extend(diagnostics.into_iter().map(at));
+                    continue;
+                }
+            };
+            next.warnings.extend(warnings.into_iter().map(at));
+            let name = object.resource_name();
+            if let Some(first) = seen.insert(name.clone(), index) {
+                errors.push(at(Diagnostic::error(
+                    "metadata.name",
+                    format!(
+                        "{} {} stands twice in this request, first as resource {}",
+                        name.kind,
+                        name.name,
+                        first + 1
+                    ),
+                )));
+                continue;
+            }
+            let outcome = match self.entries.get(&name) {
+                Some(Entry { origin: Origin::File(path), value: old, .. }) if *old != value => {
+                    errors.push(at(Diagnostic::error(
+                        "",
+                        format!(
+                            "{} {} is defined by {}, and files in the policy directory win",
+                            name.kind,
+                            name.name,
+                            path.display()
+                        ),
+                    )
+                    .with_hint("edit that file; the agent follows it")));
+                    continue;
+                }
+                Some(Entry { value: old, .. }) if *old == value => Outcome::Unchanged,
+                Some(_) => Outcome::Configured,
+                None => Outcome::Created,
+            };
+            if outcome != Outcome::Unchanged {
+                next.changes.push(Change::Put(name.clone(), value.clone()));
+                let entry = Entry { value, object, origin: Origin::Applied };
+                next.resources.entries.insert(name.clone(), entry);
+            }
+            next.results.push(ResourceResult { resource: name, outcome });
+        }
+        if errors.is_empty() { Ok(next) } else { Err(errors) }
+    }
+
+    /// What removing these would give.
+    ///
+    /// # Errors
+    ///
+    /// One diagnostic for each that is not there or belongs to the policy directory.
+    pub fn delete(
+        &self,
+        names: Vec<ResourceName>,
+        ignore_not_found: bool,
+    ) -> Result<Checked, Vec<Diagnostic>> {
+        let mut next = Checked {
+            resources: self.clone(),
+            changes: Vec::new(),
+            results: Vec::new(),
+            warnings: Vec::new(),
+        };
+        let mut errors = Vec::new();
+        for (index, name) in names.into_iter().enumerate() {
+            let refuse = |message: String| Diagnostic {
+                resource: Some(index),
+                ..Diagnostic::error("", message)
+            };
+            match next.resources.entries.get(&name).map(|entry| &entry.origin) {
+                None if ignore_not_found => {}
+                None => errors.push(refuse(format!("there is no {} {}", name.kind, name.name))),
+                Some(Origin::File(path)) => errors.push(
+                    refuse(format!(
+                        "{} {} is defined by {}",
+                        name.kind,
+                        name.name,
+                        path.display()
+                    ))
+                    .with_hint("remove it from that file; the agent follows it"),
+                ),
+                Some(Origin::Applied) => {
+                    next.resources.entries.remove(&name);
+                    next.changes.push(Change::Remove(name.clone()));
+                    next.results
+                        .push(ResourceResult { resource: name, outcome: Outcome::Deleted });
+                }
+            }
+        }
+        if errors.is_empty() { Ok(next) } else { Err(errors) }
+    }
+
+    /// The same resources with those of the policy directory replaced by `files`. Where a file and
+    /// an applied resource have one name, the file wins.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the files, as diagnostics that name them.
+    pub fn with_files(
+        &self,
+        applied: Vec<Value>,
+        files: Vec<(PathBuf, Value)>,
+    ) -> Result<Resources, Vec<Diagnostic>> {
+        let mut next = Resources::default();
+        let mut errors = Vec::new();
+        let applied = applied.into_iter().map(|value| (Origin::Applied, value));
+        let files = files.into_iter().map(|(path, value)| (Origin::File(path), value));
+        for (origin, value) in applied.chain(files) {
+            match validate::decode(&value) {
+                Ok(object) => {
+                    let name = object.resource_name();
+                    next.entries.insert(name, Entry { value, object, origin });
+                }
+                Err(diagnostics) => {
+                    let file = match &origin {
+                        Origin::File(path) => Some(path.display().to_string()),
+                        Origin::Applied => Some("state directory".to_owned()),
+                    };
+                    errors.extend(
+                        diagnostics.into_iter().map(|diagnostic| Diagnostic { file: file.clone(), ..diagnostic }),
+                    );
+                }
+            }
+        }
+        if errors.is_empty() { Ok(next) } else { Err(errors) }
+    }
+
+    /// The values that were applied, for [`Resources::with_files`].
+    pub fn applied(&self) -> Vec<Value> {
+        self.entries
+            .values()
+            .filter(|entry| entry.origin == Origin::Applied)
+            .map(|entry| entry.value.clone())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn policy(name: &str, order: u32) -> Value {
+        json!({"apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy",
+               "metadata": {"name": name}, "spec": {"selector": "all()", "order": order}})
+    }
+
+    fn outcomes(checked: &Checked) -> Vec<Outcome> {
+        checked.results.iter().map(|result| result.outcome).collect()
+    }
+
+    #[test]
+    fn an_apply_says_what_is_new_changed_and_unchanged() {
+        let first = Resources::default().apply(vec![policy("a", 1), policy("b", 1)]).unwrap();
+        assert_eq!(outcomes(&first), [Outcome::Created, Outcome::Created]);
+        let second = first.resources.apply(vec![policy("a", 1), policy("b", 2)]).unwrap();
+        assert_eq!(outcomes(&second), [Outcome::Unchanged, Outcome::Configured]);
+        assert_eq!(second.changes.len(), 1);
+    }
+
+    #[test]
+    fn one_bad_resource_refuses_the_request_and_is_named_by_index() {
+        let bad = json!({"apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy",
+                         "metadata": {"name": "x"}, "spec": {"selector": "a =="}});
+        let errors = Resources::default().apply(vec![policy("a", 1), bad]).unwrap_err();
+        assert!(errors.iter().all(|error| error.resource == Some(1)), "{errors:?}");
+    }
+
+    #[test]
+    fn one_name_twice_in_a_request_is_an_error() {
+        let errors =
+            Resources::default().apply(vec![policy("a", 1), policy("a", 2)]).unwrap_err();
+        assert!(errors[0].message.contains("twice"), "{errors:?}");
+    }
+
+    #[test]
+    fn a_file_wins_and_says_so() {
+        let files = vec![(PathBuf::from("/p/a.yaml"), policy("a", 1))];
+        let resources =
+            Resources::default().with_files(vec![policy("a", 9)], files).unwrap();
+        let (_, entry) = resources.iter().next().unwrap();
+        assert_eq!(entry.value, policy("a", 1));
+        let errors = resources.apply(vec![policy("a", 3)]).unwrap_err();
+        assert!(errors[0].message.contains("/p/a.yaml"), "{errors:?}");
+    }
+
+    #[test]
+    fn deleting_what_is_not_there_is_an_error_unless_asked_otherwise() {
+        let resources = Resources::default().apply(vec![policy("a", 1)]).unwrap();
+        let name = resources.results[0].resource.clone();
+        let empty = Resources::default();
+        assert!(empty.delete(vec![name.clone()], false).is_err());
+        assert!(empty.delete(vec![name.clone()], true).unwrap().changes.is_empty());
+        let after = resources.resources.delete(vec![name], false).unwrap();
+        assert_eq!(outcomes(&after), [Outcome::Deleted]);
+        assert_eq!(after.resources, Resources::default());
+    }
+}

@@ -1,0 +1,180 @@
+//! From arguments to a running agent: opens everything in order, closes it again.
+
+use std::{collections::BTreeMap, io, sync::Arc, time::Instant};
+
+use anyhow::{Context as _, Result, bail};
+use policy_core::{ids::Ids, model::Model};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    agent::{self, Agent, Parts},
+    config::{Cli, Command, Config, LogFormat},
+    fence::{Fence, Scope},
+    kernel::{
+        attach::{self, Attacher},
+        counters::Counters,
+        events::Events,
+        features::Features,
+        load,
+        maps::Maps,
+        pin::Pins,
+    },
+    metrics::Metrics,
+    observer::Observer,
+    published::Published,
+    server,
+    source::docker::DockerSource,
+    store::Store,
+};
+
+/// Requests that may wait for the event loop.
+const REQUESTS: usize = 64;
+
+/// Does what the arguments say.
+///
+/// # Errors
+///
+/// What went wrong, for people.
+pub fn main(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Run(options) => {
+            let config = options.resolve()?;
+            start_log(config.log_format);
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .context("starting the runtime")?
+                .block_on(run(config))
+        }
+        Command::Unload(options) => unload(&options.resolve()?),
+    }
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("PALISADE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+fn unload(config: &Config) -> Result<()> {
+    if std::os::unix::net::UnixStream::connect(&config.socket).is_ok() {
+        bail!(
+            "an agent is running (it answers on {}): stop it first, then unload",
+            config.socket.display()
+        );
+    }
+    if !nix::unistd::geteuid().is_root() {
+        bail!("not allowed to take programs off: run policy-agent unload as root");
+    }
+    let programs = attach::unload(&Pins::new(&config.bpffs_dir))?;
+    println!("{programs} programs taken off, maps removed; nothing is enforced on this host now");
+    Ok(())
+}
+
+async fn run(config: Config) -> Result<()> {
+    let features = Features::probe()?;
+    let pins = Pins::new(&config.bpffs_dir);
+    pins.prepare()?;
+    // Before anything is touched: a second agent on the same state must not get further.
+    let listener = server::listen(&config.socket).await?;
+    let metrics_listener = server::listen_metrics(config.metrics_address).await?;
+    let store = Store::open(&config.state_dir)?;
+
+    let ebpf = load::load(&pins, features, config.sizes)?;
+    let mut attacher = Attacher::new(ebpf, pins.clone(), features);
+    let attached = attacher.adopt()?;
+    info!(links = attached.len(), "programs loaded");
+    let maps = Maps::open(&pins)?;
+
+    let (fence_sender, fence_events) = mpsc::unbounded_channel();
+    let scope = Scope {
+        bridges: config.bridges.iter().cloned().collect(),
+        uplinks: config.uplinks.iter().cloned().collect(),
+        ..Scope::default()
+    };
+    let fence = Fence::start(attacher, attached, scope, fence_sender)?;
+    let docker = match &config.docker_socket {
+        Some(socket) => {
+            if !socket.exists() {
+                warn!(
+                    socket = %socket.display(),
+                    "there is no Docker socket; waiting for one (--docker-host none to do without)"
+                );
+            }
+            Some(DockerSource::start(socket.clone())?)
+        }
+        None => None,
+    };
+
+    let (published, readers) = watch::channel(Arc::new(Published {
+        started: Instant::now(),
+        ready: false,
+        model: Arc::new(Model { settings: config.policy, ..Model::default() }),
+        ids: Ids::default(),
+        resources: Arc::default(),
+        endpoints: Arc::default(),
+        interfaces: Arc::new(BTreeMap::new()),
+        owners: Arc::default(),
+        revision: 0,
+        usage: Vec::new(),
+        components: Vec::new(),
+        features: features.describe(),
+    }));
+    let metrics =
+        Arc::new(Metrics::new(Counters::open(&pins)?, readers.clone(), agent::retired(&store)?));
+    let observer = Observer::default();
+    let events = Events::open(&pins)?;
+    let reader = tokio::spawn(observer.clone().run(events, readers.clone()));
+
+    let (request_sender, requests) = mpsc::channel(REQUESTS);
+    let api = server::api(server::Api { requests: request_sender, published: readers, observer });
+    let metrics_routes = server::metrics(Arc::clone(&metrics));
+    let socket = config.socket.clone();
+    let agent = Agent::new(Parts {
+        config,
+        store,
+        fence,
+        fence_events,
+        docker,
+        maps,
+        published,
+        metrics,
+    })?;
+    let api = tokio::spawn(async move { axum::serve(listener, api).await });
+    let metrics = tokio::spawn(async move { axum::serve(metrics_listener, metrics_routes).await });
+    info!(socket = %socket.display(), "ready");
+    agent.run(requests, stopped()?).await;
+
+    for task in [reader, api, metrics] {
+        task.abort();
+        if let Ok(Err(error)) = task.await {
+            error!(%error, "a part of the agent had failed");
+        }
+    }
+    // A socket nobody listens on would look like an agent that hangs.
+    if let Err(error) = std::fs::remove_file(&socket) {
+        warn!(%error, "cannot remove the socket");
+    }
+    Ok(())
+}
+
+/// Resolves at SIGTERM or SIGINT.
+fn stopped() -> Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watching for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,295 @@
+//! The API: HTTP/1.1 with JSON over a Unix socket (`policy_api::messages`), and the metrics over
+//! TCP. Reads are answered from what the event loop published; changes are sent to it.
+
+use std::{
+    convert::Infallible,
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, FromRequest, Query, Request as HttpRequest, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures_util::{StreamExt as _, stream};
+use policy_api::messages::{
+    ApplyRequest, ApplyResponse, DeleteRequest, DropRecord, EndpointStatus, ExplainRequest,
+    Explanation, Refusal, Status, StoredResource,
+};
+use policy_core::explain::{ExplainError, explain};
+use serde::{Deserialize, de::DeserializeOwned};
+use thiserror::Error;
+use tokio::{
+    net::{TcpListener, UnixListener, UnixStream},
+    sync::{broadcast::error::RecvError, mpsc, oneshot, watch},
+};
+
+use crate::{metrics::Metrics, observer::Observer, published::Published};
+
+/// Largest request body: a million CIDRs as JSON are about 25 MB.
+const BODY_LIMIT: usize = 64 * 1024 * 1024;
+/// `observe` without `last`.
+const DEFAULT_LAST: usize = 20;
+
+/// A change that only the event loop can make.
+#[derive(Debug)]
+pub enum Request {
+    /// `POST /v1/apply`.
+    Apply(ApplyRequest, oneshot::Sender<Answer>),
+    /// `POST /v1/delete`.
+    Delete(DeleteRequest, oneshot::Sender<Answer>),
+}
+
+/// What the event loop says to a change.
+pub type Answer = Result<ApplyResponse, Refused>;
+
+/// A refusal, with its HTTP status.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// Status code.
+    pub status: StatusCode,
+    /// Body.
+    pub refusal: Refusal,
+}
+
+impl Refused {
+    /// A refusal of one sentence.
+    pub fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Refused { status, refusal: Refusal { error: error.into(), diagnostics: Vec::new() } }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.refusal)).into_response()
+    }
+}
+
+/// What the handlers need.
+#[derive(Clone)]
+pub struct Api {
+    /// To the event loop.
+    pub requests: mpsc::Sender<Request>,
+    /// From the event loop.
+    pub published: watch::Receiver<Arc<Published>>,
+    /// Drop records.
+    pub observer: Observer,
+}
+
+/// Why nobody can reach the agent.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// Another agent.
+    #[error("another agent answers on {0}: stop it first, or choose another --socket")]
+    Taken(PathBuf),
+    /// The socket's path.
+    #[error("cannot listen on {path}: {source}")]
+    Socket {
+        /// Path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The metrics' address.
+    #[error("cannot listen on {address} for metrics: {source}; choose another --metrics-address")]
+    Metrics {
+        /// Address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Opens the API's socket, for root and its group only.
+///
+/// # Errors
+///
+/// [`ServeError`].
+pub async fn listen(path: &Path) -> Result<UnixListener, ServeError> {
+    let fail = |source| ServeError::Socket { path: path.to_owned(), source };
+    if UnixStream::connect(path).await.is_ok() {
+        return Err(ServeError::Taken(path.to_owned()));
+    }
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(fail)?;
+    }
+    // Left by an agent that was killed.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(fail)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(fail)?;
+    Ok(listener)
+}
+
+/// Opens the metrics' address.
+///
+/// # Errors
+///
+/// [`ServeError::Metrics`].
+pub async fn listen_metrics(address: std::net::SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Metrics { address, source })
+}
+
+/// The API's routes.
+pub fn api(api: Api) -> Router {
+    Router::new()
+        .route("/v1/apply", post(apply))
+        .route("/v1/delete", post(delete))
+        .route("/v1/resources", get(resources))
+        .route("/v1/endpoints", get(endpoints))
+        .route("/v1/status", get(status))
+        .route("/v1/explain", post(explain_flow))
+        .route("/v1/observe", get(observe))
+        .fallback(|| async { Refused::new(StatusCode::NOT_FOUND, "the agent has no such path") })
+        .method_not_allowed_fallback(|| async {
+            Refused::new(StatusCode::METHOD_NOT_ALLOWED, "the agent does not do that on this path")
+        })
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(api)
+}
+
+/// The metrics' routes.
+pub fn metrics(metrics: Arc<Metrics>) -> Router {
+    let scrape = |State(metrics): State<Arc<Metrics>>| async move {
+        // Reading the maps takes system calls by the thousand.
+        let text = tokio::task::spawn_blocking(move || metrics.encode()).await;
+        match text {
+            Ok(Ok(text)) => {
+                let content = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                ([(header::CONTENT_TYPE, content)], text).into_response()
+            }
+            Ok(Err(error)) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+            }
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        }
+    };
+    Router::new().route("/metrics", get(scrape)).with_state(metrics)
+}
+
+/// A JSON body, or a [`Refusal`] that says what is wrong with it.
+struct Body_<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body_<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: HttpRequest, state: &S) -> Result<Self, Refused> {
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|error| Refused::new(error.status(), error.body_text()))?;
+        serde_json::from_slice(&bytes).map(Body_).map_err(|error| {
+            Refused::new(StatusCode::BAD_REQUEST, format!("the request cannot be read: {error}"))
+        })
+    }
+}
+
+async fn ask(
+    api: &Api,
+    request: impl FnOnce(oneshot::Sender<Answer>) -> Request,
+) -> Result<Json<ApplyResponse>, Refused> {
+    let stopping = || Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping");
+    let (sender, answer) = oneshot::channel();
+    api.requests.send(request(sender)).await.map_err(|_| stopping())?;
+    answer.await.map_err(|_| stopping())?.map(Json)
+}
+
+async fn apply(
+    State(api): State<Api>,
+    Body_(body): Body_<ApplyRequest>,
+) -> Result<Json<ApplyResponse>, Refused> {
+    ask(&api, |sender| Request::Apply(body, sender)).await
+}
+
+async fn delete(
+    State(api): State<Api>,
+    Body_(body): Body_<DeleteRequest>,
+) -> Result<Json<ApplyResponse>, Refused> {
+    ask(&api, |sender| Request::Delete(body, sender)).await
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Filter {
+    kind: Option<String>,
+    namespace: Option<String>,
+    name: Option<String>,
+}
+
+async fn resources(
+    State(api): State<Api>,
+    Query(filter): Query<Filter>,
+) -> Json<Vec<StoredResource>> {
+    let wanted = |resource: &&StoredResource| {
+        let name = &resource.name;
+        filter.kind.as_ref().is_none_or(|kind| *kind == name.kind)
+            && filter.name.as_ref().is_none_or(|wanted| *wanted == name.name)
+            && filter.namespace.as_ref().is_none_or(|wanted| name.namespace.as_ref() == Some(wanted))
+    };
+    Json(api.published.borrow().resources.iter().filter(wanted).cloned().collect())
+}
+
+async fn endpoints(State(api): State<Api>) -> Json<Vec<EndpointStatus>> {
+    Json(api.published.borrow().endpoints.to_vec())
+}
+
+async fn status(State(api): State<Api>) -> Json<Status> {
+    Json(api.published.borrow().status())
+}
+
+async fn explain_flow(
+    State(api): State<Api>,
+    Body_(body): Body_<ExplainRequest>,
+) -> Result<Json<Explanation>, Refused> {
+    let model = Arc::clone(&api.published.borrow().model);
+    explain(&model, &body).map(Json).map_err(|error| {
+        let status = match &error {
+            ExplainError::Unknown(_) => StatusCode::NOT_FOUND,
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        Refused::new(status, error.to_string())
+    })
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Watch {
+    follow: Option<bool>,
+    last: Option<usize>,
+}
+
+async fn observe(State(api): State<Api>, Query(watch): Query<Watch>) -> Response {
+    let follow = watch.follow.unwrap_or(false);
+    let default = if follow { 0 } else { DEFAULT_LAST };
+    let (history, live) = api.observer.watch(watch.last.unwrap_or(default));
+    let past = stream::iter(history);
+    let lines = if follow {
+        let live = stream::unfold(live, |mut live| async {
+            loop {
+                match live.recv().await {
+                    Ok(record) => return Some((record, live)),
+                    // The watcher was too slow; it goes on with the oldest that is left.
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        });
+        Body::from_stream(past.chain(live).map(line))
+    } else {
+        Body::from_stream(past.map(line))
+    };
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response()
+}
+
+fn line(record: Arc<DropRecord>) -> Result<Bytes, Infallible> {
+    let mut line = serde_json::to_vec(&*record).unwrap_or_default();
+    line.push(b'\n');
+    Ok(line.into())
+}

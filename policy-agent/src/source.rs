@@ -1,0 +1,3 @@
+//! Where endpoints come from besides resources.
+
+pub mod docker;

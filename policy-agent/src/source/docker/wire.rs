@@ -1,0 +1,150 @@
+//! The engine's answers to the few facts that we use.
+//!
+//! Input: API types. Output: [`Container`], [`Network`], [`Attachment`]. Entries without an id are
+//! dropped: there is nothing to refer to them by.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use bollard::models::{
+    ContainerSummary, ContainerSummaryStateEnum, EndpointResource, Network as ApiNetwork,
+};
+
+use crate::netlink::Mac;
+
+/// Network option that names the bridge device (driver `bridge`).
+const BRIDGE_NAME_OPTION: &str = "com.docker.network.bridge.name";
+
+/// A container, running or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Container {
+    pub(super) id: String,
+    /// Without the leading slash.
+    pub(super) name: String,
+    pub(super) image: String,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) running: bool,
+    pub(super) mode: NetworkMode,
+    /// Names of its networks; known from its creation on.
+    pub(super) networks: Vec<String>,
+}
+
+/// `HostConfig.NetworkMode`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NetworkMode {
+    Host,
+    /// Shares the network of that container.
+    Container(String),
+    /// Its own network namespace.
+    Own,
+}
+
+impl From<ContainerSummary> for Container {
+    fn from(summary: ContainerSummary) -> Self {
+        let id = summary.id.unwrap_or_default();
+        // A legacy link adds names with two slashes: "/other/alias".
+        let name = summary
+            .names
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|name| name.strip_prefix('/').map(str::to_owned))
+            .find(|name| !name.contains('/'))
+            .unwrap_or_else(|| id.chars().take(12).collect());
+        let mode = summary.host_config.and_then(|config| config.network_mode).unwrap_or_default();
+        let mode = match mode.strip_prefix("container:") {
+            Some(with) => NetworkMode::Container(with.to_owned()),
+            None if mode == "host" => NetworkMode::Host,
+            None => NetworkMode::Own,
+        };
+        let networks = summary.network_settings.and_then(|settings| settings.networks);
+        let mut networks: Vec<String> = networks.unwrap_or_default().into_keys().collect();
+        networks.sort();
+        Container {
+            id,
+            name,
+            image: summary.image.unwrap_or_default(),
+            labels: summary.labels.unwrap_or_default().into_iter().collect(),
+            running: matches!(
+                summary.state,
+                Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::PAUSED)
+            ),
+            mode,
+            networks,
+        }
+    }
+}
+
+/// A network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Network {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) driver: String,
+    /// Bridge device, for the driver `bridge`.
+    pub(super) bridge: Option<String>,
+}
+
+impl Network {
+    /// Name of the bridge device, for the driver `bridge`.
+    pub(super) fn bridge(&self) -> Option<&str> {
+        self.bridge.as_deref()
+    }
+}
+
+impl From<ApiNetwork> for Network {
+    fn from(network: ApiNetwork) -> Self {
+        let id = network.id.unwrap_or_default();
+        let driver = network.driver.unwrap_or_default();
+        let bridge = (driver == "bridge").then(|| {
+            let named = network.options.and_then(|mut options| options.remove(BRIDGE_NAME_OPTION));
+            // The bridge driver's own default.
+            named.unwrap_or_else(|| format!("br-{}", id.chars().take(12).collect::<String>()))
+        });
+        Network { id, name: network.name.unwrap_or_default(), driver, bridge }
+    }
+}
+
+/// An endpoint as `GET /networks/{id}` lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Attachment {
+    pub(super) holder: Holder,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) mac: Option<Mac>,
+}
+
+/// Whose endpoint it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// Container id.
+    Id(String),
+    /// Container name: the endpoint exists but has not joined its container's sandbox.
+    Name(String),
+}
+
+/// One entry of `Containers`. The key is the container id, or `ep-<endpoint id>` for an endpoint
+/// that has not joined its sandbox yet; then the endpoint's name is the container's name.
+pub(super) fn attachment(key: String, resource: EndpointResource) -> Attachment {
+    let holder = match (key.starts_with("ep-"), resource.name) {
+        (true, name) => Holder::Name(name.unwrap_or_default()),
+        (false, _) => Holder::Id(key),
+    };
+    let addresses = [resource.ipv4_address, resource.ipv6_address]
+        .into_iter()
+        .flatten()
+        .filter_map(|text| address(&text))
+        .collect();
+    Attachment { holder, addresses, mac: resource.mac_address.as_deref().and_then(mac) }
+}
+
+/// `172.17.0.2/16` or `172.17.0.2`; empty means none.
+fn address(text: &str) -> Option<IpAddr> {
+    text.split('/').next()?.parse().ok()
+}
+
+fn mac(text: &str) -> Option<Mac> {
+    let mut bytes = text.split(':').map(|byte| u8::from_str_radix(byte, 16));
+    let mut mac = Mac::default();
+    for byte in &mut mac {
+        *byte = bytes.next()?.ok()?;
+    }
+    bytes.next().is_none().then_some(mac)
+}

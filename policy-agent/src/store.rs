@@ -1,0 +1,296 @@
+//! What survives a restart: applied resources, the numbers in the kernel maps, totals of drop
+//! counters whose endpoints are gone.
+//!
+//! | file in `--state-dir` | holds |
+//! |---|---|
+//! | `resources/<kind>.<namespace>.<name>.yaml` | one resource, as it was applied |
+//! | `journal.json` | a change that is being made; replayed at start |
+//! | `ids.json` | names of the rule, peer and table numbers in the maps |
+//! | `retired.json` | drop totals of endpoints that are gone |
+//!
+//! Every file is written beside its place, flushed to disk and renamed over it, so that it is either
+//! old or new. A change of several resources goes to the journal first: either all of it survives a
+//! crash or nothing.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use policy_api::messages::ResourceName;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use thiserror::Error;
+
+/// Why something could not be kept or read.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// A file operation.
+    #[error("{path}: {source}")]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file whose content is not what this agent writes.
+    #[error("{path}: {reason}")]
+    Content {
+        /// File.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// One step of a change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Change {
+    /// Add or replace.
+    Put(ResourceName, Value),
+    /// Remove.
+    Remove(ResourceName),
+}
+
+/// The state directory.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+impl Store {
+    /// Opens or creates the directory, and finishes a change that a crash interrupted.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn open(dir: &Path) -> Result<Store, StoreError> {
+        let store = Store { dir: dir.to_owned() };
+        let resources = store.resources_dir();
+        fs::create_dir_all(&resources).map_err(at(&resources))?;
+        if let Some(changes) = store.read::<Vec<Change>>(&store.journal())? {
+            store.carry_out(&changes)?;
+        }
+        Ok(store)
+    }
+
+    /// Every resource, with the file that it is in.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] for the first file that cannot be read.
+    pub fn resources(&self) -> Result<Vec<(PathBuf, Value)>, StoreError> {
+        let dir = self.resources_dir();
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(at(&dir))? {
+            let path = entry.map_err(at(&dir))?.path();
+            if path.extension().is_some_and(|extension| extension == "yaml") {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        paths
+            .into_iter()
+            .map(|path| {
+                let bytes = fs::read(&path).map_err(at(&path))?;
+                let file = path.display().to_string();
+                let documents = policy_api::yaml::read(&file, &bytes).map_err(|diagnostics| {
+                    let reason =
+                        diagnostics.first().map(ToString::to_string).unwrap_or_default();
+                    StoreError::Content { path: path.clone(), reason }
+                })?;
+                match <[_; 1]>::try_from(documents) {
+                    Ok([document]) => Ok((path, document.value)),
+                    Err(documents) => Err(StoreError::Content {
+                        reason: format!("{} resources instead of one", documents.len()),
+                        path,
+                    }),
+                }
+            })
+            .collect()
+    }
+
+    /// Writes a change down, so that it survives a crash from here on.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; nothing has changed then.
+    pub fn prepare(&self, changes: &[Change]) -> Result<(), StoreError> {
+        self.write(&self.journal(), &changes)
+    }
+
+    /// Makes a prepared change.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; the journal stays, and the change is finished at the next start.
+    pub fn carry_out(&self, changes: &[Change]) -> Result<(), StoreError> {
+        for change in changes {
+            match change {
+                Change::Put(name, value) => {
+                    let path = self.resource(name);
+                    let text = serde_yaml::to_string(value).map_err(|error| {
+                        StoreError::Content { path: path.clone(), reason: error.to_string() }
+                    })?;
+                    replace(&path, text.as_bytes())?;
+                }
+                Change::Remove(name) => remove(&self.resource(name))?,
+            }
+        }
+        self.forget()
+    }
+
+    /// Drops a prepared change.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn forget(&self) -> Result<(), StoreError> {
+        remove(&self.journal())
+    }
+
+    /// Reads `<name>.json`; `None` if it was never written.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
+        self.read(&self.dir.join(format!("{name}.json")))
+    }
+
+    /// Writes `<name>.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn put<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StoreError> {
+        self.write(&self.dir.join(format!("{name}.json")), value)
+    }
+
+    fn resources_dir(&self) -> PathBuf {
+        self.dir.join("resources")
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.dir.join("journal.json")
+    }
+
+    /// The file of a resource. Kinds and validated names hold no slash; the API group tells two
+    /// kinds of the same name apart.
+    fn resource(&self, name: &ResourceName) -> PathBuf {
+        let group = name.api_version.split('/').next().unwrap_or_default();
+        let namespace = name.namespace.as_deref().unwrap_or("-");
+        let kind = name.kind.to_lowercase();
+        self.resources_dir().join(format!("{kind}.{group}_{namespace}_{}.yaml", name.name))
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(StoreError::Io { path: path.to_owned(), source }),
+        };
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| StoreError::Content {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })
+    }
+
+    fn write<T: Serialize + ?Sized>(&self, path: &Path, value: &T) -> Result<(), StoreError> {
+        let bytes = serde_json::to_vec(value).map_err(|error| StoreError::Content {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+        replace(path, &bytes)
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io { path, source }
+}
+
+/// Replaces a file's content, all or nothing, and sees it on disk.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let new = path.with_extension("new");
+    let write = || {
+        let mut file = File::create(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        sync_parent(path)
+    };
+    write().map_err(at(path))
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_parent(path).map_err(at(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(StoreError::Io { path: path.to_owned(), source }),
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn name(name: &str) -> ResourceName {
+        ResourceName {
+            api_version: "projectcalico.org/v3".into(),
+            kind: "NetworkPolicy".into(),
+            namespace: Some("shop".into()),
+            name: name.into(),
+        }
+    }
+
+    fn resource(n: &str) -> Value {
+        json!({"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy",
+               "metadata": {"name": n, "namespace": "shop"}, "spec": {"selector": "all()"}})
+    }
+
+    #[test]
+    fn resources_come_back_as_they_were_put() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let changes =
+            [Change::Put(name("a"), resource("a")), Change::Put(name("b"), resource("b"))];
+        store.prepare(&changes).unwrap();
+        store.carry_out(&changes).unwrap();
+        store.carry_out(&[Change::Remove(name("a"))]).unwrap();
+        let found: Vec<Value> =
+            Store::open(dir.path()).unwrap().resources().unwrap().into_iter().map(|r| r.1).collect();
+        assert_eq!(found, [resource("b")]);
+    }
+
+    #[test]
+    fn a_change_that_was_only_prepared_is_finished_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.prepare(&[Change::Put(name("a"), resource("a"))]).unwrap();
+        assert!(store.resources().unwrap().is_empty());
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.resources().unwrap().len(), 1);
+        assert!(!dir.path().join("journal.json").exists());
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let path = dir.path().join("resources/x.yaml");
+        fs::write(&path, "a: [").unwrap();
+        let error = store.resources().unwrap_err().to_string();
+        assert!(error.contains("x.yaml"), "{error}");
+    }
+}

@@ -1,0 +1,428 @@
+//! The compiler: from a [`Model`] to the map writes that make the datapath hold it.
+//!
+//! In: a [`Model`], and what the maps hold ([`Image`]) under which numbers ([`Ids`]). Out: a
+//! [`Plan`]. No I/O: the agent executes the plan and then [`commits`](Compiler::commit) it.
+//!
+//! The parts: [`crate::peers`] divides the addresses, `tables` decides, this module gives
+//! numbers, `transition` puts the writes in an order in which no packet meets half a policy.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use policy_common::{
+    abi::{
+        self, ADDRESSES_PER_FAMILY, ClassRef, Endpoint, GuardKey, Interval, MAX_CLASS_INTERVALS,
+        VERDICT_ALLOW,
+    },
+    maps,
+};
+
+use crate::{
+    digest::Digest,
+    extents::Extents,
+    identity,
+    ids::{self, Ids},
+    model::{EndpointSpec, Model},
+    peers::Universe,
+    plan::{CapacityError, Image, Plan},
+    tables::{self, Tables},
+    tiers::{self, Tier},
+    transition::{self, Transition},
+    untracked::{self, Untracked},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// The compiler and what it knows of the maps.
+#[derive(Clone, Debug)]
+pub struct Compiler {
+    image: Image,
+    ids: Ids,
+    extents: Extents,
+    /// Rule ids that the newest plan used; connections may still bear them.
+    rules: HashSet<u32>,
+}
+
+/// A plan, and what the compiler will know once it has been executed.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// What to execute.
+    pub plan: Plan,
+    ids: Ids,
+    extents: Extents,
+    rules: HashSet<u32>,
+}
+
+impl Planned {
+    /// The numbers that the plan uses. To be written down before the plan is executed: after a
+    /// crash in between, the numbers in the maps still have their names.
+    pub fn ids(&self) -> &Ids {
+        &self.ids
+    }
+}
+
+/// What the maps shall hold, classes still by index.
+pub(crate) struct Desired {
+    pub(crate) endpoints: BTreeMap<u32, DesiredEndpoint>,
+    /// Rows by table id: peer id to class.
+    pub(crate) rows: HashMap<u32, HashMap<u32, usize>>,
+    pub(crate) classes: Vec<(Digest, Vec<Interval>)>,
+    pub(crate) addresses: BTreeMap<IpAddr, u32>,
+    pub(crate) cidrs: BTreeMap<IpNet, u32>,
+    pub(crate) guard: BTreeSet<GuardKey>,
+    pub(crate) blocks: BTreeMap<(u32, IpNet), u32>,
+    pub(crate) uplinks: BTreeMap<u32, u32>,
+}
+
+/// An endpoint whose default classes have no place yet.
+pub(crate) struct DesiredEndpoint {
+    base: Endpoint,
+    /// By direction and family.
+    defaults: [[usize; 2]; 2],
+}
+
+impl DesiredEndpoint {
+    /// The map value.
+    pub(crate) fn place(&self, places: &[ClassRef]) -> Endpoint {
+        let defaults = self.defaults.map(|families| families.map(|class| places[class]));
+        Endpoint { defaults, ..self.base }
+    }
+
+    /// Table ids by direction.
+    pub(crate) fn tables(&self) -> [u32; 2] {
+        self.base.tables
+    }
+
+    /// Own addresses.
+    pub(crate) fn addresses(
+        &self,
+    ) -> ([[u8; 4]; ADDRESSES_PER_FAMILY], [[u8; 16]; ADDRESSES_PER_FAMILY]) {
+        (self.base.v4, self.base.v6)
+    }
+}
+
+impl Default for Compiler {
+    fn default() -> Self {
+        Compiler::new()
+    }
+}
+
+impl Compiler {
+    /// For maps that are empty.
+    pub fn new() -> Self {
+        Compiler::resume(Image::default(), Ids::default())
+    }
+
+    /// For maps that an earlier agent left, as it numbered them. Numbers in `image` that `ids` has
+    /// no name for are neither trusted nor reused.
+    pub fn resume(image: Image, mut ids: Ids) -> Self {
+        let extents = Extents::new(maps::MAX_INTERVALS, image.class_references());
+        Arc::make_mut(&mut ids.classes).retain(|_, class| extents.is_referenced(*class));
+        let rules = ids.rules().map(|(id, _)| id).collect();
+        Compiler { image, ids, extents, rules }
+    }
+
+    /// What the maps hold.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// Names of the numbers in the maps.
+    pub fn ids(&self) -> &Ids {
+        &self.ids
+    }
+
+    /// What must be written so that the datapath holds `model`. Nothing changes until
+    /// [`Compiler::commit`].
+    ///
+    /// # Errors
+    ///
+    /// [`CapacityError`] if a map is too small, also for what it holds during the change.
+    pub fn plan(&self, model: &Model) -> Result<Planned, CapacityError> {
+        self.plan_tiers(model, &tiers::of(model))
+    }
+
+    pub(crate) fn plan_tiers(
+        &self,
+        model: &Model,
+        tiers: &[Tier],
+    ) -> Result<Planned, CapacityError> {
+        let mut universe = Universe::new(model, tables::conditions(model));
+        let tables = tables::compile(model, tiers, &mut universe);
+        let blocked = untracked::compile(model);
+        let mut ids = self.ids.clone();
+        let in_maps = Numbers::of(&self.image);
+        let (desired, rules) =
+            Numbering { model, universe: &universe, tables: &tables, blocked: &blocked }
+                .run(&mut ids, &in_maps)?;
+        self.retain(&mut ids, &in_maps, &desired, &rules);
+
+        let Transition { ops, ids, extents } =
+            transition::plan(&self.image, &in_maps, &desired, &ids, &self.extents)?;
+        let changed = |(ifindex, endpoint): &(&u32, &DesiredEndpoint)| {
+            self.image.endpoints.get(ifindex).is_none_or(|old| old.tables != endpoint.tables())
+        };
+        let plan = Plan {
+            endpoints_changed: desired.endpoints.iter().filter(changed).count(),
+            revision: transition::revision(&self.image, &ops),
+            ops,
+        };
+        Ok(Planned { plan, ids, extents, rules })
+    }
+
+    /// Takes note that a plan of this compiler, made after the last commit, has been executed.
+    pub fn commit(&mut self, planned: Planned) {
+        for op in &planned.plan.ops {
+            self.image.apply(op);
+        }
+        self.ids = planned.ids;
+        self.extents = planned.extents;
+        self.rules = planned.rules;
+    }
+
+    /// Frees the numbers that neither the maps hold nor the model needs.
+    fn retain(&self, ids: &mut Ids, held: &Numbers, desired: &Desired, rules: &HashSet<u32>) {
+        let tables: HashSet<u32> =
+            desired.endpoints.values().flat_map(DesiredEndpoint::tables).collect();
+        let peers: HashSet<u32> =
+            desired.addresses.values().chain(desired.cidrs.values()).copied().collect();
+        let lists: HashSet<u32> = desired.uplinks.values().copied().collect();
+        ids.retain_peers(|id| peers.contains(&id) || held.peers.contains(&id));
+        ids::retain(&mut ids.tables, |id| tables.contains(&id) || held.tables.contains(&id));
+        ids::retain(&mut ids.lists, |id| lists.contains(&id) || held.lists.contains(&id));
+        ids::retain(&mut ids.rules, |id| {
+            rules.contains(&id) || self.rules.contains(&id) || held.rules.contains(&id)
+        });
+    }
+}
+
+/// The numbers that the maps hold.
+#[derive(Debug, Default)]
+pub(crate) struct Numbers {
+    /// Peers of an address or prefix.
+    pub(crate) live_peers: HashSet<u32>,
+    /// Tables of an endpoint.
+    pub(crate) live_tables: HashSet<u32>,
+    /// Peers, those of rows that nothing leads to any more included.
+    pub(crate) peers: HashSet<u32>,
+    /// Tables, likewise.
+    pub(crate) tables: HashSet<u32>,
+    lists: HashSet<u32>,
+    rules: HashSet<u32>,
+}
+
+impl Numbers {
+    fn of(image: &Image) -> Numbers {
+        let live_peers: HashSet<u32> =
+            image.addresses.values().chain(image.cidrs.values()).copied().collect();
+        let live_tables: HashSet<u32> =
+            image.endpoints.values().flat_map(|endpoint| endpoint.tables).collect();
+        let mut peers = live_peers.clone();
+        let mut tables = live_tables.clone();
+        for key in image.classes.keys() {
+            peers.insert(key.peer);
+            tables.insert(key.table);
+        }
+        let lists = image.blocks.keys().map(|(list, _)| *list);
+        Numbers {
+            live_peers,
+            live_tables,
+            peers,
+            tables,
+            lists: lists.chain(image.uplinks.values().copied()).collect(),
+            rules: image.blocks.values().copied().collect(),
+        }
+    }
+}
+
+/// From indices to numbers.
+struct Numbering<'a> {
+    model: &'a Model,
+    universe: &'a Universe,
+    tables: &'a Tables,
+    blocked: &'a Untracked,
+}
+
+impl Numbering<'_> {
+    fn run(&self, ids: &mut Ids, held: &Numbers) -> Result<(Desired, HashSet<u32>), CapacityError> {
+        let mut rules = HashSet::new();
+        let peers = self.peers(ids, held)?;
+        let table_ids = self
+            .tables
+            .tables
+            .iter()
+            .map(|table| {
+                ids::assign(&mut ids.tables, table.digest, |id| held.tables.contains(&id))
+                    .ok_or_else(|| exhausted("tables", ids.tables.len(), u32::MAX))
+            })
+            .collect::<Result<Vec<u32>, _>>()?;
+        let classes = self.classes(ids, held, &mut rules)?;
+        let (blocks, uplinks) = self.blocks(ids, held, &mut rules)?;
+
+        let numbered = |peer: usize| peers.get(&peer).copied();
+        let rows = self.tables.tables.iter().zip(&table_ids).map(|(table, &id)| {
+            let row = |&(peer, class): &(usize, usize)| Some((numbered(peer)?, class));
+            (id, table.rows.iter().filter_map(row).collect())
+        });
+        let addresses = &self.universe.addresses;
+        let cidrs = &self.universe.cidrs;
+        let mut desired = Desired {
+            endpoints: BTreeMap::new(),
+            rows: rows.collect(),
+            classes,
+            addresses: addresses
+                .iter()
+                .filter_map(|(&at, &peer)| Some((at, numbered(peer)?)))
+                .collect(),
+            cidrs: cidrs.iter().filter_map(|&(net, peer)| Some((net, numbered(peer)?))).collect(),
+            guard: BTreeSet::new(),
+            blocks,
+            uplinks,
+        };
+        for (id, spec) in &self.model.endpoints {
+            let tables = self.tables.of_endpoint.get(id).copied().unwrap_or_default();
+            let mut base = base(spec)?;
+            base.tables = tables.map(|table| table_ids[table]);
+            let defaults = tables.map(|table| self.tables.tables[table].defaults);
+            desired.endpoints.insert(spec.ifindex, DesiredEndpoint { base, defaults });
+            desired.guard.extend(spec.bridge.into_iter().flat_map(|bridge| {
+                let key = move |address| GuardKey { bridge, address: bytes(address) };
+                identity::own_addresses(spec).into_iter().map(key)
+            }));
+        }
+        Ok((desired, rules))
+    }
+
+    fn peers(&self, ids: &mut Ids, held: &Numbers) -> Result<HashMap<usize, u32>, CapacityError> {
+        let mut peers = HashMap::new();
+        for (index, peer) in self.universe.peers.iter().enumerate().filter(|(_, peer)| peer.live) {
+            let name = self.universe.name(index);
+            let id = ids
+                .assign_peer(peer.digest, &name, |id| held.peers.contains(&id))
+                .ok_or_else(|| exhausted("peers", ids.peers.len(), u32::MAX))?;
+            peers.insert(index, id);
+        }
+        Ok(peers)
+    }
+
+    fn classes(
+        &self,
+        ids: &mut Ids,
+        held: &Numbers,
+        rules: &mut HashSet<u32>,
+    ) -> Result<Vec<(Digest, Vec<Interval>)>, CapacityError> {
+        let mut numbers: Vec<Option<u32>> = vec![None; self.tables.names.len()];
+        let mut classes = Vec::with_capacity(self.tables.classes.len());
+        for class in &self.tables.classes {
+            if class.len() as u64 > u64::from(MAX_CLASS_INTERVALS) {
+                return Err(exhausted(
+                    "intervals of one class",
+                    class.len() - 1,
+                    MAX_CLASS_INTERVALS,
+                ));
+            }
+            let mut intervals = Vec::with_capacity(class.len());
+            for &Interval { start, verdict } in class {
+                let index = (verdict & !VERDICT_ALLOW) as usize;
+                let rule = match numbers[index] {
+                    Some(rule) => rule,
+                    None => self.rule(ids, held, &self.tables.names[index], rules)?,
+                };
+                numbers[index] = Some(rule);
+                intervals.push(Interval { start, verdict: verdict & VERDICT_ALLOW | rule });
+            }
+            classes.push((Digest::of("class", &intervals), intervals));
+        }
+        Ok(classes)
+    }
+
+    fn rule(
+        &self,
+        ids: &mut Ids,
+        held: &Numbers,
+        name: &policy_api::messages::RuleName,
+        rules: &mut HashSet<u32>,
+    ) -> Result<u32, CapacityError> {
+        let rule = ids::assign(&mut ids.rules, name.clone(), |id| held.rules.contains(&id))
+            .ok_or_else(|| exhausted("rules", ids.rules.len(), maps::MAX_RULES - 1))?;
+        rules.insert(rule);
+        Ok(rule)
+    }
+
+    #[expect(clippy::type_complexity, reason = "the two maps are what `Desired` has")]
+    fn blocks(
+        &self,
+        ids: &mut Ids,
+        held: &Numbers,
+        rules: &mut HashSet<u32>,
+    ) -> Result<(BTreeMap<(u32, IpNet), u32>, BTreeMap<u32, u32>), CapacityError> {
+        let mut blocks = BTreeMap::new();
+        let mut lists = Vec::new();
+        for list in &self.blocked.lists {
+            let id = ids::assign(&mut ids.lists, list.digest, |id| held.lists.contains(&id))
+                .ok_or_else(|| exhausted("block lists", ids.lists.len(), u32::MAX))?;
+            for &(net, name) in &list.prefixes {
+                let rule = self.rule(ids, held, &self.blocked.names[name], rules)?;
+                blocks.insert((id, net), rule);
+            }
+            lists.push(id);
+        }
+        let uplinks = &self.blocked.uplinks;
+        Ok((blocks, uplinks.iter().map(|(&ifindex, &list)| (ifindex, lists[list])).collect()))
+    }
+}
+
+fn exhausted(what: &'static str, in_use: usize, capacity: u32) -> CapacityError {
+    CapacityError::TooMany { what, needed: in_use as u64 + 1, capacity: u64::from(capacity) }
+}
+
+/// An endpoint's map value, tables and classes still zero.
+fn base(spec: &EndpointSpec) -> Result<Endpoint, CapacityError> {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for address in identity::own_addresses(spec) {
+        match address {
+            IpAddr::V4(address) => v4.push(address.octets()),
+            IpAddr::V6(address) => v6.push(address.octets()),
+        }
+    }
+    Ok(Endpoint {
+        ifindex: spec.ifindex,
+        pad: 0,
+        v4: slots(spec, &v4)?,
+        v6: slots(spec, &v6)?,
+        tables: [0; 2],
+        defaults: [[ClassRef { offset: 0, len: 0 }; 2]; 2],
+        adopt_until_ns: spec.adopt_until_ns,
+    })
+}
+
+fn slots<const N: usize>(
+    spec: &EndpointSpec,
+    addresses: &[[u8; N]],
+) -> Result<[[u8; N]; ADDRESSES_PER_FAMILY], CapacityError> {
+    let mut slots = [[0; N]; ADDRESSES_PER_FAMILY];
+    match slots.get_mut(..addresses.len()) {
+        Some(used) => used.copy_from_slice(addresses),
+        None => {
+            return Err(CapacityError::Addresses {
+                endpoint: format!("{}/{}", spec.namespace, spec.name),
+                count: addresses.len(),
+                capacity: ADDRESSES_PER_FAMILY,
+            });
+        }
+    }
+    Ok(slots)
+}
+
+/// An address as a guard key has it.
+fn bytes(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => abi::mapped(address.octets()),
+        IpAddr::V6(address) => address.octets(),
+    }
+}

@@ -1,0 +1,349 @@
+//! The reference evaluator: what a policy means, packet by packet.
+//!
+//! In: the [`Model`] and a [`Packet`]. Out: a [`Decision`] with the walk that led to it. Slow and
+//! obvious on purpose, and written from the rules of the policy language, not from the compiler:
+//! tests hold the two against each other, and `policyctl explain` shows the walk.
+//!
+//! The rules (Calico's, `felix/rules` and `felix/calc`): tiers in order; in a tier the policies
+//! that select the endpoint and have a say on the direction, in order; in a policy the rules in order. The
+//! first rule whose every condition holds decides; Pass leaves the tier. A tier of which a
+//! policy applies ends in its default. Where no policy applies, and after a Pass out of the last
+//! tier, the endpoint's default holds.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use policy_api::messages::{RuleName, Verdict};
+use policy_common::abi::{Direction, Family};
+
+use crate::{
+    identity::{self, Owner},
+    labels::Labels,
+    model::{DefaultAction, EndpointId, EndpointSpec, Model, NamedPort},
+    names,
+    policy::{Action, EntityMatch, IcmpMatch, Policy, PolicyKey, PortMatch, Rule},
+    services::{ICMP, ICMPV6, WITH_PORTS},
+    tiers::{self, Tier, TierAction},
+};
+
+/// A packet that opens a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Destination port; ICMP and ICMPv6: `type << 8 | code`; other protocols: 0.
+    pub port: u16,
+}
+
+/// What becomes of it at one end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether it passes.
+    pub verdict: Verdict,
+    /// What decided.
+    pub rule: RuleName,
+    /// One line for each tier, policy and rule that was looked at.
+    pub walk: Vec<String>,
+}
+
+/// What `subject` does with a packet in one direction; `None` if it is no endpoint of the model.
+pub fn evaluate(
+    model: &Model,
+    packet: &Packet,
+    direction: Direction,
+    subject: &EndpointId,
+) -> Option<Decision> {
+    evaluate_tiers(model, &tiers::of(model), packet, direction, subject)
+}
+
+/// The policies that apply to an endpoint in one direction, in order, as `tier/namespace/name`
+/// (a global policy as `tier/name`).
+pub fn applied(model: &Model, subject: &EndpointId, direction: Direction) -> Vec<String> {
+    let Some(endpoint) = model.endpoints.get(subject) else { return Vec::new() };
+    let tiers = tiers::of(model);
+    let policies = tiers.iter().flat_map(|tier| applying(model, tier, endpoint, direction));
+    policies
+        .map(|policy| match (&policy.tier, &policy.key) {
+            (tier, PolicyKey { name, namespace, .. }) if namespace.is_empty() => {
+                format!("{tier}/{name}")
+            }
+            (tier, PolicyKey { name, namespace, .. }) => format!("{tier}/{namespace}/{name}"),
+        })
+        .collect()
+}
+
+fn applying<'a>(
+    model: &'a Model,
+    tier: &Tier,
+    endpoint: &EndpointSpec,
+    direction: Direction,
+) -> Vec<&'a Policy> {
+    let labels = identity::endpoint_labels(model, endpoint);
+    tiers::policies(model, tier)
+        .into_iter()
+        .map(AsRef::as_ref)
+        .filter(|policy| policy.rules(direction).is_some() && policy.subject.matches(&labels))
+        .collect()
+}
+
+pub(crate) fn evaluate_tiers(
+    model: &Model,
+    tiers: &[Tier],
+    packet: &Packet,
+    direction: Direction,
+    subject: &EndpointId,
+) -> Option<Decision> {
+    let endpoint = model.endpoints.get(subject)?;
+    let scene = Scene { model, packet, direction, endpoint };
+    let mut walk = Vec::new();
+    if model.settings.host_access
+        && direction == Direction::Ingress
+        && identity::owners(model).get(&packet.source) == Some(&Owner::Host)
+    {
+        walk.push(format!("{} is the host, and host access is set: allow", packet.source));
+        return Some(Decision { verdict: Verdict::Allow, rule: names::host_access(), walk });
+    }
+    for tier in tiers {
+        if let Some((verdict, rule)) = scene.tier(tier, &mut walk) {
+            return Some(Decision { verdict, rule, walk });
+        }
+    }
+    let default = model.settings.default_action;
+    let verdict = match default {
+        DefaultAction::Allow => Verdict::Allow,
+        DefaultAction::Deny => Verdict::Deny,
+    };
+    walk.push(format!("nothing decided; the default for endpoints is {}", word(verdict)));
+    Some(Decision { verdict, rule: names::endpoint_default(default), walk })
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Allow => "allow",
+        Verdict::Deny => "deny",
+    }
+}
+
+/// One packet at one endpoint.
+struct Scene<'a> {
+    model: &'a Model,
+    packet: &'a Packet,
+    direction: Direction,
+    endpoint: &'a EndpointSpec,
+}
+
+/// A condition that does not hold, in words.
+type Mismatch = String;
+
+impl Scene<'_> {
+    fn tier(&self, tier: &Tier, walk: &mut Vec<String>) -> Option<(Verdict, RuleName)> {
+        let way = names::direction(self.direction);
+        let policies = applying(self.model, tier, self.endpoint, self.direction);
+        if policies.is_empty() {
+            walk.push(format!(
+                "tier {}: no policy applies to {way} of {}/{}",
+                tier.name, self.endpoint.namespace, self.endpoint.name
+            ));
+            return None;
+        }
+        for policy in &policies {
+            walk.push(format!("tier {}: {} applies", tier.name, policy.key));
+            for rule in policy.rules(self.direction).unwrap_or_default() {
+                let name = names::of_rule(policy, self.direction, rule);
+                if let Err(mismatch) = self.rule(rule) {
+                    walk.push(format!("  {} {}: no match, {mismatch}", name.rule, name.action));
+                    continue;
+                }
+                walk.push(format!("  {} {}: match", name.rule, name.action));
+                return match rule.action {
+                    Action::Allow => Some((Verdict::Allow, name)),
+                    Action::Deny => Some((Verdict::Deny, name)),
+                    Action::Pass => None,
+                };
+            }
+        }
+        let keys: Vec<String> = policies.iter().map(|policy| policy.key.to_string()).collect();
+        match tier.end {
+            TierAction::Pass => {
+                walk.push(format!("end of tier {}: pass, no rule matched", tier.name));
+                None
+            }
+            TierAction::Deny => {
+                walk.push(format!(
+                    "end of tier {}: deny, because no rule matched of the policies that apply \
+                     ({})",
+                    tier.name,
+                    keys.join(", ")
+                ));
+                Some((Verdict::Deny, names::tier_default(&tier.name)))
+            }
+        }
+    }
+
+    fn rule(&self, rule: &Rule) -> Result<(), Mismatch> {
+        self.protocol(rule)?;
+        let (own, peer) = match self.direction {
+            Direction::Ingress => (&rule.destination, &rule.source),
+            Direction::Egress => (&rule.source, &rule.destination),
+        };
+        self.peer(peer)?;
+        self.own(own, rule.action)?;
+        self.ports(&rule.destination)
+    }
+
+    fn family(&self) -> Family {
+        identity::family(self.packet.destination)
+    }
+
+    fn protocol(&self, rule: &Rule) -> Result<(), Mismatch> {
+        let found = self.packet.protocol;
+        if let Some(family) = rule.family
+            && family != self.family()
+        {
+            return Err("the rule is about the other IP version".to_owned());
+        }
+        if let Some(wanted) = rule.protocol.is {
+            let family = self.family();
+            if (wanted == ICMP && family == Family::V6)
+                || (wanted == ICMPV6 && family == Family::V4)
+            {
+                return Err(format!("protocol {wanted} belongs to the other IP version"));
+            }
+            if wanted != found {
+                return Err(format!("protocol is {found}, not {wanted}"));
+            }
+        }
+        if rule.protocol.is_not == Some(found) {
+            return Err(format!("protocol is {found}"));
+        }
+        let icmp = |wanted: IcmpMatch| {
+            let number = if self.family() == Family::V4 { ICMP } else { ICMPV6 };
+            let [kind, code] = self.packet.port.to_be_bytes();
+            found == number && wanted.kind == kind && wanted.code.is_none_or(|it| it == code)
+        };
+        if rule.icmp.is_some_and(|wanted| !icmp(wanted)) {
+            return Err("the ICMP type or code is another".to_owned());
+        }
+        if rule.not_icmp.is_some_and(icmp) {
+            return Err("the ICMP type and code are excluded".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The other side.
+    fn peer(&self, side: &EntityMatch) -> Result<(), Mismatch> {
+        let address = match self.direction {
+            Direction::Ingress => self.packet.source,
+            Direction::Egress => self.packet.destination,
+        };
+        let labels = match identity::owners(self.model).get(&address) {
+            Some(Owner::Host) => Some(identity::host_labels()),
+            Some(Owner::Endpoint(_, endpoint)) => {
+                Some(identity::endpoint_labels(self.model, endpoint))
+            }
+            None => None,
+        };
+        self.side(side, Some(address), labels)
+    }
+
+    /// The endpoint's own side. It has one table for all its addresses of a family, so if the
+    /// conditions hold for some of them only, a Deny is met and anything else is not.
+    fn own(&self, side: &EntityMatch, action: Action) -> Result<(), Mismatch> {
+        let labels = identity::endpoint_labels(self.model, self.endpoint);
+        let family = self.family();
+        let counted = |address: &&IpAddr| {
+            identity::family(**address) == family && !identity::is_link_local(**address)
+        };
+        let own = self.endpoint.addresses.iter().filter(counted);
+        let mut answers: Vec<_> =
+            own.map(|address| self.side(side, Some(*address), Some(labels.clone()))).collect();
+        if answers.is_empty() {
+            answers.push(self.side(side, None, Some(labels)));
+        }
+        let met = match action {
+            Action::Deny => answers.iter().any(Result::is_ok),
+            Action::Allow | Action::Pass => answers.iter().all(Result::is_ok),
+        };
+        if met { Ok(()) } else { answers.into_iter().find(Result::is_err).unwrap_or(Ok(())) }
+    }
+
+    /// Who is on one side; `labels` are those of the endpoint or host there.
+    fn side(
+        &self,
+        side: &EntityMatch,
+        address: Option<IpAddr>,
+        labels: Option<Labels>,
+    ) -> Result<(), Mismatch> {
+        let shown = address.map_or_else(|| "the endpoint".to_owned(), |it| it.to_string());
+        let contains =
+            |nets: &[IpNet]| address.is_some_and(|it| nets.iter().any(|net| net.contains(&it)));
+        // `/0` is every address of the family, also of an endpoint whose address is not known.
+        let everything = |nets: &[IpNet]| {
+            nets.iter()
+                .any(|net| net.prefix_len() == 0 && identity::family(net.addr()) == self.family())
+        };
+        let sets = self.model.network_sets.values().filter(|set| contains(&set.nets));
+        let entities: Vec<Labels> = labels
+            .into_iter()
+            .chain(sets.map(|set| identity::network_set_labels(self.model, set)))
+            .collect();
+        match (&side.selector, &side.not_selector) {
+            (Some(selector), not) => {
+                let selected = |labels: &&Labels| {
+                    selector.matches(labels) && not.as_ref().is_none_or(|not| !not.matches(labels))
+                };
+                if !entities.iter().any(|labels| selected(&labels)) {
+                    return Err(match not {
+                        Some(not) => {
+                            format!("{shown} is not selected by `{selector}` and not `{not}`")
+                        }
+                        None => format!("{shown} is not selected by `{selector}`"),
+                    });
+                }
+            }
+            (None, Some(not)) => {
+                if entities.iter().any(|labels| not.matches(labels)) {
+                    return Err(format!("{shown} is excluded by `{not}`"));
+                }
+            }
+            (None, None) => {}
+        }
+        if !side.nets.is_empty() && !contains(&side.nets) && !everything(&side.nets) {
+            return Err(format!("{shown} is in none of the rule's nets"));
+        }
+        if contains(&side.not_nets) || everything(&side.not_nets) {
+            return Err(format!("{shown} is in the rule's notNets"));
+        }
+        Ok(())
+    }
+
+    fn ports(&self, side: &EntityMatch) -> Result<(), Mismatch> {
+        let named: &[NamedPort] = match self.direction {
+            Direction::Ingress => &self.endpoint.ports,
+            Direction::Egress => match identity::owners(self.model).get(&self.packet.destination) {
+                Some(Owner::Endpoint(_, endpoint)) => &endpoint.ports,
+                Some(Owner::Host) | None => &[],
+            },
+        };
+        let (protocol, port) = (self.packet.protocol, self.packet.port);
+        let is = |wanted: &PortMatch| match wanted {
+            PortMatch::Range(first, last) => {
+                WITH_PORTS.contains(&protocol) && (*first..=*last).contains(&port)
+            }
+            PortMatch::Named(name) => named
+                .iter()
+                .any(|it| it.name == *name && it.protocol == protocol && it.port == port),
+        };
+        if !side.ports.is_empty() && !side.ports.iter().any(is) {
+            return Err(format!("port {port} is none of the rule's"));
+        }
+        if side.not_ports.iter().any(is) {
+            return Err(format!("port {port} is excluded"));
+        }
+        Ok(())
+    }
+}

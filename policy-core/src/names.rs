@@ -1,0 +1,69 @@
+//! The names of rules, the defaults among them.
+//!
+//! In: a policy and the place of a rule in it. Out: [`RuleName`], as metrics, flow records and
+//! `explain` show it.
+
+use policy_api::messages::RuleName;
+use policy_common::abi::Direction;
+
+use crate::{
+    model::DefaultAction,
+    policy::{Action, Policy, Rule},
+};
+
+/// `ingress` or `egress`.
+pub const fn direction(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
+    }
+}
+
+/// `allow` or `deny`; a packet is never dropped or passed by Pass itself.
+const fn action(action: Action) -> &'static str {
+    match action {
+        Action::Allow => "allow",
+        Action::Deny => "deny",
+        Action::Pass => "pass",
+    }
+}
+
+/// A rule of a policy.
+pub fn of_rule(policy: &Policy, way: Direction, rule: &Rule) -> RuleName {
+    RuleName {
+        tier: policy.tier.clone(),
+        namespace: policy.key.namespace.clone(),
+        kind: policy.key.kind.name().to_owned(),
+        policy: policy.key.name.clone(),
+        rule: format!("{}[{}]", direction(way), rule.index),
+        action: action(rule.action).to_owned(),
+    }
+}
+
+/// Policies of the tier apply, and none of their rules matched.
+pub fn tier_default(tier: &str) -> RuleName {
+    RuleName {
+        tier: tier.to_owned(),
+        rule: "tier-default".to_owned(),
+        action: "deny".to_owned(),
+        ..RuleName::default()
+    }
+}
+
+/// No policy applies, or the last tier passed the packet on.
+pub fn endpoint_default(default: DefaultAction) -> RuleName {
+    let action = match default {
+        DefaultAction::Allow => "allow",
+        DefaultAction::Deny => "deny",
+    };
+    RuleName {
+        rule: "endpoint-default".to_owned(),
+        action: action.to_owned(),
+        ..RuleName::default()
+    }
+}
+
+/// The setting that lets the host into every endpoint.
+pub fn host_access() -> RuleName {
+    RuleName { rule: "host-access".to_owned(), action: "allow".to_owned(), ..RuleName::default() }
+}

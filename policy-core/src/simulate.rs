@@ -1,0 +1,144 @@
+//! The kernel's look-up, in user space, for tests: what the programs in `policy-ebpf` do with the
+//! maps, step by step, without connection tracking.
+//!
+//! In: operations, then packets. Out: [`Outcome`].
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use policy_common::abi::{
+    ClassKey, Direction, Family, Interval, PEER_WORLD_V4, PEER_WORLD_V6, VERDICT_ALLOW, service,
+};
+
+use crate::{
+    identity,
+    plan::{Image, Op},
+};
+
+/// The maps.
+#[derive(Clone, Debug, Default)]
+pub struct Kernel {
+    /// Every map but `INTERVALS`.
+    pub image: Image,
+    intervals: Vec<Interval>,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The interface has no endpoint.
+    Pending,
+    /// It claims a source that is not the endpoint's.
+    Spoofed,
+    /// The class is not where the maps say it is.
+    Fault,
+    /// Policy decided.
+    Decided {
+        /// Whether the packet passes.
+        allow: bool,
+        /// Rule id.
+        rule: u32,
+        /// Peer id.
+        peer: u32,
+    },
+}
+
+/// A packet at an endpoint's interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Interface.
+    pub ifindex: u32,
+    /// Into or out of the endpoint.
+    pub direction: Direction,
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Destination port, or ICMP type and code.
+    pub port: u16,
+}
+
+impl Kernel {
+    /// Carries out one operation.
+    pub fn apply(&mut self, op: &Op) {
+        self.image.apply(op);
+        if let Op::WriteIntervals { offset, intervals } = op {
+            let start = *offset as usize;
+            let end = start + intervals.len();
+            if self.intervals.len() < end {
+                self.intervals.resize(end, Interval { start: u32::MAX, verdict: 0 });
+            }
+            self.intervals[start..end].copy_from_slice(intervals);
+        }
+    }
+
+    /// Peer id of an address.
+    pub fn peer(&self, address: IpAddr) -> u32 {
+        if let Some(&peer) = self.image.addresses.get(&address) {
+            return peer;
+        }
+        let (mut length, world) = match address {
+            IpAddr::V4(_) => (32, PEER_WORLD_V4),
+            IpAddr::V6(_) => (128, PEER_WORLD_V6),
+        };
+        loop {
+            let net = IpNet::new(address, length).map(|net| net.trunc());
+            if let Some(&peer) = net.ok().and_then(|net| self.image.cidrs.get(&net)) {
+                return peer;
+            }
+            if length == 0 {
+                return world;
+            }
+            length -= 1;
+        }
+    }
+
+    /// What becomes of a packet that opens a connection.
+    pub fn look_up(&self, probe: &Probe) -> Outcome {
+        let Some(endpoint) = self.image.endpoints.get(&probe.ifindex) else {
+            return Outcome::Pending;
+        };
+        let remote = match probe.direction {
+            Direction::Ingress => probe.source,
+            Direction::Egress => {
+                let own = match probe.source {
+                    IpAddr::V4(source) => endpoint.v4.contains(&source.octets()),
+                    IpAddr::V6(source) => endpoint.v6.contains(&source.octets()),
+                };
+                if !own || probe.source.is_unspecified() {
+                    return Outcome::Spoofed;
+                }
+                probe.destination
+            }
+        };
+        let family: Family = identity::family(remote);
+        let peer = self.peer(remote);
+        let table = endpoint.tables[probe.direction as usize];
+        let default = endpoint.defaults[probe.direction as usize][family as usize];
+        let class = self.image.classes.get(&ClassKey { table, peer }).copied().unwrap_or(default);
+        let run = class.offset as usize..class.offset as usize + class.len as usize;
+        let Some(run) = self.intervals.get(run) else { return Outcome::Fault };
+        let at = service(probe.protocol, probe.port);
+        let after = run.partition_point(|interval| interval.start <= at);
+        match after.checked_sub(1).map(|index| run[index].verdict) {
+            Some(verdict) => Outcome::Decided {
+                allow: verdict & VERDICT_ALLOW != 0,
+                rule: verdict & !VERDICT_ALLOW,
+                peer,
+            },
+            None => Outcome::Fault,
+        }
+    }
+
+    /// The rule that blocks a source at an uplink.
+    pub fn blocked(&self, uplink: u32, source: IpAddr) -> Option<u32> {
+        let list = *self.image.uplinks.get(&uplink)?;
+        let longest = IpNet::from(source).prefix_len();
+        (0..=longest).rev().find_map(|length| {
+            let net = IpNet::new(source, length).ok()?.trunc();
+            self.image.blocks.get(&(list, net)).copied()
+        })
+    }
+}

@@ -1,0 +1,105 @@
+//! Single writes: each is emitted only if it changes something, and keeps the books: rows in the
+//! map, references into `INTERVALS`, endpoints as they are by now.
+
+use std::collections::BTreeSet;
+
+use policy_common::abi::{ClassKey, ClassRef, Endpoint};
+
+use super::{Planner, Target};
+use crate::plan::Op;
+
+impl Planner<'_> {
+    /// Brings block lists and uplinks up to date.
+    pub(super) fn blocks(&mut self) {
+        let (old, new) = (self.image, self.desired);
+        for (&(list, net), &rule) in &new.blocks {
+            if old.blocks.get(&(list, net)) != Some(&rule) {
+                self.ops.push(Op::SetBlock { list, net, rule });
+            }
+        }
+        let attached: BTreeSet<u32> = old.uplinks.values().copied().collect();
+        let kept: BTreeSet<u32> = new.uplinks.values().copied().collect();
+        let gone = |wanted: bool| {
+            old.blocks
+                .keys()
+                .filter(|key| !new.blocks.contains_key(key))
+                .filter(|(list, _)| kept.contains(list) && attached.contains(list) == wanted)
+                .map(|&(list, net)| Op::RemoveBlock { list, net })
+                .collect::<Vec<_>>()
+        };
+        self.ops.extend(gone(false));
+        for (&ifindex, &list) in &new.uplinks {
+            if old.uplinks.get(&ifindex) != Some(&list) {
+                self.ops.push(Op::SetUplink { ifindex, list });
+            }
+        }
+        for ifindex in old.uplinks.keys().filter(|ifindex| !new.uplinks.contains_key(ifindex)) {
+            self.ops.push(Op::RemoveUplink(*ifindex));
+        }
+        self.ops.extend(gone(true));
+    }
+
+    /// The row of a pair before the plan; `None`: the table's default.
+    pub(super) fn old_row(&self, table: u32, peer: u32) -> Option<ClassRef> {
+        self.image.classes.get(&ClassKey { table, peer }).copied()
+    }
+
+    /// The desired row of a pair.
+    pub(super) fn new_row(&self, table: u32, peer: u32) -> Option<ClassRef> {
+        self.desired.rows.get(&table)?.get(&peer).map(|&class| self.places[class])
+    }
+
+    pub(super) fn set_row(&mut self, key: ClassKey, row: Option<ClassRef>) {
+        let now =
+            self.rows.get(&key).copied().unwrap_or_else(|| self.image.classes.get(&key).copied());
+        if now == row {
+            return;
+        }
+        match row {
+            Some(class) => {
+                self.extents.acquire(class);
+                self.ops.push(Op::SetClass(key, class));
+            }
+            None => self.ops.push(Op::RemoveClass(key)),
+        }
+        match now {
+            Some(class) => self.extents.release(class),
+            None => self.row_count += 1,
+        }
+        if row.is_none() {
+            self.row_count -= 1;
+        }
+        self.row_peak = self.row_peak.max(self.row_count);
+        self.rows.insert(key, row);
+    }
+
+    pub(super) fn set_endpoint(&mut self, ifindex: u32, value: Option<Endpoint>) {
+        let now = self.endpoints.get(&ifindex).copied();
+        if now == value {
+            return;
+        }
+        for class in value.iter().flat_map(|endpoint| endpoint.defaults.as_flattened()) {
+            self.extents.acquire(*class);
+        }
+        for class in now.iter().flat_map(|endpoint| endpoint.defaults.as_flattened()) {
+            self.extents.release(*class);
+        }
+        match value {
+            Some(endpoint) => {
+                self.endpoints.insert(ifindex, endpoint);
+                self.ops.push(Op::SetEndpoint(ifindex, endpoint));
+            }
+            None => {
+                self.endpoints.remove(&ifindex);
+                self.ops.push(Op::RemoveEndpoint(ifindex));
+            }
+        }
+    }
+
+    pub(super) fn set_target(&mut self, target: Target, peer: u32) {
+        self.ops.push(match target {
+            Target::Address(address) => Op::SetAddress(address, peer),
+            Target::Net(net) => Op::SetCidr(net, peer),
+        });
+    }
+}

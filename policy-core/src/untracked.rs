@@ -1,0 +1,179 @@
+//! Block lists: untracked policies, enforced by XDP where packets come in.
+//!
+//! In: the [`Model`]. Out: for each uplink the policies that select it, and for each distinct
+//! choice of policies a [`BlockList`]: prefixes, each with the first rule (lowest order) whose
+//! networks contain it. `validate` lets only ingress Deny rules through whose one condition is
+//! the source's `nets` or a `selector` of network sets, so a list is all that such policies say.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use policy_api::messages::RuleName;
+use policy_common::abi::Direction;
+
+use crate::{
+    digest::Digest,
+    identity,
+    labels::Labels,
+    model::Model,
+    names,
+    policy::{EntityMatch, Policy},
+    prefixes::Forest,
+    services,
+};
+
+/// One block list.
+#[derive(Debug)]
+pub(crate) struct BlockList {
+    /// The same list in another run of the agent. Named by its policies, not by its prefixes: a
+    /// list only ever denies, so its prefixes may change one by one in place.
+    pub(crate) digest: Digest,
+    /// Prefixes, and the rule of each as an index into [`Untracked::names`].
+    pub(crate) prefixes: Vec<(IpNet, usize)>,
+}
+
+/// Block lists of a model.
+#[derive(Debug, Default)]
+pub(crate) struct Untracked {
+    /// Distinct lists.
+    pub(crate) lists: Vec<BlockList>,
+    /// Rules.
+    pub(crate) names: Vec<RuleName>,
+    /// List of each uplink that has one.
+    pub(crate) uplinks: BTreeMap<u32, usize>,
+}
+
+/// Compiles the block lists.
+pub(crate) fn compile(model: &Model) -> Untracked {
+    let mut policies: Vec<&Arc<Policy>> =
+        model.policies.values().filter(|policy| policy.untracked).collect();
+    policies.sort_by(|a, b| a.order.cmp(&b.order).then_with(|| a.key.cmp(&b.key)));
+    let sets: Vec<(Labels, &[IpNet])> = model
+        .network_sets
+        .values()
+        .map(|set| (identity::network_set_labels(model, set), set.nets.as_slice()))
+        .collect();
+
+    let mut out = Untracked::default();
+    let mut known: HashMap<Digest, usize> = HashMap::new();
+    for (&ifindex, labels) in &model.uplinks {
+        let chosen: Vec<_> =
+            policies.iter().filter(|policy| policy.subject.matches(labels)).collect();
+        if chosen.is_empty() {
+            continue;
+        }
+        let keys: Vec<_> = chosen.iter().map(|policy| &policy.key).collect();
+        let digest = Digest::of("block-list", &keys);
+        let list = *known.entry(digest).or_insert_with(|| {
+            let mut entries = Vec::new();
+            for policy in &chosen {
+                for rule in policy.rules(Direction::Ingress).unwrap_or_default() {
+                    let tag = u32::try_from(out.names.len()).unwrap_or(u32::MAX);
+                    out.names.push(names::of_rule(policy, Direction::Ingress, rule));
+                    let nets = networks(&rule.source, &sets).into_iter();
+                    entries.extend(
+                        nets.filter(|net| services::speaks_of(rule, identity::family(net.addr())))
+                            .map(|net| (net, tag)),
+                    );
+                }
+            }
+            out.lists.push(BlockList { digest, prefixes: first_rules(entries) });
+            out.lists.len() - 1
+        });
+        out.uplinks.insert(ifindex, list);
+    }
+    out
+}
+
+/// The networks of a source: those written, or those of the sets that a selector picks; if both
+/// are written, what is in both.
+fn networks(source: &EntityMatch, sets: &[(Labels, &[IpNet])]) -> Vec<IpNet> {
+    let Some(selector) = &source.selector else { return source.nets.clone() };
+    let selected: Vec<IpNet> = sets
+        .iter()
+        .filter(|(labels, _)| selector.matches(labels))
+        .flat_map(|(_, nets)| nets.iter().copied())
+        .collect();
+    if source.nets.is_empty() {
+        return selected;
+    }
+    // Two prefixes are nested or apart, so what is in both is the longer of each nested pair.
+    let (written, chosen) = (forest(&source.nets), forest(&selected));
+    let within = |nets: &[IpNet], forest: &Forest| -> Vec<IpNet> {
+        let inside = |net: &IpNet| {
+            let mut at = forest.nearest(net.network());
+            while let Some(node) = at.map(|index| &forest.nodes()[index]) {
+                if node.net.contains(net) {
+                    return true;
+                }
+                at = node.parent;
+            }
+            false
+        };
+        nets.iter().filter(|net| inside(net)).copied().collect()
+    };
+    let mut both = within(&source.nets, &chosen);
+    both.extend(within(&selected, &written));
+    both
+}
+
+fn forest(nets: &[IpNet]) -> Forest {
+    Forest::new(nets.iter().map(|net| (*net, 0)).collect())
+}
+
+/// Each prefix with the lowest tag among its own and those of the prefixes around it; a prefix
+/// that would say the same as the one around it is left out.
+fn first_rules(entries: Vec<(IpNet, u32)>) -> Vec<(IpNet, usize)> {
+    let forest = Forest::new(entries);
+    let mut winners: Vec<u32> = Vec::with_capacity(forest.nodes().len());
+    let mut prefixes = Vec::new();
+    for node in forest.nodes() {
+        let own = forest.tags(node).first().copied().unwrap_or(u32::MAX);
+        let around = node.parent.map(|parent| winners[parent]);
+        let winner = around.map_or(own, |around| own.min(around));
+        if around != Some(winner) {
+            prefixes.push((node.net, winner as usize));
+        }
+        winners.push(winner);
+    }
+    prefixes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn each_prefix_goes_to_the_first_rule_around_it() {
+        let found = first_rules(vec![
+            (net("10.0.0.0/8"), 1),
+            (net("10.1.0.0/16"), 0),
+            (net("10.1.2.0/24"), 2),
+            (net("10.2.0.0/16"), 2),
+            (net("192.0.2.0/24"), 2),
+        ]);
+        assert_eq!(
+            found,
+            [(net("10.0.0.0/8"), 1), (net("10.1.0.0/16"), 0), (net("192.0.2.0/24"), 2)]
+        );
+    }
+
+    #[test]
+    fn a_source_with_nets_and_selector_is_their_intersection() {
+        let labels: Labels = [("feed", "bad")].into_iter().collect();
+        let set = [net("10.1.0.0/16"), net("192.0.0.0/8"), net("203.0.113.0/24")];
+        let source = EntityMatch {
+            selector: crate::selector::Selector::parse("has(feed)").ok(),
+            nets: vec![net("10.0.0.0/8"), net("192.0.2.0/24")],
+            ..EntityMatch::default()
+        };
+        assert_eq!(networks(&source, &[(labels, &set)]), [net("192.0.2.0/24"), net("10.1.0.0/16")]);
+    }
+}

@@ -1,0 +1,222 @@
+//! From resources as they are written to domain objects that can be enforced in full.
+//!
+//! In: a resource's JSON value, or the wire type that `policy-api` made of it. Out: an [`Object`],
+//! or every [`Diagnostic`] about it with its field path and what to write instead. Nothing is
+//! ignored: a field that is not enforced is refused by name, except where it has no meaning for
+//! verdicts; those are listed here:
+//!
+//! - `metadata`: what a server writes (see [`policy_api::resource::Metadata`]), `annotations`, and
+//!   the labels of policies; `metadata` of a rule.
+//! - `performanceHints`: when to program, not what to decide.
+//! - `applyOnForward`: matters to host endpoints only; policies on containers always apply to
+//!   forwarded traffic.
+//! - the names in a WorkloadEndpoint's `spec` ([`policy_api::resource::calico`]).
+
+use std::net::IpAddr;
+
+use policy_api::{
+    diagnostic::Diagnostic,
+    messages::ResourceName,
+    resource::{self, CALICO, CORE, KUBERNETES, Kind, Resource},
+};
+use serde_json::Value;
+
+use crate::{
+    labels::Labels,
+    model::{NamedPort, NetworkSet},
+    policy::{Policy, PolicyKind},
+};
+
+mod calico;
+mod endpoint;
+mod entity;
+mod fields;
+mod kubernetes;
+mod names;
+mod report;
+mod rule;
+#[cfg(test)]
+mod tests;
+mod untracked;
+mod warnings;
+
+pub use warnings::warnings;
+
+use report::Report;
+
+/// Namespace of namespaced resources that name none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// The tier of policies that name none.
+pub const DEFAULT_TIER: &str = "default";
+
+/// A resource that can be enforced.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// A policy of any kind.
+    Policy(Policy),
+    /// A NetworkSet or GlobalNetworkSet.
+    NetworkSet(NetworkSet),
+    /// A `v1` Namespace.
+    Namespace {
+        /// Name.
+        name: String,
+        /// Its labels, without the two that every namespace has.
+        labels: Labels,
+    },
+    /// A WorkloadEndpoint.
+    WorkloadEndpoint(StaticEndpoint),
+}
+
+/// An endpoint that a WorkloadEndpoint resource describes; its interface may not exist yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticEndpoint {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Host-side interface name.
+    pub interface: String,
+    /// Own labels and those that every endpoint has ([`crate::labels::endpoint_labels`]).
+    pub labels: Labels,
+    /// Own addresses, sorted, distinct, at least one.
+    pub addresses: Vec<IpAddr>,
+    /// MAC address, if the resource gives one.
+    pub mac: Option<[u8; 6]>,
+    /// Named ports, sorted, distinct.
+    pub ports: Vec<NamedPort>,
+}
+
+impl Object {
+    /// Name of the resource that this came from.
+    pub fn resource_name(&self) -> ResourceName {
+        let name = |api_version: &str, kind: &str, namespace: &str, name: &str| ResourceName {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            namespace: (!namespace.is_empty()).then(|| namespace.to_owned()),
+            name: name.to_owned(),
+        };
+        match self {
+            Object::Policy(Policy { key, .. }) => {
+                let (version, kind) = match key.kind {
+                    PolicyKind::GlobalNetworkPolicy => (CALICO, "GlobalNetworkPolicy"),
+                    PolicyKind::NetworkPolicy => (CALICO, "NetworkPolicy"),
+                    PolicyKind::KubernetesNetworkPolicy => (KUBERNETES, "NetworkPolicy"),
+                };
+                name(version, kind, &key.namespace, &key.name)
+            }
+            Object::NetworkSet(set) if set.namespace.is_empty() => {
+                name(CALICO, "GlobalNetworkSet", "", &set.name)
+            }
+            Object::NetworkSet(set) => name(CALICO, "NetworkSet", &set.namespace, &set.name),
+            Object::Namespace { name: own, .. } => name(CORE, "Namespace", "", own),
+            Object::WorkloadEndpoint(endpoint) => {
+                name(CALICO, "WorkloadEndpoint", &endpoint.namespace, &endpoint.name)
+            }
+        }
+    }
+}
+
+/// Reads and checks one resource.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, at least one diagnostic, all of them errors.
+pub fn decode(value: &Value) -> Result<Object, Vec<Diagnostic>> {
+    decode_with_warnings(value).map(|(object, _)| object)
+}
+
+/// Reads and checks one resource, and says what looks wrong about one that is accepted.
+///
+/// # Errors
+///
+/// As [`decode`].
+pub fn decode_with_warnings(value: &Value) -> Result<(Object, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let parsed = resource::parse(value);
+    let mut diagnostics = parsed.diagnostics;
+    let Some(resource) = parsed.resource else { return Err(diagnostics) };
+    match validate(&resource) {
+        Ok(object) if diagnostics.is_empty() => {
+            let warnings = warnings(&resource);
+            Ok((object, warnings))
+        }
+        Ok(_) => Err(diagnostics),
+        Err(found) => {
+            // A field that was taken out because its shape is wrong is not "missing" as well.
+            let shape: Vec<String> = diagnostics.iter().map(|known| known.path.clone()).collect();
+            let news = found
+                .into_iter()
+                .filter(|diagnostic| !shape.iter().any(|path| overlap(path, &diagnostic.path)));
+            diagnostics.extend(news);
+            Err(diagnostics)
+        }
+    }
+}
+
+/// Whether one of two field paths is the other or contains it.
+fn overlap(a: &str, b: &str) -> bool {
+    let inside = |outer: &str, inner: &str| {
+        inner
+            .strip_prefix(outer)
+            .is_some_and(|rest| outer.is_empty() || rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    inside(a, b) || inside(b, a)
+}
+
+/// Checks one resource.
+///
+/// # Errors
+///
+/// Everything that is wrong with it.
+pub fn validate(resource: &Resource) -> Result<Object, Vec<Diagnostic>> {
+    let mut report = Report::default();
+    let object = match resource {
+        Resource::NetworkPolicy(policy) => {
+            calico::network_policy(policy, &mut report).map(Object::Policy)
+        }
+        Resource::GlobalNetworkPolicy(policy) => {
+            calico::global_network_policy(policy, &mut report).map(Object::Policy)
+        }
+        Resource::KubernetesNetworkPolicy(policy) => {
+            kubernetes::network_policy(policy, &mut report).map(Object::Policy)
+        }
+        Resource::NetworkSet(set) => {
+            endpoint::network_set(set, true, &mut report).map(Object::NetworkSet)
+        }
+        Resource::GlobalNetworkSet(set) => {
+            endpoint::network_set(set, false, &mut report).map(Object::NetworkSet)
+        }
+        Resource::WorkloadEndpoint(spec) => {
+            endpoint::workload_endpoint(spec, &mut report).map(Object::WorkloadEndpoint)
+        }
+        Resource::Namespace(namespace) => endpoint::namespace(namespace, &mut report),
+    };
+    report.finish(object)
+}
+
+/// The name of a resource, of which only `apiVersion`, `kind` and `metadata` are looked at: enough
+/// to delete it.
+///
+/// # Errors
+///
+/// What is wrong with those fields.
+pub fn resource_name(value: &Value) -> Result<ResourceName, Vec<Diagnostic>> {
+    let kind = Kind::of(value).map_err(|diagnostic| vec![*diagnostic])?;
+    let mut report = Report::default();
+    let text = |field: &str| {
+        value.get("metadata").and_then(|metadata| metadata.get(field)).and_then(Value::as_str)
+    };
+    let metadata = resource::Metadata {
+        name: text("name").map(str::to_owned),
+        namespace: text("namespace").map(str::to_owned),
+        ..resource::Metadata::default()
+    };
+    let names = names::identity(Some(&metadata), kind, &mut report);
+    let (api_version, kind) = kind.names();
+    report.finish(names.map(|(namespace, name)| ResourceName {
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+        namespace: (!namespace.is_empty()).then_some(namespace),
+        name,
+    }))
+}

@@ -1,0 +1,211 @@
+//! `projectcalico.org/v3` NetworkPolicy and GlobalNetworkPolicy.
+
+use policy_api::resource::{
+    Kind, Object,
+    calico::{GlobalNetworkPolicySpec, NetworkPolicySpec, Rule as Wire},
+};
+use serde_json::Value;
+
+use super::{
+    DEFAULT_TIER, fields,
+    names::{self, Reserved},
+    report::Report,
+    rule::rules,
+    untracked,
+};
+use crate::{
+    labels::{NAMESPACE_LABEL, NAMESPACE_PREFIX},
+    policy::{Order, Policy, PolicyKey, PolicyKind},
+    selector::Selector,
+};
+
+pub(super) fn network_policy(
+    object: &Object<NetworkPolicySpec>,
+    report: &mut Report,
+) -> Option<Policy> {
+    let names =
+        names::metadata(object.metadata.as_ref(), Kind::NetworkPolicy, Reserved::Allow, report);
+    let absent = NetworkPolicySpec::default();
+    let spec = object.spec.as_ref().unwrap_or(&absent);
+    common(
+        spec.tier.as_deref(),
+        spec.service_account_selector.as_ref(),
+        spec.performance_hints.as_deref(),
+        report,
+    );
+    let selector = fields::selector("spec.selector", spec.selector.as_deref(), report);
+    // For the scope of the rules any namespace will do if there is none to be had.
+    let namespace = names.as_ref().map_or("", |(namespace, ..)| namespace);
+    let ingress = rules("spec.ingress", spec.ingress.as_deref(), Some(namespace), report);
+    let egress = rules("spec.egress", spec.egress.as_deref(), Some(namespace), report);
+    let types = directions(
+        spec.types.as_deref(),
+        spec.ingress.as_deref(),
+        spec.egress.as_deref(),
+        Some(report),
+    );
+
+    let own = Selector::equal(NAMESPACE_LABEL, namespace);
+    let subject = selector.unwrap_or_else(Selector::all).and(own);
+    let (namespace, name, _) = names?;
+    Some(Policy {
+        key: PolicyKey { name, namespace, kind: PolicyKind::NetworkPolicy },
+        tier: DEFAULT_TIER.to_owned(),
+        order: Order(spec.order),
+        subject,
+        ingress: types.ingress.then_some(ingress),
+        egress: types.egress.then_some(egress),
+        untracked: false,
+    })
+}
+
+pub(super) fn global_network_policy(
+    object: &Object<GlobalNetworkPolicySpec>,
+    report: &mut Report,
+) -> Option<Policy> {
+    let names = names::metadata(
+        object.metadata.as_ref(),
+        Kind::GlobalNetworkPolicy,
+        Reserved::Allow,
+        report,
+    );
+    let absent = GlobalNetworkPolicySpec::default();
+    let spec = object.spec.as_ref().unwrap_or(&absent);
+    common(
+        spec.tier.as_deref(),
+        spec.service_account_selector.as_ref(),
+        spec.performance_hints.as_deref(),
+        report,
+    );
+    if spec.pre_dnat == Some(true) {
+        report.error(
+            "spec.preDNAT",
+            "preDNAT policies are not supported yet",
+            "remove the field; policies see the container's own address and port, after DNAT",
+        );
+    }
+    let own = fields::selector("spec.selector", spec.selector.as_deref(), report);
+    let namespaces =
+        fields::selector("spec.namespaceSelector", spec.namespace_selector.as_deref(), report);
+    let subject = match (own, namespaces) {
+        (None, None) => Selector::all(),
+        (Some(own), None) => own,
+        (None, Some(namespaces)) => namespaces.on_namespace(NAMESPACE_PREFIX),
+        // With a namespaceSelector, upstream takes `all()` in the selector as "in a namespace" too
+        // (libcalico-go `globalnetworkpolicyprocessor.go`).
+        (Some(own), Some(namespaces)) => {
+            own.on_namespace("").and(namespaces.on_namespace(NAMESPACE_PREFIX))
+        }
+    };
+    let ingress = rules("spec.ingress", spec.ingress.as_deref(), None, report);
+    let egress = rules("spec.egress", spec.egress.as_deref(), None, report);
+    let types = directions(
+        spec.types.as_deref(),
+        spec.ingress.as_deref(),
+        spec.egress.as_deref(),
+        Some(report),
+    );
+    let is_untracked = spec.do_not_track == Some(true);
+    if is_untracked {
+        untracked::check(spec, types, report);
+    }
+
+    let (namespace, name, _) = names?;
+    Some(Policy {
+        key: PolicyKey { name, namespace, kind: PolicyKind::GlobalNetworkPolicy },
+        tier: DEFAULT_TIER.to_owned(),
+        order: Order(spec.order),
+        subject,
+        ingress: types.ingress.then_some(ingress),
+        egress: types.egress.then_some(egress),
+        untracked: is_untracked,
+    })
+}
+
+/// What both kinds refuse alike.
+fn common(
+    tier: Option<&str>,
+    service_accounts: Option<&Value>,
+    hints: Option<&[String]>,
+    report: &mut Report,
+) {
+    if let Some(tier) = tier
+        && !tier.is_empty()
+        && tier != DEFAULT_TIER
+    {
+        report.error(
+            "spec.tier",
+            format!("tiers are not supported yet, so there is no tier `{tier}`"),
+            "remove the field, and give the policy an `order` among the others",
+        );
+    }
+    report.unsupported(
+        "spec.serviceAccountSelector",
+        service_accounts,
+        "service accounts",
+        "select the endpoints with `selector`",
+    );
+    for (index, hint) in hints.unwrap_or_default().iter().enumerate() {
+        const KNOWN: [&str; 1] = ["AssumeNeededOnEveryNode"];
+        if !KNOWN.contains(&hint.as_str()) {
+            let path = format!("spec.performanceHints[{index}]");
+            fields::unknown_word(&path, "a performance hint", hint, &KNOWN, report);
+        }
+    }
+}
+
+/// The directions that a policy has a say on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Directions {
+    pub(super) ingress: bool,
+    pub(super) egress: bool,
+}
+
+/// `types`, and what upstream fills in when it is absent: Egress if there are egress rules only,
+/// both if there are both, else Ingress.
+pub(super) fn directions(
+    types: Option<&[String]>,
+    ingress: Option<&[Wire]>,
+    egress: Option<&[Wire]>,
+    report: Option<&mut Report>,
+) -> Directions {
+    let some = |rules: Option<&[Wire]>| rules.is_some_and(|rules| !rules.is_empty());
+    match types {
+        Some(types) => named_directions("spec.types", types, report),
+        None => Directions { ingress: some(ingress) || !some(egress), egress: some(egress) },
+    }
+}
+
+/// The directions that a list names.
+pub(super) fn named_directions(
+    path: &str,
+    types: &[String],
+    report: Option<&mut Report>,
+) -> Directions {
+    const KNOWN: [&str; 2] = ["Ingress", "Egress"];
+    let mut unread = Report::default();
+    let report = report.unwrap_or(&mut unread);
+    let mut found = Directions::default();
+    for (index, name) in types.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        let direction = match name.as_str() {
+            "Ingress" => &mut found.ingress,
+            "Egress" => &mut found.egress,
+            other => {
+                fields::unknown_word(&path, "a policy type", other, &KNOWN, report);
+                continue;
+            }
+        };
+        if std::mem::replace(direction, true) {
+            report.error(&path, format!("`{name}` stands twice"), "remove one of the two");
+        }
+    }
+    if types.is_empty() {
+        report.error(
+            path,
+            "the list is empty, so the policy would apply to no traffic",
+            "write Ingress, Egress or both, or remove the field",
+        );
+    }
+    found
+}

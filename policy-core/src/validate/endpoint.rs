@@ -1,0 +1,224 @@
+//! Network sets, namespaces and static endpoints.
+
+use std::net::IpAddr;
+
+use policy_api::resource::{
+    Kind, Object as Wire,
+    calico::{NetworkSetSpec, WorkloadEndpointPort, WorkloadEndpointSpec},
+    kubernetes::NamespaceSpec,
+};
+
+use super::{
+    Object, StaticEndpoint,
+    fields::{self, Masking},
+    names::{self, Reserved},
+    report::Report,
+};
+use crate::{
+    labels::{Labels, NAMESPACE_LABEL, endpoint_labels},
+    model::{NamedPort, NetworkSet},
+};
+
+/// Longest interface name, in bytes (`IFNAMSIZ` less the terminating zero).
+const MAX_INTERFACE: usize = 15;
+
+/// Labels that every namespace has, with its name as the value.
+const NAMESPACE_NAME_LABELS: [&str; 2] = ["kubernetes.io/metadata.name", "projectcalico.org/name"];
+
+pub(super) fn network_set(
+    object: &Wire<NetworkSetSpec>,
+    namespaced: bool,
+    report: &mut Report,
+) -> Option<NetworkSet> {
+    let kind = if namespaced { Kind::NetworkSet } else { Kind::GlobalNetworkSet };
+    let names = names::metadata(object.metadata.as_ref(), kind, Reserved::Refuse, report);
+    let spec = object.spec.as_ref();
+    report.unsupported(
+        "spec.allowedEgressDomains",
+        spec.and_then(|spec| spec.allowed_egress_domains.as_ref()),
+        "domain names",
+        "list the networks in `nets`",
+    );
+    let texts = spec.and_then(|spec| spec.nets.as_deref()).unwrap_or_default();
+    let mut nets = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        nets.extend(fields::net(&format!("spec.nets[{index}]"), text, Masking::Lenient, report));
+    }
+    nets.sort_unstable();
+    nets.dedup();
+    let (namespace, name, own) = names?;
+    let mut labels = own.to_map();
+    if namespaced {
+        labels.insert(NAMESPACE_LABEL.to_owned(), namespace.clone());
+    }
+    Some(NetworkSet { namespace, name, labels: labels.into_iter().collect(), nets })
+}
+
+pub(super) fn namespace(object: &Wire<NamespaceSpec>, report: &mut Report) -> Option<Object> {
+    let names = names::metadata(object.metadata.as_ref(), Kind::Namespace, Reserved::Allow, report);
+    let (_, name, labels) = names?;
+    for label in NAMESPACE_NAME_LABELS {
+        if let Some(value) = labels.get(label)
+            && value != name
+        {
+            report.error(
+                &format!("metadata.labels.{label}"),
+                format!("`{label}` is always the namespace's name, `{name}`"),
+                "remove the label",
+            );
+        }
+    }
+    let labels: Labels =
+        labels.iter().filter(|(label, _)| !NAMESPACE_NAME_LABELS.contains(label)).collect();
+    Some(Object::Namespace { name, labels })
+}
+
+pub(super) fn workload_endpoint(
+    object: &Wire<WorkloadEndpointSpec>,
+    report: &mut Report,
+) -> Option<StaticEndpoint> {
+    let names =
+        names::metadata(object.metadata.as_ref(), Kind::WorkloadEndpoint, Reserved::Refuse, report);
+    let absent = WorkloadEndpointSpec::default();
+    let spec = object.spec.as_ref().unwrap_or(&absent);
+    let refused = [
+        ("ipNATs", &spec.ip_nats, "address translations"),
+        ("ipv4Gateway", &spec.ipv4_gateway, "gateways"),
+        ("ipv6Gateway", &spec.ipv6_gateway, "gateways"),
+        ("profiles", &spec.profiles, "profiles"),
+        (
+            "allowSpoofedSourcePrefixes",
+            &spec.allow_spoofed_source_prefixes,
+            "source addresses of others",
+        ),
+        ("qosControls", &spec.qos_controls, "QoS controls"),
+    ];
+    for (field, value, what) in refused {
+        report.unsupported(&format!("spec.{field}"), value.as_ref(), what, "remove the field");
+    }
+    let interface = interface(spec.interface_name.as_deref(), report);
+    let addresses = addresses(spec.ip_networks.as_deref(), report);
+    let mac = mac(spec.mac.as_deref(), report);
+    let ports = spec.ports.iter().flatten().enumerate();
+    let mut ports: Vec<NamedPort> = ports
+        .filter_map(|(index, port)| named_port(&format!("spec.ports[{index}]"), port, report))
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+
+    let (namespace, name, own) = names?;
+    Some(StaticEndpoint {
+        labels: endpoint_labels(own.iter(), &namespace, &name, "static"),
+        namespace,
+        name,
+        interface: interface?,
+        addresses,
+        mac,
+        ports,
+    })
+}
+
+fn interface(name: Option<&str>, report: &mut Report) -> Option<String> {
+    const PATH: &str = "spec.interfaceName";
+    let name = name.unwrap_or_default();
+    if name.is_empty() {
+        report.error(PATH, "the endpoint has no interface", "name its host-side interface");
+        return None;
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    if name.len() > MAX_INTERFACE || !name.bytes().all(allowed) || matches!(name, "." | "..") {
+        report.error(
+            PATH,
+            format!("`{name}` is not an interface name"),
+            "use at most 15 letters, digits, `_`, `.` and `-`",
+        );
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+fn addresses(networks: Option<&[String]>, report: &mut Report) -> Vec<IpAddr> {
+    const PATH: &str = "spec.ipNetworks";
+    let networks = networks.unwrap_or_default();
+    if networks.is_empty() {
+        report.error(
+            PATH,
+            "the endpoint has no address",
+            "list the addresses that it sends from, such as 10.0.0.2/32",
+        );
+    }
+    let mut addresses = Vec::new();
+    for (index, text) in networks.iter().enumerate() {
+        let path = format!("{PATH}[{index}]");
+        let Some(net) = fields::net(&path, text, Masking::Host, report) else { continue };
+        if net.prefix_len() != net.max_prefix_len() {
+            report.error(
+                &path,
+                format!("{net} is more than one address"),
+                "write each address with /32 or /128",
+            );
+            continue;
+        }
+        let address = net.addr();
+        if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+            report.error(
+                &path,
+                format!("{address} cannot be the address of an endpoint"),
+                "write the address of the interface",
+            );
+            continue;
+        }
+        addresses.push(address);
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+fn mac(text: Option<&str>, report: &mut Report) -> Option<[u8; 6]> {
+    let text = text.filter(|text| !text.is_empty())?;
+    let octets: Option<Vec<u8>> = text
+        .split(':')
+        .map(|octet| match octet.len() {
+            2 => u8::from_str_radix(octet, 16).ok(),
+            _ => None,
+        })
+        .collect();
+    let mac = octets.and_then(|octets| <[u8; 6]>::try_from(octets).ok());
+    if mac.is_none() {
+        report.error(
+            "spec.mac",
+            format!("`{text}` is not a MAC address"),
+            "write six octets, such as 02:42:ac:11:00:02",
+        );
+    }
+    mac
+}
+
+fn named_port(path: &str, port: &WorkloadEndpointPort, report: &mut Report) -> Option<NamedPort> {
+    let at = |field: &str| format!("{path}.{field}");
+    for (field, value) in [("hostPort", &port.host_port), ("hostIP", &port.host_ip)] {
+        report.unsupported(&at(field), value.as_ref(), "host ports", "remove the field");
+    }
+    let name = port.name.as_deref().unwrap_or_default();
+    let name = fields::port_name(&at("name"), name, report).then(|| name.to_owned());
+    let protocol = match &port.protocol {
+        None => {
+            report.error(&at("protocol"), "the port has no protocol", "write TCP, UDP or SCTP");
+            None
+        }
+        Some(protocol) => fields::protocol(&at("protocol"), protocol, report),
+    };
+    if protocol.is_some_and(|protocol| !fields::has_ports(protocol)) {
+        report.error(&at("protocol"), "the protocol has no ports", "write TCP, UDP or SCTP");
+    }
+    let number = match port.port {
+        None => {
+            let hint = "write a number from 1 to 65535";
+            report.error(&at("port"), "the port has no number", hint);
+            None
+        }
+        Some(number) => fields::port_number(&at("port"), number, report),
+    };
+    Some(NamedPort { name: name?, protocol: protocol?, port: number? })
+}

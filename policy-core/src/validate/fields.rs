@@ -1,0 +1,266 @@
+//! Single values: protocols, ports, networks, selectors.
+
+use ipnet::IpNet;
+use policy_api::resource::{IntOrString, did_you_mean};
+use policy_common::abi::Family;
+
+use super::report::Report;
+use crate::{policy::PortMatch, selector::Selector};
+
+/// IP protocol numbers (IANA) of the names that policies use.
+pub(super) const ICMP: u8 = 1;
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
+pub(super) const ICMPV6: u8 = 58;
+pub(super) const SCTP: u8 = 132;
+const UDP_LITE: u8 = 136;
+
+const PROTOCOLS: [(&str, u8); 6] = [
+    ("TCP", TCP),
+    ("UDP", UDP),
+    ("ICMP", ICMP),
+    ("ICMPv6", ICMPV6),
+    ("SCTP", SCTP),
+    ("UDPLite", UDP_LITE),
+];
+
+/// Longest name of a port in a Calico policy (calico `numorstring`).
+const MAX_PORT_NAME: usize = 128;
+
+/// A protocol name, spelled as upstream spells it, or a number from 1 to 255.
+pub(super) fn protocol(path: &str, value: &IntOrString, report: &mut Report) -> Option<u8> {
+    const HINT: &str = "write TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number from 1 to 255";
+    let number = match value {
+        IntOrString::Int(number) => Some(*number),
+        IntOrString::String(text) => text.parse().ok(),
+    };
+    if let Some(number) = number {
+        return match u8::try_from(number) {
+            Ok(number) if number > 0 => Some(number),
+            _ => {
+                report.error(path, format!("{number} is not a protocol number"), HINT);
+                None
+            }
+        };
+    }
+    let text = value.to_string();
+    if let Some((_, number)) = PROTOCOLS.iter().find(|(name, _)| *name == text) {
+        return Some(*number);
+    }
+    let known = PROTOCOLS.iter().find(|(name, _)| name.eq_ignore_ascii_case(&text));
+    let hint = known.map_or_else(|| HINT.to_owned(), |(name, _)| format!("write {name}"));
+    report.error(path, format!("`{text}` is not a protocol"), hint);
+    None
+}
+
+/// Whether ports can be matched on a protocol (calico `numorstring.Protocol.SupportsPorts`).
+pub(super) fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, TCP | UDP | SCTP)
+}
+
+/// A port number from 1 to 65535.
+pub(super) fn port_number(path: &str, number: i64, report: &mut Report) -> Option<u16> {
+    match u16::try_from(number) {
+        Ok(port) if port > 0 => Some(port),
+        _ => {
+            report.error(path, format!("{number} is not a port"), "write a number from 1 to 65535");
+            None
+        }
+    }
+}
+
+/// A number, a range `first:last`, or a name.
+pub(super) fn port(path: &str, value: &IntOrString, report: &mut Report) -> Option<PortMatch> {
+    let text = match value {
+        IntOrString::Int(number) => {
+            return port_number(path, *number, report).map(|port| PortMatch::Range(port, port));
+        }
+        IntOrString::String(text) => text,
+    };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    // Too many digits for an i64 are too many for a port.
+    let number = |text: &str| text.parse().unwrap_or(i64::MAX);
+    if digits(text) {
+        let port = port_number(path, number(text), report)?;
+        return Some(PortMatch::Range(port, port));
+    }
+    if let Some((first, last)) = text.split_once(':')
+        && digits(first)
+        && digits(last)
+    {
+        let first = port_number(path, number(first), report);
+        let last = port_number(path, number(last), report);
+        let (first, last) = (first?, last?);
+        if first > last {
+            report.error(
+                path,
+                format!("the range {first}:{last} ends before it begins"),
+                format!("write \"{last}:{first}\""),
+            );
+            return None;
+        }
+        return Some(PortMatch::Range(first, last));
+    }
+    // Upstream takes `80-90` as a name; a rule that matches nothing is never what was meant.
+    if let Some((first, last)) = text.split_once('-')
+        && digits(first)
+        && digits(last)
+    {
+        report.error(
+            path,
+            format!("`{text}` is not a range of ports"),
+            format!("write \"{first}:{last}\""),
+        );
+        return None;
+    }
+    port_name(path, text, report).then(|| PortMatch::Named(text.clone()))
+}
+
+/// Checks the name of a port.
+pub(super) fn port_name(path: &str, name: &str, report: &mut Report) -> bool {
+    let valid = (1..=MAX_PORT_NAME).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+    if !valid {
+        report.error(
+            path,
+            format!("`{name}` is not a port"),
+            "write a number from 1 to 65535, a range \"first:last\", or a name of at most 128 \
+             letters, digits, `_`, `.` and `-`",
+        );
+    }
+    valid
+}
+
+/// How a network that has bits set behind its prefix is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Masking {
+    /// Refused, and so is an address without prefix length: upstream's rule for `nets`.
+    Strict,
+    /// Masked, and an address alone is a network of one: upstream's rule for network sets.
+    Lenient,
+    /// As strict, but an address alone is a network of one: upstream's rule for endpoints.
+    Host,
+    /// Masked, but the prefix length is needed: Kubernetes' rule.
+    Prefix,
+}
+
+/// A network, masked.
+pub(super) fn net(path: &str, text: &str, masking: Masking, report: &mut Report) -> Option<IpNet> {
+    if let Ok(address) = text.parse::<std::net::IpAddr>() {
+        let net = IpNet::from(address);
+        if !matches!(masking, Masking::Lenient | Masking::Host) {
+            report.error(
+                path,
+                format!("`{text}` is an address, not a network"),
+                format!("write {net}"),
+            );
+            return None;
+        }
+        return not_mapped(path, net, report);
+    }
+    let Ok(net) = text.parse::<IpNet>() else {
+        report.error(
+            path,
+            format!("`{text}` is not a network"),
+            "write address and prefix length, such as 10.0.0.0/8 or fd00::/8",
+        );
+        return None;
+    };
+    if matches!(masking, Masking::Strict | Masking::Host) && net != net.trunc() {
+        report.error(
+            path,
+            format!("`{text}` has bits set behind its prefix"),
+            format!("write {}", net.trunc()),
+        );
+        return None;
+    }
+    not_mapped(path, net.trunc(), report)
+}
+
+/// Packets never carry IPv4-mapped addresses (RFC 4291, 2.5.5.2): such a network matches nothing.
+fn not_mapped(path: &str, net: IpNet, report: &mut Report) -> Option<IpNet> {
+    if let IpNet::V6(v6) = net
+        && v6.prefix_len() >= 96
+        && let Some(v4) = v6.network().to_ipv4_mapped()
+    {
+        report.error(
+            path,
+            format!("`{net}` is an IPv4 network written as IPv6"),
+            format!("write {v4}/{}", v6.prefix_len() - 96),
+        );
+        return None;
+    }
+    Some(net)
+}
+
+/// Family of a network.
+pub(super) fn family(net: &IpNet) -> Family {
+    match net {
+        IpNet::V4(_) => Family::V4,
+        IpNet::V6(_) => Family::V6,
+    }
+}
+
+/// A selector; `None` if it is absent, empty or wrong.
+pub(super) fn selector(path: &str, text: Option<&str>, report: &mut Report) -> Option<Selector> {
+    let selector = any_selector(path, text, report)?;
+    if selector.uses_global() {
+        report.error(
+            path,
+            "`global()` has no meaning here",
+            "use it alone in the `namespaceSelector` of a rule's `source` or `destination`",
+        );
+        return None;
+    }
+    Some(selector)
+}
+
+/// A `namespaceSelector`, as a condition on namespaces; `None` if it is absent, empty or wrong.
+pub(super) fn namespace_selector(
+    path: &str,
+    text: Option<&str>,
+    report: &mut Report,
+) -> Option<Selector> {
+    let selector = any_selector(path, text, report)?;
+    if selector.uses_global() && !selector.is_global() {
+        report.error(
+            path,
+            "`global()` cannot be combined with other selectors",
+            "write `namespaceSelector: global()` and a second rule for the rest",
+        );
+        return None;
+    }
+    Some(selector)
+}
+
+fn any_selector(path: &str, text: Option<&str>, report: &mut Report) -> Option<Selector> {
+    let text = text.filter(|text| !text.is_empty())?;
+    match Selector::parse(text) {
+        Ok(selector) => Some(selector),
+        Err(error) => {
+            report.error(
+                path,
+                format!("not a selector: {error}"),
+                "write a selector such as `app == 'web' && has(tier)`, or `all()`",
+            );
+            None
+        }
+    }
+}
+
+/// One of a few words.
+pub(super) fn unknown_word(
+    path: &str,
+    what: &str,
+    word: &str,
+    known: &[&str],
+    report: &mut Report,
+) {
+    let hint = match did_you_mean(word, known.iter().copied()) {
+        Some(known) => format!("did you mean `{known}`?"),
+        None => format!("write {}", known.join(" or ")),
+    };
+    report.error(path, format!("`{word}` is not {what}"), hint);
+}

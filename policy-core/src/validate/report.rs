@@ -1,0 +1,53 @@
+//! Collects what is wrong with a resource, so that its author sees everything at once.
+
+use policy_api::diagnostic::Diagnostic;
+use serde_json::Value;
+
+/// Findings so far.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Report {
+    /// The value at `path` is wrong; `hint` says what to write instead.
+    pub(super) fn error(
+        &mut self,
+        path: &str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.diagnostics.push(Diagnostic::error(path, message).with_hint(hint));
+    }
+
+    /// Refuses the field at `path` if it says anything. `what` is a noun phrase in the plural.
+    pub(super) fn unsupported(
+        &mut self,
+        path: &str,
+        value: Option<&Value>,
+        what: &str,
+        hint: &str,
+    ) {
+        let says_nothing = match value {
+            None | Some(Value::Null) => true,
+            Some(Value::String(text)) => text.is_empty(),
+            Some(Value::Array(list)) => list.is_empty(),
+            Some(_) => false,
+        };
+        if !says_nothing {
+            self.error(path, format!("{what} are not supported yet"), hint);
+        }
+    }
+
+    /// The object, if nothing is wrong.
+    pub(super) fn finish<T>(self, object: Option<T>) -> Result<T, Vec<Diagnostic>> {
+        match object {
+            Some(object) if self.diagnostics.is_empty() => Ok(object),
+            // Nothing is built without a reason given; should that ever fail, refuse all the same.
+            _ if self.diagnostics.is_empty() => {
+                Err(vec![Diagnostic::error("", "the resource cannot be read")])
+            }
+            _ => Err(self.diagnostics),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What is refused, where, and with which words: Calico's policies.
+
+use super::*;
+
+/// (fields of one ingress rule, path below the rule, part of the message).
+const RULES: &[(&str, &str, &str)] = &[
+    ("protocol: TCP", "action", "no action"),
+    ("action: allow", "action", "did you mean `Allow`?"),
+    ("action: Log", "action", "Log is not supported yet"),
+    ("action: Pass", "action", "Pass is not supported yet"),
+    ("action: Allow\nprotocol: tcp", "protocol", "write TCP"),
+    ("action: Allow\nprotocol: 0", "protocol", "0 is not a protocol number"),
+    ("action: Allow\nprotocol: 256", "protocol", "256 is not"),
+    ("action: Allow\nprotocol: -1", "protocol", "-1 is not"),
+    ("action: Allow\nprotocol: GRE", "protocol", "number from 1 to 255"),
+    ("action: Allow\nnotProtocol: udp", "notProtocol", "write UDP"),
+    ("action: Allow\nipVersion: 5", "ipVersion", "write 4 or 6"),
+    ("action: Allow\nipVersion: 6\nprotocol: ICMP", "protocol", "ipVersion: 4"),
+    ("action: Allow\nipVersion: 4\nprotocol: ICMPv6", "protocol", "ipVersion: 6"),
+    ("action: Allow\nipVersion: 6\nnotProtocol: 1", "notProtocol", "ipVersion: 4"),
+    ("action: Allow\nicmp: {type: 8}", "icmp", "must be ICMP or ICMPv6"),
+    ("action: Allow\nprotocol: TCP\nicmp: {type: 8}", "icmp", "must be ICMP"),
+    ("action: Allow\nnotICMP: {type: 8}", "notICMP", "must be ICMP"),
+    ("action: Allow\nprotocol: ICMP\nicmp: {code: 1}", "icmp.code", "needs a type"),
+    ("action: Allow\nprotocol: ICMP\nicmp: {type: 255}", "icmp.type", "0 to 254"),
+    ("action: Allow\nprotocol: ICMP\nicmp: {type: 1, code: 256}", "icmp.code", "0 to 255"),
+    ("action: Allow\nhttp: {methods: [GET]}", "http", "not supported yet"),
+    ("action: Allow\ndestination: {ports: [80]}", "destination.ports[0]", "needs a protocol"),
+    ("action: Allow\ndestination: {notPorts: [80]}", "destination.notPorts[0]", "needs a protocol"),
+    ("action: Allow\nprotocol: ICMP\ndestination: {ports: [80]}", "destination.ports", "no ports"),
+    (
+        "action: Allow\nprotocol: UDPLite\ndestination: {ports: [a]}",
+        "destination.ports",
+        "no ports",
+    ),
+    (
+        "action: Allow\nprotocol: 47\ndestination: {notPorts: [1]}",
+        "destination.notPorts",
+        "no ports",
+    ),
+    (
+        "action: Allow\nprotocol: TCP\ndestination: {ports: [0]}",
+        "destination.ports[0]",
+        "0 is not a port",
+    ),
+    (
+        "action: Allow\nprotocol: TCP\ndestination: {ports: [70000]}",
+        "destination.ports[0]",
+        "1 to 65535",
+    ),
+    (
+        "action: Allow\nprotocol: TCP\ndestination: {ports: ['70000']}",
+        "destination.ports[0]",
+        "70000 is not",
+    ),
+    (
+        "action: Allow\nprotocol: TCP\ndestination: {ports: ['1:70000']}",
+        "destination.ports[0]",
+        "70000 is not",
+    ),
+    (
+        "action: Allow\nprotocol: TCP\ndestination: {ports: ['0:80']}",
+        "destination.ports[0]",
+        "0 is not",
+    ),
+    (
+        "action: Allow\nprotocol: TCP\ndestination: {ports: ['90:80']}",
+        "destination.ports[0]",
+        "write \"80:90\"",
+    ),
+    (
+        "action: Allow\nprotocol: TCP\ndestination: {ports: ['80-90']}",
+        "destination.ports[0]",
+        "write \"80:90\"",
+    ),
+    (
+        "action: Allow\nprotocol: TCP\ndestination: {ports: ['a b']}",
+        "destination.ports[0]",
+        "is not a port",
+    ),
+    (
+        "action: Allow\nprotocol: TCP\ndestination: {ports: ['']}",
+        "destination.ports[0]",
+        "is not a port",
+    ),
+    (
+        "action: Allow\nprotocol: TCP\ndestination: {ports: [1.5]}",
+        "destination.ports[0]",
+        "a whole number",
+    ),
+    (
+        "action: Allow\nprotocol: TCP\ndestination: {ports: 80}",
+        "destination.ports",
+        "expected a list",
+    ),
+    ("action: Allow\nprotocol: TCP\nsource: {ports: [80]}", "source.ports", "source ports are not"),
+    (
+        "action: Allow\nprotocol: TCP\nsource: {notPorts: [80]}",
+        "source.notPorts",
+        "source ports are not",
+    ),
+    ("action: Allow\nsource: {nets: [10.0.0.0/33]}", "source.nets[0]", "is not a network"),
+    ("action: Allow\nsource: {nets: [10.1.0.0/8]}", "source.nets[0]", "write 10.0.0.0/8"),
+    ("action: Allow\nsource: {nets: [10.0.0.1]}", "source.nets[0]", "write 10.0.0.1/32"),
+    (
+        "action: Allow\nsource: {nets: ['::ffff:10.0.0.0/104']}",
+        "source.nets[0]",
+        "write 10.0.0.0/8",
+    ),
+    ("action: Allow\nsource: {notNets: [web]}", "source.notNets[0]", "is not a network"),
+    ("action: Allow\nsource: {notNets: [0.0.0.0/0]}", "source.notNets", "ipVersion: 6"),
+    ("action: Allow\nsource: {notNets: ['::/0']}", "source.notNets", "ipVersion: 4"),
+    ("action: Allow\nipVersion: 6\nsource: {nets: [10.0.0.0/8]}", "source.nets[0]", "`ipVersion`"),
+    ("action: Allow\nsource: {selector: app = 'x'}", "source.selector", "at byte 4: expected `==`"),
+    ("action: Allow\nsource: {notSelector: '('}", "source.notSelector", "not a selector"),
+    ("action: Allow\nsource: {selector: global()}", "source.selector", "no meaning here"),
+    ("action: Allow\nsource: {notSelector: global()}", "source.notSelector", "no meaning here"),
+    (
+        "action: Allow\nsource: {namespaceSelector: global() || has(a)}",
+        "source.namespaceSelector",
+        "cannot be combined",
+    ),
+    (
+        "action: Allow\nsource: {serviceAccounts: {names: [a]}}",
+        "source.serviceAccounts",
+        "not supported",
+    ),
+    ("action: Allow\ndestination: {services: {name: a}}", "destination.services", "not supported"),
+    ("action: Allow\nsource: {net: [10.0.0.0/8]}", "source.net", "did you mean `nets`?"),
+    ("action: Allow\nsrc: {}", "src", "unknown field `src`"),
+    (
+        "action: Allow\nmetadata: {annotations: {'a b': c}}",
+        "metadata.annotations.a b",
+        "annotation",
+    ),
+];
+
+#[test]
+fn rules() {
+    for (rule, path, part) in RULES {
+        let fields: String = rule.lines().map(|line| format!("  {line}\n")).collect();
+        let list = format!("ingress:\n-{}", fields.get(1..).unwrap());
+        check(rule, &np(&list), &[(&format!("spec.ingress[0].{path}"), part)]);
+        check(rule, &gnp(&list), &[(&format!("spec.ingress[0].{path}"), part)]);
+    }
+}
+
+#[test]
+fn policies() {
+    let deny = "ingress: [{action: Deny, source: {nets: [10.0.0.0/8]}}]";
+    let untracked = "doNotTrack: true\napplyOnForward: true";
+    let cases: &[Case] = &[
+        ("tier", np("tier: security"), &[("spec.tier", "tiers are not supported yet")]),
+        ("type", np("types: [ingress]"), &[("spec.types[0]", "did you mean `Ingress`?")]),
+        ("types twice", np("types: [Egress, Egress]"), &[("spec.types[1]", "stands twice")]),
+        ("no types", gnp("types: []"), &[("spec.types", "apply to no traffic")]),
+        ("selector", np("selector: 'a == b'"), &[("spec.selector", "at byte 5")]),
+        ("global", np("selector: global()"), &[("spec.selector", "no meaning here")]),
+        (
+            "global 2",
+            gnp("namespaceSelector: global()"),
+            &[("spec.namespaceSelector", "no meaning")],
+        ),
+        (
+            "accounts",
+            np("serviceAccountSelector: all()"),
+            &[("spec.serviceAccountSelector", "not supported")],
+        ),
+        ("hint", np("performanceHints: [Fast]"), &[("spec.performanceHints[0]", "AssumeNeeded")]),
+        ("order", np("order: first"), &[("spec.order", "write a number")]),
+        ("preDNAT", gnp("preDNAT: true"), &[("spec.preDNAT", "not supported yet")]),
+        ("namespaced doNotTrack", np("doNotTrack: true"), &[("spec.doNotTrack", "unknown field")]),
+        (
+            "no forward",
+            gnp(&format!("doNotTrack: true\n{deny}")),
+            &[("spec.applyOnForward", "needs")],
+        ),
+        (
+            "untracked egress",
+            gnp(&format!("{untracked}\n{deny}\negress: [{{action: Deny}}]")),
+            &[("spec.egress", "Egress under doNotTrack")],
+        ),
+        (
+            "untracked types",
+            gnp(&format!("{untracked}\n{deny}\ntypes: [Ingress, Egress]")),
+            &[("spec.types", "Egress under doNotTrack")],
+        ),
+        (
+            "untracked namespaces",
+            gnp(&format!("{untracked}\n{deny}\nnamespaceSelector: has(a)")),
+            &[("spec.namespaceSelector", "no uplink is in a namespace")],
+        ),
+        (
+            "untracked allow",
+            gnp(&format!(
+                "{untracked}\ningress: [{{action: Allow, source: {{nets: [10.0.0.0/8]}}}}]"
+            )),
+            &[("spec.ingress[0].action", "Allow under doNotTrack")],
+        ),
+        (
+            "untracked everything",
+            gnp(&format!("{untracked}\ningress: [{{action: Deny}}]")),
+            &[("spec.ingress[0].source", "every packet")],
+        ),
+        (
+            "untracked both",
+            gnp(&format!(
+                "{untracked}\ningress: [{{action: Deny, source: {{nets: [10.0.0.0/8], selector: all()}}}}]"
+            )),
+            &[("spec.ingress[0].source", "one rule for each")],
+        ),
+        (
+            "untracked conditions",
+            gnp(&format!(
+                "{untracked}\ningress:\n- action: Deny\n  protocol: TCP\n  ipVersion: 4\n  destination: \
+                 {{ports: [80]}}\n  source: {{nets: [10.0.0.0/8], notNets: [10.1.0.0/16], notSelector: \
+                 has(a), namespaceSelector: global()}}"
+            )),
+            &[
+                ("spec.ingress[0].protocol", "under doNotTrack"),
+                ("spec.ingress[0].ipVersion", "under doNotTrack"),
+                ("spec.ingress[0].destination", "under doNotTrack"),
+                ("spec.ingress[0].source.notNets", "under doNotTrack"),
+                ("spec.ingress[0].source.notSelector", "under doNotTrack"),
+                ("spec.ingress[0].source.namespaceSelector", "under doNotTrack"),
+            ],
+        ),
+    ];
+    for (name, text, expected) in cases {
+        check(name, text, expected);
+    }
+}

@@ -1,0 +1,251 @@
+//! The command line as typed. Input: `argv` and environment; output: [`Args`], whose texts are
+//! still texts: `command` turns them into kinds, ports and file lists, or refuses them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum, ValueHint};
+
+/// Where the agent listens unless told otherwise.
+const DEFAULT_SOCKET: &str = "/run/palisade/agent.sock";
+
+const APPLY_EXAMPLES: &str = "\
+Examples:
+  policyctl apply -f policies/            every policy file of a directory
+  policyctl apply --dry-run -f web.yaml   would it be accepted, and what would change?
+  policyctl get -o yaml | ssh other policyctl apply -f -";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  policyctl explain web db 5432/tcp
+  policyctl explain shop/web 192.0.2.7 53/udp
+  policyctl explain 192.0.2.7 web icmp:8";
+
+const OBSERVE_EXAMPLES: &str = "\
+Examples:
+  policyctl observe -f             drops as they happen
+  policyctl observe --last 100     the last hundred
+  policyctl observe -f -o json | jq .rule.policy";
+
+/// Heading of the options that every command has.
+const GLOBAL: &str = "Options of every command";
+
+/// Command the fence around this host's containers.
+#[derive(Debug, Parser)]
+#[command(
+    name = "policyctl",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 fine or allowed; 1 refused, denied or unhealthy; 2 wrong usage or no agent."
+)]
+pub(crate) struct Args {
+    /// The agent's Unix socket.
+    #[arg(long, global = true, help_heading = GLOBAL, display_order = 100, env = "PALISADE_SOCKET", default_value = DEFAULT_SOCKET)]
+    #[arg(value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub(crate) socket: PathBuf,
+
+    /// When to colour; `auto` is on a terminal, unless NO_COLOR is set.
+    #[arg(long, global = true, help_heading = GLOBAL, display_order = 101, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: ColorWhen,
+
+    /// Give up when the agent has not answered after so many seconds.
+    #[arg(long, global = true, help_heading = GLOBAL, display_order = 102, value_name = "SECONDS", default_value = "60")]
+    #[arg(value_parser = seconds)]
+    pub(crate) timeout: Duration,
+
+    #[command(subcommand)]
+    pub(crate) command: RawCommand,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u32>() {
+        Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(u64::from(seconds))),
+        _ => Err("expected a whole number of seconds, 1 or more".to_owned()),
+    }
+}
+
+/// When to colour the output.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ColorWhen {
+    Auto,
+    Always,
+    Never,
+}
+
+/// Files to read.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FileArgs {
+    /// YAML or JSON file, `-` for standard input, or a directory: its *.yaml, *.yml and *.json
+    /// files, sorted, subdirectories left out. Repeatable.
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// How to print resources and endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ListFormat {
+    Table,
+    Wide,
+    Json,
+    Yaml,
+    Name,
+}
+
+/// How to print an answer that is no list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TextFormat {
+    Text,
+    Json,
+    Yaml,
+}
+
+/// How to print what an apply or delete did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ChangeFormat {
+    Text,
+    Json,
+    Name,
+}
+
+/// How to print drops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StreamFormat {
+    Compact,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RawCommand {
+    /// Add or replace policies from files, all or none.
+    ///
+    /// Returns when the datapath holds them: the very next packet obeys.
+    #[command(after_help = APPLY_EXAMPLES)]
+    Apply {
+        #[command(flatten)]
+        files: FileArgs,
+        /// Let the agent validate and compile, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// How to print what was done; `name` is one name on a line.
+        #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+        output: ChangeFormat,
+    },
+
+    /// Remove policies by file or by name, all or none.
+    ///
+    /// By name: `delete KIND NAME...` or `delete KIND/NAME...`.
+    Delete {
+        #[command(flatten)]
+        files: FileArgs,
+        /// `KIND NAME...` or `KIND/NAME...`, such as `gnp block-world`.
+        #[arg(value_name = "KIND NAME", conflicts_with = "files")]
+        target: Vec<String>,
+        /// Namespace of the named resources; `default` if left out.
+        #[arg(short, long, value_name = "NS", conflicts_with = "files")]
+        namespace: Option<String>,
+        /// Do not mind if they are gone already.
+        #[arg(long)]
+        ignore_not_found: bool,
+        /// How to print what was done; `name` is one name on a line.
+        #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+        output: ChangeFormat,
+    },
+
+    /// Show applied policies and other resources.
+    ///
+    /// Kinds: netpol (both kinds of NetworkPolicy), networkpolicies.projectcalico.org,
+    /// networkpolicies.networking.k8s.io, gnp, netset, gns, wep, ns, all. `-o yaml` prints what
+    /// `apply -f -` reads.
+    Get {
+        /// `KIND [NAME...]` or `KIND/NAME...`; several kinds joined by commas. All if left out.
+        #[arg(value_name = "KIND [NAME]")]
+        target: Vec<String>,
+        /// Only this namespace; all of them if left out.
+        #[arg(short, long, value_name = "NS")]
+        namespace: Option<String>,
+        /// All namespaces, which is the default.
+        #[arg(short = 'A', long, conflicts_with = "namespace")]
+        all_namespaces: bool,
+        /// How to print them; `wide` has more columns, `name` is one name on a line.
+        #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+        output: ListFormat,
+    },
+
+    /// Show the container interfaces behind the fence and the policies that hold there.
+    #[command(alias = "ep")]
+    Endpoints {
+        /// Only endpoints called NAME or NAMESPACE/NAME; all if left out.
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// Only this namespace; all of them if left out.
+        #[arg(short, long, value_name = "NS")]
+        namespace: Option<String>,
+        /// How to print them; `wide` has more columns, `name` is one name on a line.
+        #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+        output: ListFormat,
+    },
+
+    /// Show how the agent and its datapath are.
+    ///
+    /// Exit code 1 if a part is unhealthy.
+    Status {
+        /// How to print the answer.
+        #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+        output: TextFormat,
+    },
+
+    /// Say whether a connection is allowed, and which rule decides at each end.
+    ///
+    /// Exit code 0 if it is allowed, 1 if it is denied.
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain {
+        /// Who connects: endpoint as NAME or NAMESPACE/NAME, or an IP address.
+        #[arg(value_name = "SRC")]
+        source: String,
+        /// To whom: endpoint as NAME or NAMESPACE/NAME, or an IP address.
+        #[arg(value_name = "DST")]
+        destination: String,
+        /// 5432/tcp, 53/udp, 9/sctp, 7/udplite; icmp (echo request), icmp:TYPE, icmp:TYPE:CODE, the
+        /// same with icmpv6; proto:NUMBER for a protocol without ports.
+        #[arg(value_name = "PORT/PROTO")]
+        service: String,
+        /// How to print the answer.
+        #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+        output: TextFormat,
+    },
+
+    /// Show dropped packets and the rules that dropped them.
+    ///
+    /// Times are UTC.
+    #[command(after_help = OBSERVE_EXAMPLES)]
+    Observe {
+        /// Go on with drops as they happen.
+        #[arg(short, long)]
+        follow: bool,
+        /// Start with the last N drops; by default 20, none with --follow.
+        #[arg(long, value_name = "N")]
+        last: Option<usize>,
+        /// How to print them; `json` is one object on a line.
+        #[arg(short, long, value_name = "FORMAT", default_value = "compact")]
+        output: StreamFormat,
+    },
+
+    /// Show the versions of policyctl and of the agent.
+    Version {
+        /// Do not ask the agent.
+        #[arg(long)]
+        client: bool,
+        /// How to print the answer.
+        #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+        output: TextFormat,
+    },
+
+    /// Print a script that completes commands in a shell.
+    ///
+    /// For this session: `source <(policyctl completion bash)`.
+    Completion {
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+}

@@ -1,0 +1,228 @@
+//! The agent's API over its Unix socket, HTTP only. Input: messages of `policy-api`; output: its
+//! answers, or the [`Failure`] that says why there is none. One connection a request: the socket
+//! is local and a command makes one or two.
+
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use policy_api::messages::{
+    ApplyRequest, ApplyResponse, DeleteRequest, DeleteResponse, DropRecord, EndpointStatus,
+    ExplainRequest, Explanation, Refusal, Status, StoredResource,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::net::UnixStream;
+use tokio_util::io::StreamReader;
+
+use crate::failure::Failure;
+
+/// Longest piece of a foreign answer that an error message quotes, in characters.
+const QUOTED: usize = 200;
+
+/// An agent.
+#[derive(Debug)]
+pub(crate) struct Client {
+    socket: PathBuf,
+    timeout: Duration,
+}
+
+impl Client {
+    /// The agent on `socket`, which gets `timeout` for each answer.
+    pub(crate) fn new(socket: PathBuf, timeout: Duration) -> Self {
+        Client { socket, timeout }
+    }
+
+    pub(crate) async fn apply(&self, request: &ApplyRequest) -> Result<ApplyResponse, Failure> {
+        self.post("/v1/apply", request).await
+    }
+
+    pub(crate) async fn delete(&self, request: &DeleteRequest) -> Result<DeleteResponse, Failure> {
+        self.post("/v1/delete", request).await
+    }
+
+    /// Stored resources; the agent filters by what is given.
+    pub(crate) async fn resources(
+        &self,
+        kind: Option<&str>,
+        namespace: Option<&str>,
+        name: Option<&str>,
+    ) -> Result<Vec<StoredResource>, Failure> {
+        let filters = [("kind", kind), ("namespace", namespace), ("name", name)];
+        let filters = filters.iter().filter_map(|(key, value)| value.map(|value| (*key, value)));
+        self.get(&with_query("/v1/resources", filters)).await
+    }
+
+    pub(crate) async fn endpoints(&self) -> Result<Vec<EndpointStatus>, Failure> {
+        self.get("/v1/endpoints").await
+    }
+
+    pub(crate) async fn status(&self) -> Result<Status, Failure> {
+        self.get("/v1/status").await
+    }
+
+    pub(crate) async fn explain(&self, request: &ExplainRequest) -> Result<Explanation, Failure> {
+        self.post("/v1/explain", request).await
+    }
+
+    /// The last drops and, if `follow`, those to come.
+    pub(crate) async fn observe(&self, follow: bool, last: usize) -> Result<Drops<'_>, Failure> {
+        let last = last.to_string();
+        let query = [("follow", if follow { "true" } else { "false" }), ("last", last.as_str())];
+        let request = request(Method::GET, &with_query("/v1/observe", query), Bytes::new())?;
+        let response = self.in_time(self.send(request)).await?;
+        let response = self.check(response).await?;
+        let body = response.into_body().into_data_stream().map_err(io::Error::other as BodyError);
+        Ok(Drops { client: self, lines: BufReader::new(StreamReader::new(body)).lines() })
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.call(request(Method::GET, path, Bytes::new())?).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        message: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let body =
+            serde_json::to_vec(message).map_err(|error| Failure::Encode(error.to_string()))?;
+        self.call(request(Method::POST, path, body.into())?).await
+    }
+
+    async fn call<T: DeserializeOwned>(&self, request: Request<Full<Bytes>>) -> Result<T, Failure> {
+        let body = self
+            .in_time(async {
+                let response = self.send(request).await?;
+                let response = self.check(response).await?;
+                response.into_body().collect().await.map_err(broken)
+            })
+            .await?
+            .to_bytes();
+        serde_json::from_slice(&body).map_err(|error| self.not_understood(&body, &error))
+    }
+
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::time::timeout(self.timeout, work).await.unwrap_or_else(|_| {
+            Err(Failure::Timeout { socket: self.socket.clone(), after: self.timeout })
+        })
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
+        let stream =
+            UnixStream::connect(&self.socket).await.map_err(|error| self.not_connected(error))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        // Its errors reach us through the response.
+        tokio::spawn(connection);
+        sender.send_request(request).await.map_err(|error| {
+            // Something that is no HTTP server listens there.
+            if error.is_parse() {
+                Failure::Protocol { socket: self.socket.clone(), detail: error.to_string() }
+            } else {
+                broken(error)
+            }
+        })
+    }
+
+    /// Any answer but success carries a [`Refusal`].
+    async fn check(&self, response: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
+        match serde_json::from_slice::<Refusal>(&body) {
+            Ok(Refusal { error, diagnostics }) => Err(Failure::Refused { error, diagnostics }),
+            Err(_) => Err(Failure::Protocol {
+                socket: self.socket.clone(),
+                detail: format!("status {status}, {}", quote(&body)),
+            }),
+        }
+    }
+
+    fn not_connected(&self, error: io::Error) -> Failure {
+        let socket = self.socket.clone();
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Failure::SocketPermission(socket),
+            // The kernel also refuses a connection to a file of another type.
+            io::ErrorKind::ConnectionRefused
+                if socket.metadata().is_ok_and(|it| !it.file_type().is_socket()) =>
+            {
+                Failure::NotASocket(socket)
+            }
+            _ => Failure::NoAgent { socket, source: error },
+        }
+    }
+
+    fn not_understood(&self, body: &[u8], error: &serde_json::Error) -> Failure {
+        Failure::Protocol {
+            socket: self.socket.clone(),
+            detail: format!("{error} in {}", quote(body)),
+        }
+    }
+}
+
+type BodyError = fn(hyper::Error) -> io::Error;
+type BodyStream = futures_util::stream::MapErr<http_body_util::BodyDataStream<Incoming>, BodyError>;
+
+/// Drops as the agent sends them.
+pub(crate) struct Drops<'a> {
+    client: &'a Client,
+    lines: Lines<BufReader<StreamReader<BodyStream, Bytes>>>,
+}
+
+impl Drops<'_> {
+    /// The next drop, `None` when the agent has sent all.
+    pub(crate) async fn next(&mut self) -> Result<Option<DropRecord>, Failure> {
+        while let Some(line) = self.lines.next_line().await.map_err(broken)? {
+            if !line.trim().is_empty() {
+                return serde_json::from_str(&line)
+                    .map(Some)
+                    .map_err(|error| self.client.not_understood(line.as_bytes(), &error));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+    Failure::Connection(Box::new(error))
+}
+
+fn with_query<'a>(path: &str, query: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+}
+
+fn request(method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Failure> {
+    // HTTP/1.1 wants a host; the socket has none.
+    let request = Request::builder().method(method).uri(path).header(HOST, "localhost");
+    let request =
+        if body.is_empty() { request } else { request.header(CONTENT_TYPE, "application/json") };
+    request.body(Full::new(body)).map_err(broken)
+}
+
+fn quote(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let text = text.trim();
+    if text.is_empty() {
+        return "an empty answer".to_owned();
+    }
+    let mut quoted: String = text.chars().take(QUOTED).collect();
+    if quoted.len() < text.len() {
+        quoted.push_str("...");
+    }
+    format!("`{quoted}`")
+}

@@ -1,0 +1,57 @@
+//! Does what a command says. Input: an [`Invocation`]; output: text on the screen and how it
+//! ended. Changes are in `run/change.rs`, what only reads in `run/show.rs`.
+
+mod change;
+mod show;
+
+use clap::CommandFactory;
+
+use crate::args::Args;
+use crate::client::Client;
+use crate::command::{Command, Invocation};
+use crate::failure::{Exit, Failure};
+use crate::output::Screen;
+
+/// Runs a command to its end.
+///
+/// # Errors
+///
+/// [`Failure`], which knows its exit code.
+pub(crate) fn block_on(invocation: Invocation, screen: &Screen) -> Result<Exit, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(run(invocation, screen))
+}
+
+async fn run(invocation: Invocation, screen: &Screen) -> Result<Exit, Failure> {
+    let client = Client::new(invocation.socket, invocation.timeout);
+    match invocation.command {
+        Command::Apply { files, dry_run, output } => {
+            change::apply(&client, screen, &files, dry_run, output).await
+        }
+        Command::Delete { target, ignore_not_found, output } => {
+            change::delete(&client, screen, target, ignore_not_found, output).await
+        }
+        Command::Get { selection, output } => show::get(&client, screen, &selection, output).await,
+        Command::Endpoints { names, namespace, output } => {
+            show::endpoints(&client, screen, &names, namespace.as_deref(), output).await
+        }
+        Command::Status { output } => show::status(&client, screen, output).await,
+        Command::Explain { source, destination, service, output } => {
+            show::explain(&client, screen, source, destination, service, output).await
+        }
+        Command::Observe { follow, last, output } => {
+            show::observe(&client, screen, follow, last, output).await
+        }
+        Command::Version { client_only, output } => {
+            show::version(&client, screen, client_only, output).await
+        }
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "policyctl", &mut script);
+            screen.print(&String::from_utf8_lossy(&script))?;
+            Ok(Exit::Fine)
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The built binary against a fake agent on a Unix socket of its own: what is sent, what is
+//! printed, and how it ends.
+
+#![expect(clippy::expect_used, reason = "helpers of tests: a panic there is the report")]
+
+mod agent;
+mod bad_input;
+mod change;
+mod ctl;
+mod no_agent;
+mod show;

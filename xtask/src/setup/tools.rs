@@ -1,0 +1,125 @@
+//! Programs that the tests and the demo start.
+//!
+//! Inputs: a purpose, `PATH`. Outputs: the Debian packages of the programs that are missing.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Result, bail};
+
+use crate::setup::{Purpose, apt, progress::Progress};
+
+/// A program, the Debian package that has it, and what it is for.
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+    purpose: &'static str,
+}
+
+const LAB: [Tool; 1] =
+    [Tool { program: "ip", package: "iproute2", purpose: "builds the namespaces of the lab" }];
+
+const TESTS: [Tool; 6] = [
+    Tool {
+        program: "dockerd",
+        package: "docker.io",
+        purpose: "is the private engine of the tests",
+    },
+    Tool { program: "docker", package: "docker.io", purpose: "drives that engine" },
+    Tool { program: "iptables", package: "iptables", purpose: "is called by that engine" },
+    Tool { program: "nft", package: "nftables", purpose: "shows foreign rules next to ours" },
+    Tool { program: "prometheus", package: "prometheus", purpose: "scrapes a real agent" },
+    Tool { program: "promtool", package: "prometheus", purpose: "checks rules and queries" },
+];
+
+/// The image of the tests' containers is made of this one file, so it must need no library.
+const BUSYBOX_PACKAGE: &str = "busybox-static";
+
+/// Installs the packages of what is missing.
+///
+/// # Errors
+/// If a package cannot be installed, or its program is still missing afterwards.
+pub(crate) fn ensure(purpose: Purpose, progress: &Progress) -> Result<()> {
+    if purpose == Purpose::Build {
+        return Ok(());
+    }
+    let packages = missing(purpose);
+    if packages.is_empty() {
+        progress.present("programs", "all there");
+        return Ok(());
+    }
+    apt::install(&packages, progress)?;
+    if packages.contains(&"docker.io") || packages.contains(&"prometheus") {
+        progress.note(
+            "the services of docker.io and prometheus were not started; where systemd runs, they \
+             start at the next boot unless you `systemctl disable` them",
+        );
+    }
+    let still = missing(purpose);
+    if !still.is_empty() {
+        bail!("installed, but not found in PATH: the programs of {}", still.join(", "));
+    }
+    Ok(())
+}
+
+/// Packages whose programs are not there, each once.
+fn missing(purpose: Purpose) -> Vec<&'static str> {
+    let tests: &[Tool] = if purpose == Purpose::Test { &TESTS } else { &[] };
+    let mut packages: Vec<_> = LAB
+        .iter()
+        .chain(tests)
+        .filter(|tool| find(tool.program).is_none())
+        .inspect(|tool| eprintln!("need  {} ({}): {}", tool.package, tool.program, tool.purpose))
+        .map(|tool| tool.package)
+        .collect();
+    if purpose == Purpose::Test {
+        if !find("busybox").is_some_and(|path| is_static(&path)) {
+            eprintln!("need  {BUSYBOX_PACKAGE}: is the image of the tests' containers");
+            packages.push(BUSYBOX_PACKAGE);
+        }
+        // With AppArmor on, the engine loads its profile before the first container.
+        let apparmor = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+        if apparmor.is_ok_and(|enabled| enabled.trim() == "Y") && find("apparmor_parser").is_none()
+        {
+            eprintln!("need  apparmor (apparmor_parser): is called by that engine");
+            packages.push("apparmor");
+        }
+    }
+    packages.dedup();
+    packages
+}
+
+/// In `PATH`, or where Debian keeps what only root calls.
+fn find(program: &str) -> Option<PathBuf> {
+    which::which(program).ok().or_else(|| {
+        ["/usr/sbin", "/sbin"]
+            .into_iter()
+            .map(|folder| PathBuf::from(folder).join(program))
+            .find(|path| path.is_file())
+    })
+}
+
+/// Whether an ELF file names no dynamic linker. The name is in the first page of any that does,
+/// because the program headers follow the file's header.
+fn is_static(path: &std::path::Path) -> bool {
+    let Ok(bytes) = fs::read(path) else { return false };
+    let head = &bytes[..bytes.len().min(4096)];
+    head.starts_with(b"\x7fELF") && !head.windows(8).any(|window| window == b"/ld-linu")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dynamic_program_is_told_from_a_static_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        fs::write(&path, b"\x7fELF....").unwrap();
+        assert!(is_static(&path));
+        fs::write(&path, b"\x7fELF..../lib64/ld-linux-x86-64.so.2").unwrap();
+        assert!(!is_static(&path));
+        fs::write(&path, b"#!/bin/sh").unwrap();
+        assert!(!is_static(&path));
+        assert!(!is_static(&folder.path().join("absent")));
+    }
+}

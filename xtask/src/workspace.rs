@@ -1,0 +1,53 @@
+//! Where we are.
+//!
+//! Inputs: `CARGO`, `CARGO_TARGET_DIR`, the folder that this crate was compiled in.
+//! Outputs: [`Workspace`].
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+/// The repository and cargo's place in it.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    root: PathBuf,
+    target_dir: PathBuf,
+}
+
+impl Workspace {
+    /// From the folder of this crate, wherever the caller stands.
+    pub(crate) fn find() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .context("xtask is expected to lie in the workspace's folder")?
+            .to_owned();
+        // cargo takes a relative directory from where it is called, not from the root.
+        let target_dir = match env::var_os("CARGO_TARGET_DIR") {
+            Some(named) => env::current_dir()?.join(named),
+            None => root.join("target"),
+        };
+        Ok(Self { root, target_dir })
+    }
+
+    /// The repository's root.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the kernel object is built and left, apart from the host's target directory.
+    pub(crate) fn bpf_dir(&self) -> PathBuf {
+        self.target_dir.join("bpf")
+    }
+
+    /// The cargo that called us, in the root.
+    pub(crate) fn cargo(&self) -> Command {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target_dir);
+        command
+    }
+}
