@@ -53,7 +53,10 @@ pub struct Compiler {
 pub struct Planned {
     /// What to execute.
     pub plan: Plan,
+    /// To be written down now.
     ids: Ids,
+    /// What the compiler goes on with.
+    next: Ids,
     extents: Extents,
     rules: HashSet<u32>,
 }
@@ -162,7 +165,7 @@ impl Compiler {
                 .run(&mut ids, &in_maps)?;
         self.retain(&mut ids, &in_maps, &desired, &rules);
 
-        let Transition { ops, ids, extents } =
+        let Transition { ops, ids, stored, extents } =
             transition::plan(&self.image, &in_maps, &desired, &ids, &self.extents)?;
         let changed = |(ifindex, endpoint): &(&u32, &DesiredEndpoint)| {
             self.image.endpoints.get(ifindex).is_none_or(|old| old.tables != endpoint.tables())
@@ -172,7 +175,7 @@ impl Compiler {
             revision: transition::revision(&self.image, &ops),
             ops,
         };
-        Ok(Planned { plan, ids, extents, rules })
+        Ok(Planned { plan, ids: stored, next: ids, extents, rules })
     }
 
     /// Takes note that a plan of this compiler, made after the last commit, has been executed.
@@ -180,7 +183,7 @@ impl Compiler {
         for op in &planned.plan.ops {
             self.image.apply(op);
         }
-        self.ids = planned.ids;
+        self.ids = planned.next;
         self.extents = planned.extents;
         self.rules = planned.rules;
     }

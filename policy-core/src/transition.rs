@@ -68,6 +68,8 @@ const GARBAGE: usize = 4096;
 pub(crate) struct Transition {
     pub(crate) ops: Vec<Op>,
     pub(crate) ids: Ids,
+    /// `ids`, as they are true at every moment of the plan.
+    pub(crate) stored: Ids,
     pub(crate) extents: Extents,
 }
 
@@ -101,6 +103,7 @@ pub(crate) fn plan(
             row_peak: image.classes.len(),
             endpoints: image.endpoints.clone(),
             places: Vec::new(),
+            placed: HashSet::new(),
         };
         planner.run(if sweep { Some(&garbage) } else { None })
     };
@@ -132,6 +135,8 @@ struct Planner<'a> {
     endpoints: BTreeMap<u32, Endpoint>,
     /// Where each desired class stands.
     places: Vec<ClassRef>,
+    /// The classes among them that are written by this plan.
+    placed: HashSet<Digest>,
 }
 
 /// A table that endpoints are about to leave: whose rows say what it means, and where rows for new
@@ -146,6 +151,7 @@ impl Planner<'_> {
     fn run(mut self, sweep: Option<&[ClassKey]>) -> Result<Transition, CapacityError> {
         if let Some(garbage) = sweep {
             self.sweep(garbage);
+            self.forget_classes();
         }
         self.take_away();
         self.place_classes()?;
@@ -172,11 +178,22 @@ impl Planner<'_> {
         }
         capacity::bound("CLASSES", self.row_peak, maps::MAX_CLASSES)?;
 
+        self.forget_classes();
+        // Room that was swept is written anew: until then the maps still lead to it, and an agent
+        // that takes over in between must not believe that the new content is there.
+        let mut stored = self.ids.clone();
+        if sweep.is_some() {
+            Arc::make_mut(&mut stored.classes).retain(|digest, _| !self.placed.contains(digest));
+        }
+        Ok(Transition { ops: self.ops, ids: self.ids, stored, extents: self.extents })
+    }
+
+    /// Forgets what stood where nothing leads to any more.
+    fn forget_classes(&mut self) {
         let extents = &self.extents;
         if self.ids.classes.values().any(|class| !extents.is_referenced(*class)) {
             Arc::make_mut(&mut self.ids.classes).retain(|_, at| extents.is_referenced(*at));
         }
-        Ok(Transition { ops: self.ops, ids: self.ids, extents: self.extents })
     }
 
     /// Removes what nothing leads to, and makes its room available.
@@ -235,6 +252,7 @@ impl Planner<'_> {
             let intervals = intervals.clone();
             self.ops.push(Op::WriteIntervals { offset: place.offset, intervals });
             Arc::make_mut(&mut self.ids.classes).insert(*digest, place);
+            self.placed.insert(*digest);
             self.places.push(place);
         }
         // Held until the plan is complete, so that a class whose last old reference goes before

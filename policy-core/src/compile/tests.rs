@@ -456,6 +456,42 @@ fn rows_and_intervals_of_the_past_are_reused_behind_a_grace_period() {
 }
 
 #[test]
+fn swept_room_is_not_believed_to_hold_what_a_dead_agent_was_going_to_write() {
+    let version = |model: &mut Model, port: u16| {
+        let mut allow = testing::any_rule(Action::Allow);
+        allow.protocol.is = Some(6);
+        allow.source.selector = Some(testing::selector("app == 'web'"));
+        allow.destination.ports = vec![crate::policy::PortMatch::Range(port, port)];
+        testing::add_policy(model, testing::policy("db", "app == 'db'", vec![allow]));
+    };
+    let mut model = Model::default();
+    two_tiers(&mut model);
+    let (mut compiler, mut kernel) = (Compiler::new(), Kernel::default());
+    // Room for the defaults and for two versions of the rule: the third reuses the first one's.
+    compiler.extents = Extents::new(2 + 2 * 3, std::iter::empty());
+    for port in [1, 2] {
+        version(&mut model, port);
+        run(&mut compiler, &mut kernel, &model);
+    }
+    version(&mut model, 3);
+    let ops = compiler.plan(&model).unwrap().plan.ops;
+    assert_eq!(ops[0], Op::Quiesce);
+    for done in 0..ops.len() {
+        let planned = compiler.plan(&model).unwrap();
+        let mut kernel = kernel.clone();
+        for op in &ops[..done] {
+            kernel.apply(op);
+        }
+        let mut compiler = Compiler::resume(kernel.image.clone(), planned.ids().clone());
+        run(&mut compiler, &mut kernel, &model);
+        for port in 1..=3 {
+            let probe = Probe { port, ..ingress(11, "10.0.0.1") };
+            assert_eq!(decided(&kernel, compiler.ids(), &probe).0, port == 3, "after {done}");
+        }
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused_whole_with_the_count() {
     let mut model = Model::default();
     let addresses: Vec<String> = (1..=5).map(|byte| format!("10.0.0.{byte}")).collect();
