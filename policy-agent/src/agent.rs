@@ -46,6 +46,8 @@ const SETTLE: Duration = Duration::from_secs(5);
 
 /// File of the numbers in the maps.
 const IDS: &str = "ids";
+/// File of the names of interfaces that are or were fenced.
+const INTERFACES: &str = "interfaces";
 /// File of the drop totals of interfaces that are gone.
 const RETIRED: &str = "retired";
 
@@ -107,7 +109,7 @@ impl Agent {
             .context("the state directory holds a resource that this agent refuses")?;
         let image = maps.image().context("reading the pinned maps")?;
         let ids: Ids = store.get(IDS)?.unwrap_or_default();
-        let names = store.get("interfaces")?.unwrap_or_default();
+        let names = store.get(INTERFACES)?.unwrap_or_default();
         let inventory = Inventory::new(config.docker_socket.is_some(), !image.endpoints.is_empty());
         let compiler = Compiler::resume(image, ids);
         let model = Arc::new(Model { settings: config.policy, ..Model::default() });
@@ -176,11 +178,15 @@ impl Agent {
     fn fence_news(&mut self, first: FenceEvent) {
         let mut event = Some(first);
         while let Some(news) = event {
-            if let FenceEvent::Gone { ifindex } = news {
-                let published = Arc::clone(&self.published.borrow());
-                let totals = self.metrics.retire(ifindex, &published);
-                self.keep(RETIRED, &totals);
-                self.names.remove(&ifindex);
+            match news {
+                FenceEvent::Changed => {}
+                FenceEvent::Fenced { delay } => self.metrics.fenced(delay.as_secs_f64()),
+                FenceEvent::Gone { ifindex } => {
+                    let published = Arc::clone(&self.published.borrow());
+                    let totals = self.metrics.retire(ifindex, &published);
+                    self.keep(RETIRED, &totals);
+                    self.names.remove(&ifindex);
+                }
             }
             event = self.fence_events.try_recv().ok();
         }
@@ -303,7 +309,9 @@ impl Agent {
         let reason = self.inventory.docker_detail();
         Err(Refused::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("containers are enforced as an earlier agent left them, and nothing can be changed until Docker has been read: {reason}"),
+            format!(
+                "containers are enforced as an earlier agent left them, and nothing can be changed until Docker has been read: {reason}"
+            ),
         ))
     }
 
@@ -316,9 +324,10 @@ impl Agent {
             return Err(refused(conflicts));
         }
         let model = self.inventory.model(&self.config, &checked.resources, &view);
-        let planned = self.compiler.plan(&model).map_err(|error| {
-            Refused::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
-        })?;
+        let planned = self
+            .compiler
+            .plan(&model)
+            .map_err(|error| Refused::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))?;
         let response = ApplyResponse {
             results: checked.results,
             endpoints_changed: planned.plan.endpoints_changed,
@@ -340,7 +349,9 @@ impl Agent {
                 error!(%error, "cannot take back a change that the kernel refused");
             }
             self.reconcile();
-            return Err(internal(format!("the kernel refused the change, the earlier policy holds: {error}")));
+            return Err(internal(format!(
+                "the kernel refused the change, the earlier policy holds: {error}"
+            )));
         }
         if !checked.changes.is_empty()
             && let Err(error) = self.store.carry_out(&checked.changes)
@@ -366,7 +377,7 @@ impl Agent {
         let before = self.names.clone();
         self.names.extend(self.inventory.names(&self.model, view));
         if before != self.names {
-            self.keep("interfaces", &self.names);
+            self.keep(INTERFACES, &self.names);
         }
         let state = self.inventory.describe(
             &self.config,
@@ -432,8 +443,5 @@ fn refused(diagnostics: Vec<Diagnostic>) -> Refused {
         1 => "one error, nothing was changed".to_owned(),
         count => format!("{count} errors, nothing was changed"),
     };
-    Refused {
-        status: StatusCode::UNPROCESSABLE_ENTITY,
-        refusal: Refusal { error, diagnostics },
-    }
+    Refused { status: StatusCode::UNPROCESSABLE_ENTITY, refusal: Refusal { error, diagnostics } }
 }

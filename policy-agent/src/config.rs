@@ -65,10 +65,14 @@ pub struct Options {
     #[arg(long = "uplink", value_name = "INTERFACE")]
     #[serde(rename = "uplinks")]
     pub uplinks: Option<Vec<String>>,
-    /// Bridge to guard besides Docker's own; may be given several times.
+    /// Bridge to manage besides Docker's own; may be given several times.
     #[arg(long = "bridge", value_name = "INTERFACE")]
     #[serde(rename = "bridges")]
     pub bridges: Option<Vec<String>>,
+    /// Manage only the bridges named by --bridge, not every bridge of the Docker Engine: for a
+    /// first try on a host whose other containers should not notice.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub only_bridges: Option<bool>,
     /// IPv4 connections that fit [default: 262144].
     #[arg(long, value_name = "ENTRIES")]
     pub conntrack_v4: Option<u32>,
@@ -131,6 +135,8 @@ pub struct Config {
     pub uplinks: Vec<String>,
     /// See [`Options::bridges`].
     pub bridges: Vec<String>,
+    /// See [`Options::only_bridges`].
+    pub only_bridges: bool,
     /// Map sizes.
     pub sizes: Sizes,
     /// See [`Options::log_format`].
@@ -183,6 +189,7 @@ impl Options {
             },
             uplinks: self.uplinks.or(file.uplinks).unwrap_or_default(),
             bridges: self.bridges.or(file.bridges).unwrap_or_default(),
+            only_bridges: self.only_bridges.or(file.only_bridges).unwrap_or(false),
             sizes,
             log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
         })

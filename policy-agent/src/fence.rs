@@ -17,14 +17,14 @@ use std::{
 
 use policy_core::labels::Labels;
 use tokio::sync::mpsc::UnboundedSender;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 use crate::{
     kernel::{
         attach::{AttachError, Attacher, UplinkMode},
         pin::Hook,
     },
-    netlink::{Link, LinkEvent, LinkKind, LinkMonitor, NetlinkError},
+    netlink::{Link, LinkEvent, LinkKind, LinkMonitor, Mac, Netlink, NetlinkError},
 };
 
 /// How long the thread needs at most to see that it should stop.
@@ -35,6 +35,11 @@ const STOP_PATIENCE: Duration = Duration::from_millis(200);
 pub enum FenceEvent {
     /// Interfaces or host addresses are not what they were.
     Changed,
+    /// A new interface got its programs.
+    Fenced {
+        /// From hearing of it to the programs being on.
+        delay: Duration,
+    },
     /// An interface that had programs is gone.
     Gone {
         /// Its index; the kernel may give it away again.
@@ -42,9 +47,12 @@ pub enum FenceEvent {
     },
 }
 
-/// Which interfaces get programs, besides the ports of `docker0` and `br-<12 hex digits>`.
+/// Which interfaces get programs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
+    /// `docker0` and `br-<12 hex digits>`, too: a bridge that Docker has only just made is managed
+    /// before Docker has said so.
+    pub docker_bridges: bool,
     /// Managed bridges, by name.
     pub bridges: BTreeSet<String>,
     /// Interfaces of static endpoints, by name.
@@ -67,8 +75,10 @@ pub struct View {
     /// Interfaces that existed before the agent and had no program: connections that were open on
     /// them may be picked up.
     pub found_open: BTreeSet<u32>,
-    /// From hearing of an interface to its programs being on, the newest first, at most 4096.
-    pub delays: Vec<Duration>,
+    /// Interfaces that should have programs and could not get them, and why.
+    pub failures: BTreeMap<u32, String>,
+    /// MAC address of the other end of a static endpoint's veth, as it was when last read.
+    pub peer_macs: BTreeMap<u32, Mac>,
 }
 
 impl View {
@@ -152,7 +162,8 @@ impl Fence {
     /// Changes what is managed, and fences what that adds. With `settle`, interfaces that were
     /// there before the agent are fenced, too, from now on.
     pub fn manage(&self, scope: Scope, settle: bool) {
-        let same = *read(&self.shared.scope) == scope;
+        let same =
+            *read(&self.shared.scope) == scope && read(&self.shared.view).failures.is_empty();
         let settled = self.shared.settled.swap(settle || self.settled(), Ordering::SeqCst);
         if same && settled == self.settled() {
             return;
@@ -248,13 +259,15 @@ impl Shared {
         let hooks: &[Hook] = {
             let scope = read(&self.scope);
             let view = read(&self.view);
-            let bridge = |name: &str| is_docker_bridge(name) || scope.bridges.contains(name);
+            let bridge = |name: &str| {
+                scope.docker_bridges && is_docker_bridge(name) || scope.bridges.contains(name)
+            };
             let managed_port = link
                 .master
                 .and_then(|master| view.links.get(&master))
                 .is_some_and(|master| bridge(&master.name));
-            let early = !self.settled.load(Ordering::SeqCst)
-                && view.found_open.contains(&link.ifindex);
+            let early =
+                !self.settled.load(Ordering::SeqCst) && view.found_open.contains(&link.ifindex);
             if early {
                 return;
             }
@@ -278,16 +291,30 @@ impl Shared {
                 .filter(|hook| !view.attached.contains(&(link.ifindex, *hook)))
                 .collect()
         };
-        for hook in missing {
-            self.attach(link, hook);
+        for hook in &missing {
+            self.attach(link, *hook);
         }
-        if let (Some(heard), true) = (heard, hooks.contains(&Hook::FromEndpoint)) {
+        if read(&self.scope).interfaces.contains(&link.name) {
+            self.learn_mac(link);
+        }
+        if let (Some(heard), true) = (heard, missing.contains(&Hook::FromEndpoint)) {
             let delay = heard.elapsed();
             debug!(interface = link.name, micros = delay.as_micros(), "fenced");
-            self.update(|view| {
-                view.delays.truncate(4095);
-                view.delays.insert(0, delay);
-            });
+            self.tell(FenceEvent::Fenced { delay });
+        }
+    }
+
+    /// Reads the MAC address behind a static endpoint's veth. It gives the link-local address that
+    /// neighbour discovery comes from, and nothing else depends on it: a workload that changes it
+    /// changes only how itself is reached.
+    fn learn_mac(&self, link: &Link) {
+        let (Some(nsid), Some(peer)) = (link.link_netnsid, link.link) else { return };
+        match Netlink::open().and_then(|mut netlink| netlink.peer_mac(nsid, peer)) {
+            Ok(Some(mac)) => self.update(|view| {
+                view.peer_macs.insert(link.ifindex, mac);
+            }),
+            Ok(None) => {}
+            Err(error) => debug!(interface = link.name, %error, "no MAC address to be had"),
         }
     }
 
@@ -306,12 +333,17 @@ impl Shared {
         match result {
             Ok(()) => self.update(|view| {
                 view.attached.insert((ifindex, hook));
+                view.failures.remove(&ifindex);
             }),
             Err(AttachError::Gone(_)) => {}
             Err(error) => {
                 // Nothing of ours is on the interface; the bridge guard and the peers' own fences
-                // are what is left.
-                warn!(interface = link.name, %error, "cannot fence an interface");
+                // are what is left. It is tried again with every change.
+                error!(interface = link.name, %error, "cannot fence an interface");
+                let reason = format!("{}: {error}", link.name);
+                self.update(|view| {
+                    view.failures.insert(ifindex, reason);
+                });
             }
         }
     }
@@ -319,10 +351,7 @@ impl Shared {
     fn gone(&self, ifindex: u32) {
         let hooks: Vec<Hook> = {
             let view = read(&self.view);
-            Hook::ALL
-                .into_iter()
-                .filter(|hook| view.attached.contains(&(ifindex, *hook)))
-                .collect()
+            Hook::ALL.into_iter().filter(|hook| view.attached.contains(&(ifindex, *hook))).collect()
         };
         for hook in &hooks {
             self.attacher().forget(ifindex, *hook);
@@ -331,6 +360,8 @@ impl Shared {
             view.links.remove(&ifindex);
             view.found_open.remove(&ifindex);
             view.uplink_modes.remove(&ifindex);
+            view.peer_macs.remove(&ifindex);
+            view.failures.remove(&ifindex);
             view.attached.retain(|(of, _)| *of != ifindex);
             view.addresses.retain(|(of, _)| *of != ifindex);
         });

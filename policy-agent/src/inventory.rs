@@ -26,7 +26,7 @@ use crate::{
     fence::{Scope, View},
     kernel::{attach::UplinkMode, clock},
     resources::Resources,
-    source::docker::{DockerSnapshot, EngineState},
+    source::docker::{DockerEndpoint, DockerSnapshot, EngineState},
 };
 
 /// How long connections that were open before the fence went up may be picked up, ns.
@@ -101,10 +101,23 @@ impl Inventory {
         }
     }
 
+    /// Docker's endpoints, those on bridges that are not managed left out.
+    fn containers(&self, config: &Config) -> impl Iterator<Item = &DockerEndpoint> {
+        self.docker
+            .iter()
+            .flat_map(|snapshot| &snapshot.endpoints)
+            .filter(|endpoint| !config.only_bridges || config.bridges.contains(&endpoint.bridge))
+    }
+
     /// Which interfaces need programs.
     pub fn scope(&self, config: &Config, resources: &Resources) -> Scope {
-        let docker = self.docker.iter().flat_map(|snapshot| snapshot.bridges.iter().cloned());
+        let docker = self
+            .docker
+            .iter()
+            .filter(|_| !config.only_bridges)
+            .flat_map(|snapshot| snapshot.bridges.iter().cloned());
         Scope {
+            docker_bridges: self.expects_docker && !config.only_bridges,
             bridges: docker.chain(config.bridges.iter().cloned()).collect(),
             interfaces: statics(resources).map(|endpoint| endpoint.interface.clone()).collect(),
             uplinks: config.uplinks.iter().cloned().collect(),
@@ -137,7 +150,7 @@ impl Inventory {
                 }
             }
         }
-        for endpoint in self.docker.iter().flat_map(|snapshot| &snapshot.endpoints) {
+        for endpoint in self.containers(config) {
             let ifindex = endpoint.veth.as_ref().map(|veth| veth.ifindex);
             let adopt_until = ifindex.map_or(0, |ifindex| self.adopt_until(ifindex, view));
             if let Some(spec) = endpoint.to_spec(adopt_until) {
@@ -179,7 +192,7 @@ impl Inventory {
             network: String::new(),
             labels: endpoint.labels.clone(),
             addresses: endpoint.addresses.clone(),
-            mac: endpoint.mac,
+            mac: endpoint.mac.or_else(|| view.peer_macs.get(&link.ifindex).copied()),
             ports: endpoint.ports.clone(),
             bridge,
             adopt_until_ns: self.adopt_until(link.ifindex, view),
@@ -201,10 +214,8 @@ impl Inventory {
         for endpoint in statics(resources) {
             let own = format!("WorkloadEndpoint {}/{}", endpoint.namespace, endpoint.name);
             if let Some(other) = interfaces.insert(&endpoint.interface, own.clone()) {
-                let message = format!(
-                    "{own}: interface {} already belongs to {other}",
-                    endpoint.interface
-                );
+                let message =
+                    format!("{own}: interface {} already belongs to {other}", endpoint.interface);
                 conflicts.push(Diagnostic::error("spec.interfaceName", message));
             }
             for ip in &endpoint.addresses {
@@ -239,12 +250,9 @@ impl Inventory {
         view: &View,
         errors: (Option<&str>, Option<&str>),
     ) -> Description {
-        let mut endpoints: Vec<EndpointStatus> = model
-            .endpoints
-            .iter()
-            .map(|(id, spec)| enforced(model, id, spec, view))
-            .collect();
-        endpoints.extend(self.waiting(resources, model, view));
+        let mut endpoints: Vec<EndpointStatus> =
+            model.endpoints.iter().map(|(id, spec)| enforced(model, id, spec, view)).collect();
+        endpoints.extend(self.waiting(config, resources, model, view));
         endpoints.sort_by(|a, b| {
             (&a.namespace, &a.name, &a.network).cmp(&(&b.namespace, &b.name, &b.network))
         });
@@ -267,7 +275,13 @@ impl Inventory {
     }
 
     /// Endpoints that are known but not enforced.
-    fn waiting(&self, resources: &Resources, model: &Model, view: &View) -> Vec<EndpointStatus> {
+    fn waiting(
+        &self,
+        config: &Config,
+        resources: &Resources,
+        model: &Model,
+        view: &View,
+    ) -> Vec<EndpointStatus> {
         let blank = |name: &str, namespace: &str, state, note: String| EndpointStatus {
             name: name.to_owned(),
             namespace: namespace.to_owned(),
@@ -294,7 +308,7 @@ impl Inventory {
             }
         }
         let Some(docker) = &self.docker else { return waiting };
-        for endpoint in &docker.endpoints {
+        for endpoint in self.containers(config) {
             if !model.endpoints.contains_key(&endpoint.id()) {
                 let note = "starting: its interface is not identified yet".to_owned();
                 waiting.push(EndpointStatus {
@@ -310,7 +324,8 @@ impl Inventory {
                 });
             }
         }
-        for pending in &docker.pending {
+        let managed = |bridge: &String| !config.only_bridges || config.bridges.contains(bridge);
+        for pending in docker.pending.iter().filter(|pending| managed(&pending.bridge)) {
             waiting.push(EndpointStatus {
                 interface: pending.veth.name.clone(),
                 ifindex: pending.veth.ifindex,
@@ -345,10 +360,8 @@ impl Inventory {
             datapath.map_or_else(|| "in step".to_owned(), str::to_owned),
         )];
         components.push(if self.expects_docker {
-            let synced = self
-                .docker
-                .as_ref()
-                .is_some_and(|snapshot| snapshot.engine == EngineState::Synced);
+            let synced =
+                self.docker.as_ref().is_some_and(|snapshot| snapshot.engine == EngineState::Synced);
             component("docker", synced, self.docker_detail())
         } else {
             component("docker", true, "not used".to_owned())
@@ -358,6 +371,9 @@ impl Inventory {
             policy_dir.is_none(),
             policy_dir.map_or_else(|| config.policy_dir.display().to_string(), str::to_owned),
         ));
+        for failure in view.failures.values() {
+            components.push(component("fence", false, format!("not enforced on {failure}")));
+        }
         for name in &config.uplinks {
             let mode = view.link(name).map(|link| view.uplink_modes.get(&link.ifindex));
             let (healthy, detail) = match mode {
@@ -392,12 +408,7 @@ fn static_id(endpoint: &StaticEndpoint) -> EndpointId {
     EndpointId(format!("static/{}/{}", endpoint.namespace, endpoint.name))
 }
 
-fn enforced(
-    model: &Model,
-    id: &EndpointId,
-    spec: &EndpointSpec,
-    view: &View,
-) -> EndpointStatus {
+fn enforced(model: &Model, id: &EndpointId, spec: &EndpointSpec, view: &View) -> EndpointStatus {
     let fenced = view.fenced(spec.ifindex);
     EndpointStatus {
         name: spec.name.clone(),

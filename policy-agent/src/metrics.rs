@@ -59,10 +59,10 @@ impl DropSeries {
         let own = names.interface(key.ifindex);
         let peer = match key.peer {
             PEER_NONE => PeerName { namespace: String::new(), name: "unknown".to_owned() },
-            id => names.ids.peer(id).unwrap_or_else(|| PeerName {
-                namespace: String::new(),
-                name: "gone".to_owned(),
-            }),
+            id => names
+                .ids
+                .peer(id)
+                .unwrap_or_else(|| PeerName { namespace: String::new(), name: "gone".to_owned() }),
         };
         let (source, destination) = if ingress { (peer, own) } else { (own, peer) };
         let rule = match key.rule {
@@ -258,8 +258,7 @@ impl Collector for KernelCollector {
         let names = Arc::clone(&self.0.published.borrow());
         let drops = self.0.drops(&names)?;
         let mut counter = |name: &str, help: &str, value: fn(&Counter) -> u64| {
-            let mut family =
-                encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             drops.iter().try_for_each(|(series, total)| {
                 let labels = series.labels();
                 ConstCounter::new(value(total)).encode(family.encode_family(&labels)?)
@@ -284,8 +283,7 @@ impl KernelCollector {
             totals.push((rule, counters.rule(id).map_err(unreadable)?));
         }
         let mut counter = |name: &str, help: &str, value: fn(&Counter) -> u64| {
-            let mut family =
-                encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             totals.iter().try_for_each(|(rule, total)| {
                 let labels = [
                     ("tier", rule.tier.as_str()),

@@ -68,8 +68,10 @@ impl PolicyDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(vec![unreadable(&self.path, &error)]),
         };
-        let mut paths: Vec<PathBuf> =
-            entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_policy(path)).collect();
+        let mut paths: Vec<PathBuf> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| is_policy(path))
+            .collect();
         paths.sort();
         let mut resources = Vec::new();
         let mut errors = Vec::new();

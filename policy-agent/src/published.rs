@@ -99,7 +99,9 @@ pub fn usage(image: &Image) -> Vec<MapUsage> {
         .classes
         .values()
         .copied()
-        .chain(image.endpoints.values().flat_map(|endpoint| endpoint.defaults.into_iter().flatten()))
+        .chain(
+            image.endpoints.values().flat_map(|endpoint| endpoint.defaults.into_iter().flatten()),
+        )
         .collect();
     let intervals: u64 = classes.iter().map(|class| u64::from(class.len)).sum();
     let entry = |name: &str, used: usize, capacity: u32| MapUsage {

@@ -147,19 +147,13 @@ impl Resources {
                 None if ignore_not_found => {}
                 None => errors.push(refuse(format!("there is no {} {}", name.kind, name.name))),
                 Some(Origin::File(path)) => errors.push(
-                    refuse(format!(
-                        "{} {} is defined by {}",
-                        name.kind,
-                        name.name,
-                        path.display()
-                    ))
-                    .with_hint("remove it from that file; the agent follows it"),
+                    refuse(format!("{} {} is defined by {}", name.kind, name.name, path.display()))
+                        .with_hint("remove it from that file; the agent follows it"),
                 ),
                 Some(Origin::Applied) => {
                     next.resources.entries.remove(&name);
                     next.changes.push(Change::Remove(name.clone()));
-                    next.results
-                        .push(ResourceResult { resource: name, outcome: Outcome::Deleted });
+                    next.results.push(ResourceResult { resource: name, outcome: Outcome::Deleted });
                 }
             }
         }
@@ -193,7 +187,9 @@ impl Resources {
                         Origin::Applied => Some("state directory".to_owned()),
                     };
                     errors.extend(
-                        diagnostics.into_iter().map(|diagnostic| Diagnostic { file: file.clone(), ..diagnostic }),
+                        diagnostics
+                            .into_iter()
+                            .map(|diagnostic| Diagnostic { file: file.clone(), ..diagnostic }),
                     );
                 }
             }
@@ -245,16 +241,14 @@ mod tests {
 
     #[test]
     fn one_name_twice_in_a_request_is_an_error() {
-        let errors =
-            Resources::default().apply(vec![policy("a", 1), policy("a", 2)]).unwrap_err();
+        let errors = Resources::default().apply(vec![policy("a", 1), policy("a", 2)]).unwrap_err();
         assert!(errors[0].message.contains("twice"), "{errors:?}");
     }
 
     #[test]
     fn a_file_wins_and_says_so() {
         let files = vec![(PathBuf::from("/p/a.yaml"), policy("a", 1))];
-        let resources =
-            Resources::default().with_files(vec![policy("a", 9)], files).unwrap();
+        let resources = Resources::default().with_files(vec![policy("a", 9)], files).unwrap();
         let (_, entry) = resources.iter().next().unwrap();
         assert_eq!(entry.value, policy("a", 1));
         let errors = resources.apply(vec![policy("a", 3)]).unwrap_err();

@@ -1,6 +1,11 @@
 //! From arguments to a running agent: opens everything in order, closes it again.
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal as _},
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, bail};
 use policy_core::{ids::Ids, model::Model};
@@ -58,7 +63,10 @@ pub fn main(cli: Cli) -> Result<()> {
 
 fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_env("PALISADE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
@@ -97,6 +105,7 @@ async fn run(config: Config) -> Result<()> {
 
     let (fence_sender, fence_events) = mpsc::unbounded_channel();
     let scope = Scope {
+        docker_bridges: config.docker_socket.is_some() && !config.only_bridges,
         bridges: config.bridges.iter().cloned().collect(),
         uplinks: config.uplinks.iter().cloned().collect(),
         ..Scope::default()
@@ -139,16 +148,8 @@ async fn run(config: Config) -> Result<()> {
     let api = server::api(server::Api { requests: request_sender, published: readers, observer });
     let metrics_routes = server::metrics(Arc::clone(&metrics));
     let socket = config.socket.clone();
-    let agent = Agent::new(Parts {
-        config,
-        store,
-        fence,
-        fence_events,
-        docker,
-        maps,
-        published,
-        metrics,
-    })?;
+    let agent =
+        Agent::new(Parts { config, store, fence, fence_events, docker, maps, published, metrics })?;
     let api = tokio::spawn(async move { axum::serve(listener, api).await });
     let metrics = tokio::spawn(async move { axum::serve(metrics_listener, metrics_routes).await });
     info!(socket = %socket.display(), "ready");

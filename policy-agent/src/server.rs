@@ -231,7 +231,10 @@ async fn resources(
         let name = &resource.name;
         filter.kind.as_ref().is_none_or(|kind| *kind == name.kind)
             && filter.name.as_ref().is_none_or(|wanted| *wanted == name.name)
-            && filter.namespace.as_ref().is_none_or(|wanted| name.namespace.as_ref() == Some(wanted))
+            && filter
+                .namespace
+                .as_ref()
+                .is_none_or(|wanted| name.namespace.as_ref() == Some(wanted))
     };
     Json(api.published.borrow().resources.iter().filter(wanted).cloned().collect())
 }

@@ -6,6 +6,7 @@
 //! | `resources/<kind>.<namespace>.<name>.yaml` | one resource, as it was applied |
 //! | `journal.json` | a change that is being made; replayed at start |
 //! | `ids.json` | names of the rule, peer and table numbers in the maps |
+//! | `interfaces.json` | names of the interfaces that drop counters speak of |
 //! | `retired.json` | drop totals of endpoints that are gone |
 //!
 //! Every file is written beside its place, flushed to disk and renamed over it, so that it is either
@@ -96,8 +97,7 @@ impl Store {
                 let bytes = fs::read(&path).map_err(at(&path))?;
                 let file = path.display().to_string();
                 let documents = policy_api::yaml::read(&file, &bytes).map_err(|diagnostics| {
-                    let reason =
-                        diagnostics.first().map(ToString::to_string).unwrap_or_default();
+                    let reason = diagnostics.first().map(ToString::to_string).unwrap_or_default();
                     StoreError::Content { path: path.clone(), reason }
                 })?;
                 match <[_; 1]>::try_from(documents) {
@@ -268,8 +268,13 @@ mod tests {
         store.prepare(&changes).unwrap();
         store.carry_out(&changes).unwrap();
         store.carry_out(&[Change::Remove(name("a"))]).unwrap();
-        let found: Vec<Value> =
-            Store::open(dir.path()).unwrap().resources().unwrap().into_iter().map(|r| r.1).collect();
+        let found: Vec<Value> = Store::open(dir.path())
+            .unwrap()
+            .resources()
+            .unwrap()
+            .into_iter()
+            .map(|r| r.1)
+            .collect();
         assert_eq!(found, [resource("b")]);
     }
 

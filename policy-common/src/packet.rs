@@ -294,11 +294,7 @@ pub fn network_layer<S: Source>(source: &S) -> Option<(Family, Address, Address)
 }
 
 #[inline(always)]
-fn parse_arp<S: Source>(
-    source: &S,
-    offset: usize,
-    packet: &mut Packet,
-) -> Result<(), DropReason> {
+fn parse_arp<S: Source>(source: &S, offset: usize, packet: &mut Packet) -> Result<(), DropReason> {
     let arp = source.view::<28>(offset).ok_or(DropReason::Malformed)?;
     let ethernet_ipv4 = arp.be16(0) == 1 && arp.be16(2) == ETHERTYPE_IPV4;
     if !ethernet_ipv4 || arp.u8(4) != 6 || arp.u8(5) != 4 {
@@ -311,11 +307,7 @@ fn parse_arp<S: Source>(
 }
 
 #[inline(always)]
-fn parse_ipv4<S: Source>(
-    source: &S,
-    offset: usize,
-    packet: &mut Packet,
-) -> Result<(), DropReason> {
+fn parse_ipv4<S: Source>(source: &S, offset: usize, packet: &mut Packet) -> Result<(), DropReason> {
     let ip = source.view::<20>(offset).ok_or(DropReason::Malformed)?;
     let version_ihl = ip.u8(0);
     let header = usize::from(version_ihl & 0x0f) * 4;
@@ -345,11 +337,7 @@ fn parse_ipv4<S: Source>(
 }
 
 #[inline(always)]
-fn parse_ipv6<S: Source>(
-    source: &S,
-    offset: usize,
-    packet: &mut Packet,
-) -> Result<(), DropReason> {
+fn parse_ipv6<S: Source>(source: &S, offset: usize, packet: &mut Packet) -> Result<(), DropReason> {
     let ip = source.view::<40>(offset).ok_or(DropReason::Malformed)?;
     if ip.u8(0) >> 4 != 6 {
         return Err(DropReason::Malformed);
@@ -539,11 +527,7 @@ pub fn neighbour_target<S: Source>(source: &S, packet: &Packet) -> Result<Addres
 /// [`DropReason::UnrelatedIcmp`] if the quotation is too short or too strange to be matched with a
 /// connection: a later fragment, an IPv6 extension header, another IP version.
 #[inline(always)]
-pub fn quoted<S: Source>(
-    source: &S,
-    error: &Packet,
-    inner: &mut Packet,
-) -> Result<(), DropReason> {
+pub fn quoted<S: Source>(source: &S, error: &Packet, inner: &mut Packet) -> Result<(), DropReason> {
     let offset = error.transport as usize + 8;
     let unrelated = DropReason::UnrelatedIcmp;
     *inner = Packet { family: error.family, ..Packet::UNKNOWN };
@@ -576,8 +560,7 @@ pub fn quoted<S: Source>(
             inner.source_port = header.be16(0);
             inner.destination_port = header.be16(2);
             inner.policy_port = inner.destination_port;
-            inner.kind =
-                if inner.protocol == protocol::TCP { Kind::Tcp } else { Kind::Stateful };
+            inner.kind = if inner.protocol == protocol::TCP { Kind::Tcp } else { Kind::Stateful };
         }
         protocol::ICMP | protocol::ICMPV6 => {
             inner.kind = match inner.family {

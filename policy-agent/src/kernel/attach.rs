@@ -114,8 +114,7 @@ impl Attacher {
             return self.attach_uplink(ifindex).map(|_| ());
         }
         let program = hook.program();
-        let fail =
-            |source| AttachError::Program { program, ifindex, source: Box::new(source) };
+        let fail = |source| AttachError::Program { program, ifindex, source: Box::new(source) };
         let name = interface(ifindex)?;
         let attach_type = attach_type(hook);
         let pin = self.pins.link(ifindex, hook);
@@ -172,8 +171,7 @@ impl Attacher {
     pub fn attach_uplink(&mut self, ifindex: u32) -> Result<UplinkMode, AttachError> {
         let hook = Hook::Uplink;
         let program = hook.program();
-        let fail =
-            |source| AttachError::Program { program, ifindex, source: Box::new(source) };
+        let fail = |source| AttachError::Program { program, ifindex, source: Box::new(source) };
         let name = interface(ifindex)?;
         let pin = self.pins.link(ifindex, hook);
         let xdp: &mut Xdp = self
@@ -227,13 +225,8 @@ pub fn unload(pins: &Pins) -> Result<usize, PinError> {
             && let Ok(name) = interface(*ifindex)
         {
             // Dropping an attached link detaches it; one that is gone is no loss.
-            let _ = SchedClassifierLink::attached(
-                &name,
-                attach_type(*hook),
-                PRIORITY,
-                HANDLE,
-                None,
-            );
+            let _ =
+                SchedClassifierLink::attached(&name, attach_type(*hook), PRIORITY, HANDLE, None);
         }
     }
     pins.remove_all()?;

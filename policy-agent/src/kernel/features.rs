@@ -21,10 +21,14 @@ pub struct Features {
 #[derive(Debug, Error)]
 pub enum Unfit {
     /// No permission to load programs.
-    #[error("not allowed to use BPF: run policy-agent as root, with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN")]
+    #[error(
+        "not allowed to use BPF: run policy-agent as root, with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN"
+    )]
     Permission,
     /// The syscall or the program types are not there.
-    #[error("this kernel has no BPF for traffic control: it needs CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF (or CONFIG_NET_XGRESS)")]
+    #[error(
+        "this kernel has no BPF for traffic control: it needs CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF (or CONFIG_NET_XGRESS)"
+    )]
     NoBpf,
     /// Too old.
     #[error("this kernel is too old: Palisade needs Linux 5.10 or newer (BPF ring buffers)")]
@@ -53,7 +57,8 @@ impl Features {
         Ok(Features {
             coarse_clock: is_helper_supported(ProgramType::SchedClassifier, helper)
                 .unwrap_or(false),
-            tcx: KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0)),
+            tcx: KernelVersion::current()
+                .is_ok_and(|version| version >= KernelVersion::new(6, 6, 0)),
         })
     }
 

@@ -14,8 +14,7 @@ use super::{
 };
 
 /// The kernel programs, as this binary carries them.
-static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/policy-ebpf.o"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/policy-ebpf.o"));
 
 /// Sizes that an operator may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,15 +6,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use aya::maps::{
-    Array, HashMap, LpmTrie, Map, MapData, MapError,
-    lpm_trie::Key,
-};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use policy_common::{
-    abi::{
-        BlockKeyV4, BlockKeyV6, ClassKey, ClassRef, Endpoint, Globals, GuardKey, Interval,
-    },
+    abi::{BlockKeyV4, BlockKeyV6, ClassKey, ClassRef, Endpoint, Globals, GuardKey, Interval},
     maps as name,
 };
 use policy_core::plan::{Image, Op};
@@ -135,9 +130,7 @@ impl Maps {
             }
             Op::SetUplink { ifindex, list } => self.uplinks.insert(ifindex, list, 0),
             Op::RemoveUplink(ifindex) => gone(self.uplinks.remove(ifindex)),
-            Op::SetRevision(revision) => {
-                self.globals.set(0, Globals { revision: *revision }, 0)
-            }
+            Op::SetRevision(revision) => self.globals.set(0, Globals { revision: *revision }, 0),
             Op::Quiesce => {
                 quiesce();
                 Ok(())

@@ -19,7 +19,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum PinError {
     /// bpffs is not there and could not be mounted.
-    #[error("no BPF file system at {path}, and mounting one failed: {source}; try `mount -t bpf bpf {path}`")]
+    #[error(
+        "no BPF file system at {path}, and mounting one failed: {source}; try `mount -t bpf bpf {path}`"
+    )]
     Mount {
         /// Mount point.
         path: PathBuf,
