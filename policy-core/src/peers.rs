@@ -1,6 +1,6 @@
 //! Peers: the finest division of all addresses that the rules of a model can ask for.
 //!
-//! In: the [`Model`] and the conditions of every rule. Out: a [`Universe`]: each peer is one
+//! In: the [`Model`] and the conditions of every rule. Out: a `Universe`: each peer is one
 //! combination of family, identity (the endpoint or the host behind an exact address) and *groups*
 //! (network sets, and the lists of networks that rules name) that the address is in; which exact
 //! address and which prefix is which peer; and, for each condition, the peers that meet it.
