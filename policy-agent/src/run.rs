@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use aya_log::EbpfLogger;
 use policy_core::{ids::Ids, model::Model};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -23,7 +24,7 @@ use crate::{
     kernel::{
         attach::{self, Attacher},
         counters::Counters,
-        events::Events,
+        events::{Events, forward_log},
         features::Features,
         load,
         maps::Maps,
@@ -97,7 +98,8 @@ async fn run(config: Config) -> Result<()> {
     let metrics_listener = server::listen_metrics(config.metrics_address).await?;
     let store = Store::open(&config.state_dir)?;
 
-    let ebpf = load::load(&pins, features, config.sizes)?;
+    let mut ebpf = load::load(&pins, features, config.sizes)?;
+    let kernel_log = EbpfLogger::init(&mut ebpf).context("reading the programs' log")?;
     let mut attacher = Attacher::new(ebpf, pins.clone(), features);
     let attached = attacher.adopt()?;
     info!(links = attached.len(), "programs loaded");
@@ -143,6 +145,7 @@ async fn run(config: Config) -> Result<()> {
     let observer = Observer::default();
     let events = Events::open(&pins)?;
     let reader = tokio::spawn(observer.clone().run(events, readers.clone()));
+    let kernel_log = tokio::spawn(forward_log(kernel_log));
 
     let (request_sender, requests) = mpsc::channel(REQUESTS);
     let api = server::api(server::Api { requests: request_sender, published: readers, observer });
@@ -155,7 +158,7 @@ async fn run(config: Config) -> Result<()> {
     info!(socket = %socket.display(), "ready");
     agent.run(requests, stopped()?).await;
 
-    for task in [reader, api, metrics] {
+    for task in [reader, kernel_log, api, metrics] {
         task.abort();
         if let Ok(Err(error)) = task.await {
             error!(%error, "a part of the agent had failed");

@@ -8,6 +8,7 @@ use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
     programs::TcContext,
 };
+use aya_log_ebpf::error;
 use policy_common::{
     abi::{Direction, DropReason, Endpoint, Family, Flow, PEER_NONE, service},
     packet::{Address, Fragment, Kind, Packet, parse, parse_plain, protocol, quoted, tcp},
@@ -104,6 +105,9 @@ pub fn run(ctx: &TcContext, direction: Direction) -> i32 {
     match inspect(ctx, &mut visit) {
         Ok(()) => TC_ACT_UNSPEC,
         Err(drop) => {
+            if matches!(drop.reason, DropReason::Fault) {
+                complain(ctx, visit.ifindex);
+            }
             emit::record(&Dropped {
                 ifindex: visit.ifindex,
                 length: visit.length,
@@ -115,6 +119,12 @@ pub fn run(ctx: &TcContext, direction: Direction) -> i32 {
             TC_ACT_SHOT
         }
     }
+}
+
+/// Tells the agent's log that the maps contradict each other: a bug, or somebody else's write.
+#[inline(never)]
+fn complain(ctx: &TcContext, ifindex: u32) {
+    error!(ctx, "the maps contradict each other: packet of interface {} dropped", ifindex);
 }
 
 #[inline(always)]

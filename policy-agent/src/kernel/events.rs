@@ -1,8 +1,10 @@
-//! The ring of drop events.
+//! What the programs say: drop events, and the rare line for the log.
 
 use std::io;
 
 use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
+use log::Log;
 use policy_common::{abi::DropEvent, maps as name};
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -41,6 +43,24 @@ impl Events {
         }
         ready.clear_ready();
         Ok(())
+    }
+}
+
+/// Forwards what the programs log until the ring fails. Lines of programs that an earlier agent
+/// loaded are not seen: each load has a ring of its own.
+///
+/// # Errors
+///
+/// The ring can no longer be polled.
+pub async fn forward_log(logger: EbpfLogger<&'static dyn Log>) -> io::Result<()> {
+    // SAFETY: the descriptor belongs to the logger, which the `AsyncFd` owns and never replaces.
+    #[allow(unsafe_code, reason = "tokio's registration trusts the descriptor to stay open")]
+    let ring = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) };
+    let mut ring = ring.map_err(io::Error::from)?;
+    loop {
+        let mut ready = ring.readable_mut().await?;
+        ready.get_inner_mut().flush();
+        ready.clear_ready();
     }
 }
 
