@@ -173,6 +173,8 @@ fn track<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<(), Drop> {
         }
         Kind::IcmpError => related::<T>(ctx, visit).result()?,
         Kind::IcmpOther => stateless(visit).result()?,
+        // Anybody in the world can send one of these: policy decides who may.
+        Kind::Router if foreign_router(visit) => stateless(visit).result()?,
         Kind::Neighbour | Kind::Router | Kind::Multicast | Kind::Arp => {
             return Ok(neighbour::discovery(ctx, visit.endpoint()?, visit)?);
         }
@@ -182,6 +184,13 @@ fn track<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<(), Drop> {
     }
     emit::count_rule(rule, visit.length);
     Ok(())
+}
+
+/// Whether an ICMP router message comes in over IPv4, where no link-local scope holds it to the
+/// link (unlike RFC 4861's hop limit of 255, which the receiver checks).
+#[inline(always)]
+fn foreign_router(visit: &Visit) -> bool {
+    matches!(visit.packet.family, Family::V4) && matches!(visit.direction, Direction::Ingress)
 }
 
 /// Opens a connection, if policy allows it.

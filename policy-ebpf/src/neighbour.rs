@@ -51,6 +51,12 @@ pub fn unspecified(address: &Address) -> bool {
     (address[0] | address[1] | address[2] | address[3]) == 0
 }
 
+/// fe80::/10 (RFC 4291, 2.5.6).
+#[inline(always)]
+fn link_local(address: &Address) -> bool {
+    u32::from_be(address[0]) >> 22 == 0xfe80 >> 6
+}
+
 /// ARP, neighbour discovery and multicast listener reports. On the way in they pass: whatever was
 /// sent by another endpoint was checked there, and the host is the router.
 ///
@@ -61,10 +67,13 @@ pub fn unspecified(address: &Address) -> bool {
 #[inline(never)]
 pub fn discovery(ctx: &TcContext, endpoint: &Endpoint, visit: &Visit) -> Result<(), DropReason> {
     let packet = &visit.packet;
+    let router = matches!(packet.kind, Kind::Router);
     if matches!(visit.direction, Direction::Ingress) {
-        return Ok(());
+        // RFC 4861, 6.1.2 and 8.1: routers speak from their link-local addresses.
+        let fine = !router || link_local(&packet.source);
+        return if fine { Ok(()) } else { Err(DropReason::RogueRouter) };
     }
-    if matches!(packet.kind, Kind::Router) {
+    if router {
         return Err(DropReason::RogueRouter);
     }
     // ARP probes (RFC 5227), duplicate address detection (RFC 4862, 5.4.2) and the first listener
