@@ -40,6 +40,9 @@ use crate::{
     store::{Store, StoreError},
 };
 
+/// News that come within this time of each other are acted on together: a burst of container starts
+/// brings thousands. Short against the 20 ms that a container's first packet takes at the least.
+const GATHER: Duration = Duration::from_millis(2);
 /// How long interfaces that were there before the agent may wait for their policy before they are
 /// fenced without it.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -61,9 +64,13 @@ pub struct Agent {
     docker: Option<DockerSource>,
     maps: Maps,
     compiler: Compiler,
-    resources: Resources,
+    resources: Arc<Resources>,
+    /// What they alone decide of the model.
+    base: Model,
     inventory: Inventory,
     model: Arc<Model>,
+    /// Whether the datapath is known to hold `model`.
+    in_step: bool,
     names: BTreeMap<u32, PeerName>,
     /// What is wrong with the policy directory or the datapath, if anything is.
     policy_dir_error: Option<String>,
@@ -122,9 +129,11 @@ impl Agent {
             docker,
             maps,
             compiler,
-            resources,
+            base: resources.base(model.settings),
+            resources: Arc::new(resources),
             inventory,
             model,
+            in_step: false,
             names,
             policy_dir_error: None,
             datapath_error: None,
@@ -144,23 +153,29 @@ impl Agent {
         tokio::pin!(stop);
         let mut settle = Box::pin(tokio::time::sleep(SETTLE));
         let mut settled = false;
+        let mut due: Option<tokio::time::Instant> = None;
         self.reconcile();
         loop {
+            let soon = || Some(tokio::time::Instant::now() + GATHER);
             tokio::select! {
                 biased;
                 () = &mut stop => break,
+                () = tokio::time::sleep_until(due.unwrap_or_else(far)), if due.is_some() => {
+                    due = None;
+                    self.reconcile();
+                }
                 Some(event) = self.fence_events.recv() => {
                     self.fence_news(event);
-                    self.reconcile();
+                    due = due.or_else(soon);
                 }
                 Some(snapshot) = next_snapshot(&mut self.docker) => {
                     self.inventory.docker(snapshot);
-                    self.reconcile();
+                    due = due.or_else(soon);
                 }
                 Some(request) = requests.recv() => self.serve(request),
                 () = self.policy_dir.changed() => {
                     self.read_policy_dir();
-                    self.reconcile();
+                    due = due.or_else(soon);
                 }
                 () = &mut settle, if !settled => {
                     settled = true;
@@ -202,10 +217,12 @@ impl Agent {
         let read = self
             .policy_dir
             .read()
-            .and_then(|files| self.resources.with_files(self.resources.applied(), files));
+            .and_then(|files| self.resources.with_files(self.resources.applied(), files))
+            .and_then(|next| next.succeeding(&self.resources));
         match read {
             Ok(resources) => {
-                self.resources = resources;
+                self.base = resources.base(self.config.policy);
+                self.resources = Arc::new(resources);
                 self.policy_dir_error = None;
             }
             Err(diagnostics) => {
@@ -222,22 +239,9 @@ impl Agent {
         let started = Instant::now();
         let view = self.fence.view();
         if self.inventory.complete() {
-            let model = self.inventory.model(&self.config, &self.resources, &view);
-            match self.compiler.plan(&model) {
-                Ok(planned) => {
-                    let empty = planned.plan.ops.is_empty();
-                    match self.execute(planned) {
-                        Ok(()) => {
-                            self.model = Arc::new(model);
-                            self.datapath_error = None;
-                            if !empty {
-                                self.metrics.applied(started.elapsed().as_secs_f64());
-                            }
-                        }
-                        Err(error) => self.failed(&error.to_string()),
-                    }
-                }
-                Err(error) => self.failed(&error.to_string()),
+            let model = self.inventory.model(&self.config, &self.resources, &self.base, &view);
+            if !self.in_step || model != *self.model {
+                self.enforce(model, started);
             }
         }
         let scope = self.inventory.scope(&self.config, &self.resources);
@@ -245,7 +249,25 @@ impl Agent {
         self.publish(&self.fence.view());
     }
 
+    /// Compiles a model and carries it out.
+    fn enforce(&mut self, model: Model, started: Instant) {
+        let planned = match self.compiler.plan(&model) {
+            Ok(planned) => planned,
+            Err(error) => return self.failed(&error.to_string()),
+        };
+        match self.execute(planned) {
+            Ok(()) => {
+                self.model = Arc::new(model);
+                self.in_step = true;
+                self.datapath_error = None;
+                self.metrics.applied(started.elapsed().as_secs_f64());
+            }
+            Err(error) => self.failed(&error.to_string()),
+        }
+    }
+
     fn failed(&mut self, reason: &str) {
+        self.in_step = false;
         error!(reason, "the datapath does not hold the newest state");
         self.datapath_error = Some(reason.to_owned());
     }
@@ -323,7 +345,8 @@ impl Agent {
         if !conflicts.is_empty() {
             return Err(refused(conflicts));
         }
-        let model = self.inventory.model(&self.config, &checked.resources, &view);
+        let base = checked.resources.base(self.config.policy);
+        let model = self.inventory.model(&self.config, &checked.resources, &base, &view);
         let planned = self
             .compiler
             .plan(&model)
@@ -359,8 +382,10 @@ impl Agent {
             // The journal has it: it is finished at the next start.
             error!(%error, "the change is enforced, and only in the journal yet");
         }
-        self.resources = checked.resources;
+        self.resources = Arc::new(checked.resources);
+        self.base = base;
         self.model = Arc::new(model);
+        self.in_step = true;
         self.metrics.applied(started.elapsed().as_secs_f64());
         info!(
             endpoints = response.endpoints_changed,
@@ -374,26 +399,28 @@ impl Agent {
     }
 
     fn publish(&mut self, view: &View) {
-        let before = self.names.clone();
-        self.names.extend(self.inventory.names(&self.model, view));
-        if before != self.names {
+        let names = self.inventory.names(&self.model, view);
+        if names.iter().any(|(ifindex, name)| self.names.get(ifindex) != Some(name)) {
+            self.names.extend(names);
             self.keep(INTERFACES, &self.names);
         }
-        let state = self.inventory.describe(
-            &self.config,
-            &self.resources,
-            &self.model,
-            view,
-            (self.policy_dir_error.as_deref(), self.datapath_error.as_deref()),
-        );
+        let errors = (self.policy_dir_error.as_deref(), self.datapath_error.as_deref());
+        let state =
+            self.inventory.describe(&self.config, &self.resources, &self.model, view, errors);
+        // Interfaces that nobody has claimed have only their own names, which need not be kept.
+        let links = view.links.iter().map(|(ifindex, link)| {
+            (*ifindex, PeerName { namespace: String::new(), name: link.name.clone() })
+        });
+        let known = self.names.iter().map(|(ifindex, name)| (*ifindex, name.clone()));
+        let interfaces = links.chain(known).collect();
         let now = Arc::clone(&self.published.borrow());
         let next = Published {
             ready: self.inventory.complete(),
             model: Arc::clone(&self.model),
             ids: self.compiler.ids().clone(),
-            resources: Arc::new(state.resources),
+            resources: Arc::clone(&self.resources),
             endpoints: Arc::new(state.endpoints),
-            interfaces: Arc::new(self.names.clone()),
+            interfaces: Arc::new(interfaces),
             owners: Arc::new(state.owners),
             revision: self.compiler.image().revision,
             usage: crate::published::usage(self.compiler.image()),
@@ -402,6 +429,11 @@ impl Agent {
         };
         self.published.send_replace(Arc::new(next));
     }
+}
+
+/// A time that does not come.
+fn far() -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_secs(3600)
 }
 
 /// The next snapshot, never if there is no Docker.

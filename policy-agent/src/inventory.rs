@@ -2,19 +2,13 @@
 //! host's interfaces and the resources become one [`Model`], and a description of it for people.
 //! No I/O.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use policy_api::{
     diagnostic::Diagnostic,
-    messages::{Component, EndpointState, EndpointStatus, StoredResource},
+    messages::{Component, EndpointState, EndpointStatus},
 };
-use policy_common::abi::Direction;
 use policy_core::{
-    evaluate::applied,
     identity::{self, Owner},
     model::{EndpointId, EndpointSpec, Model},
     peers::PeerName,
@@ -24,7 +18,7 @@ use policy_core::{
 use crate::{
     config::Config,
     fence::{Scope, View},
-    kernel::{attach::UplinkMode, clock},
+    kernel::{attach::UplinkMode, clock, pin::Hook},
     resources::Resources,
     source::docker::{DockerEndpoint, DockerSnapshot, EngineState},
 };
@@ -49,10 +43,8 @@ pub struct Inventory {
 /// Everything that people may ask about.
 #[derive(Clone, Debug, Default)]
 pub struct Description {
-    /// Resources with the number of endpoints each selects.
-    pub resources: Vec<StoredResource>,
-    /// Endpoints, enforced or not.
-    pub endpoints: Vec<EndpointStatus>,
+    /// Endpoints, enforced or not; with their identity, if they are in the model.
+    pub endpoints: Vec<(Option<EndpointId>, EndpointStatus)>,
     /// Who has an address.
     pub owners: BTreeMap<IpAddr, PeerName>,
     /// Parts of the agent.
@@ -124,30 +116,19 @@ impl Inventory {
         }
     }
 
-    /// What the datapath shall hold.
-    pub fn model(&self, config: &Config, resources: &Resources, view: &View) -> Model {
-        let mut model = Model {
-            settings: config.policy,
-            host_addresses: view.host_addresses(),
-            ..Model::default()
-        };
-        for (_, entry) in resources.iter() {
-            match &entry.object {
-                Object::Policy(policy) => {
-                    model.policies.insert(policy.key.clone(), Arc::new(policy.clone()));
-                }
-                Object::NetworkSet(set) => {
-                    let key = (set.namespace.clone(), set.name.clone());
-                    model.network_sets.insert(key, Arc::new(set.clone()));
-                }
-                Object::Namespace { name, labels } => {
-                    model.namespaces.insert(name.clone(), labels.clone());
-                }
-                Object::WorkloadEndpoint(endpoint) => {
-                    if let Some(spec) = self.static_spec(endpoint, config, view) {
-                        model.endpoints.insert(static_id(endpoint), Arc::new(spec));
-                    }
-                }
+    /// What the datapath shall hold. `base` has the part that resources alone decide
+    /// ([`Resources::base`]).
+    pub fn model(
+        &self,
+        config: &Config,
+        resources: &Resources,
+        base: &Model,
+        view: &View,
+    ) -> Model {
+        let mut model = Model { host_addresses: view.host_addresses(), ..base.clone() };
+        for endpoint in statics(resources) {
+            if let Some(spec) = self.static_spec(endpoint, config, view) {
+                model.endpoints.insert(static_id(endpoint), Arc::new(spec));
             }
         }
         for endpoint in self.containers(config) {
@@ -228,9 +209,12 @@ impl Inventory {
         conflicts
     }
 
-    /// Names of the interfaces that programs are on.
+    /// Names of the interfaces that programs are on: endpoints, bridges, uplinks.
     pub fn names(&self, model: &Model, view: &View) -> BTreeMap<u32, PeerName> {
-        let bridges = view.attached.iter().filter_map(|(ifindex, _)| {
+        let others = view.attached.iter().filter_map(|(ifindex, hook)| {
+            if matches!(hook, Hook::FromEndpoint | Hook::ToEndpoint) {
+                return None;
+            }
             let name = view.links.get(ifindex)?.name.clone();
             Some((*ifindex, PeerName { namespace: String::new(), name }))
         });
@@ -238,7 +222,7 @@ impl Inventory {
             let (namespace, name) = (endpoint.namespace.clone(), endpoint.name.clone());
             (endpoint.ifindex, PeerName { namespace, name })
         });
-        bridges.chain(endpoints).collect()
+        others.chain(endpoints).collect()
     }
 
     /// Everything that people may ask about. `errors`: of the policy directory, of the datapath.
@@ -250,10 +234,14 @@ impl Inventory {
         view: &View,
         errors: (Option<&str>, Option<&str>),
     ) -> Description {
-        let mut endpoints: Vec<EndpointStatus> =
-            model.endpoints.iter().map(|(id, spec)| enforced(model, id, spec, view)).collect();
-        endpoints.extend(self.waiting(config, resources, model, view));
-        endpoints.sort_by(|a, b| {
+        let mut endpoints: Vec<_> = model
+            .endpoints
+            .iter()
+            .map(|(id, spec)| (Some(id.clone()), enforced(spec, view)))
+            .collect();
+        let waiting = self.waiting(config, resources, model, view);
+        endpoints.extend(waiting.into_iter().map(|status| (None, status)));
+        endpoints.sort_by(|(_, a), (_, b)| {
             (&a.namespace, &a.name, &a.network).cmp(&(&b.namespace, &b.name, &b.network))
         });
         let owners = identity::owners(model)
@@ -266,12 +254,7 @@ impl Inventory {
                 (ip, PeerName { namespace, name })
             })
             .collect();
-        Description {
-            resources: stored(resources, model),
-            endpoints,
-            owners,
-            components: self.components(config, view, errors),
-        }
+        Description { endpoints, owners, components: self.components(config, view, errors) }
     }
 
     /// Endpoints that are known but not enforced.
@@ -404,11 +387,12 @@ fn statics(resources: &Resources) -> impl Iterator<Item = &StaticEndpoint> {
     })
 }
 
-fn static_id(endpoint: &StaticEndpoint) -> EndpointId {
+/// Identity of a static endpoint in the model.
+pub fn static_id(endpoint: &StaticEndpoint) -> EndpointId {
     EndpointId(format!("static/{}/{}", endpoint.namespace, endpoint.name))
 }
 
-fn enforced(model: &Model, id: &EndpointId, spec: &EndpointSpec, view: &View) -> EndpointStatus {
+fn enforced(spec: &EndpointSpec, view: &View) -> EndpointStatus {
     let fenced = view.fenced(spec.ifindex);
     EndpointStatus {
         name: spec.name.clone(),
@@ -420,35 +404,7 @@ fn enforced(model: &Model, id: &EndpointId, spec: &EndpointSpec, view: &View) ->
         labels: spec.labels.to_map(),
         state: if fenced { EndpointState::Enforcing } else { EndpointState::Pending },
         note: (!fenced).then(|| "the programs are not on its interface yet".to_owned()),
-        ingress_policies: applied(model, id, Direction::Ingress),
-        egress_policies: applied(model, id, Direction::Egress),
+        ingress_policies: Vec::new(),
+        egress_policies: Vec::new(),
     }
-}
-
-/// Resources with the number of endpoints that each selects.
-fn stored(resources: &Resources, model: &Model) -> Vec<StoredResource> {
-    let labels: BTreeSet<_> = model
-        .endpoints
-        .values()
-        .map(|spec| (identity::endpoint_labels(model, spec), spec.ifindex))
-        .collect();
-    resources
-        .iter()
-        .map(|(name, entry)| StoredResource {
-            name: name.clone(),
-            resource: entry.value.clone(),
-            endpoints: match &entry.object {
-                Object::Policy(policy) => {
-                    labels.iter().filter(|(labels, _)| policy.subject.matches(labels)).count()
-                }
-                Object::WorkloadEndpoint(endpoint) => {
-                    usize::from(model.endpoints.contains_key(&static_id(endpoint)))
-                }
-                Object::Namespace { name, .. } => {
-                    model.endpoints.values().filter(|spec| spec.namespace == *name).count()
-                }
-                Object::NetworkSet(_) => 0,
-            },
-        })
-        .collect()
 }

@@ -10,15 +10,25 @@ use std::{
 };
 
 use policy_api::messages::{
-    Component, EndpointState, EndpointStatus, MapUsage, RuleName, Status, StoredResource,
+    Component, EndpointState, EndpointStatus, MapUsage, ResourceName, RuleName, Status,
+    StoredResource,
 };
-use policy_common::{abi::ABI_VERSION, maps};
+use policy_common::{
+    abi::{ABI_VERSION, Direction},
+    maps,
+};
 use policy_core::{
+    evaluate::applied,
+    identity,
     ids::Ids,
-    model::{DefaultAction, Model},
+    labels::Labels,
+    model::{DefaultAction, EndpointId, Model},
     peers::PeerName,
     plan::Image,
+    validate::Object,
 };
+
+use crate::{inventory::static_id, resources::Resources};
 
 /// The newest state that the datapath holds.
 #[derive(Clone, Debug)]
@@ -32,9 +42,10 @@ pub struct Published {
     /// Names of the numbers in the maps.
     pub ids: Ids,
     /// Resources in force.
-    pub resources: Arc<Vec<StoredResource>>,
-    /// Endpoints, enforced or not.
-    pub endpoints: Arc<Vec<EndpointStatus>>,
+    pub resources: Arc<Resources>,
+    /// Endpoints, enforced or not; those that are in the model with their identity there. Which
+    /// policies apply to them is found out when somebody asks ([`Published::endpoints`]).
+    pub endpoints: Arc<Vec<(Option<EndpointId>, EndpointStatus)>>,
     /// Names of the interfaces that programs are or were on.
     pub interfaces: Arc<BTreeMap<u32, PeerName>>,
     /// Who has an address.
@@ -65,7 +76,53 @@ impl Published {
 
     /// How many endpoints are in a state.
     pub fn count(&self, state: EndpointState) -> usize {
-        self.endpoints.iter().filter(|endpoint| endpoint.state == state).count()
+        self.endpoints.iter().filter(|(_, endpoint)| endpoint.state == state).count()
+    }
+
+    /// Answer to `GET /v1/endpoints`. Evaluates every policy's selector for every endpoint.
+    pub fn endpoints(&self) -> Vec<EndpointStatus> {
+        self.endpoints
+            .iter()
+            .map(|(id, status)| {
+                let policies = |direction| {
+                    id.as_ref().map_or_else(Vec::new, |id| applied(&self.model, id, direction))
+                };
+                EndpointStatus {
+                    ingress_policies: policies(Direction::Ingress),
+                    egress_policies: policies(Direction::Egress),
+                    ..status.clone()
+                }
+            })
+            .collect()
+    }
+
+    /// Answer to `GET /v1/resources`: those that `wanted` wants, with the number of endpoints that
+    /// each selects.
+    pub fn resources(&self, wanted: impl Fn(&ResourceName) -> bool) -> Vec<StoredResource> {
+        let model = &self.model;
+        let labels: Vec<Labels> =
+            model.endpoints.values().map(|spec| identity::endpoint_labels(model, spec)).collect();
+        let selects = |object: &Object| match object {
+            Object::Policy(policy) => {
+                labels.iter().filter(|labels| policy.subject.matches(labels)).count()
+            }
+            Object::WorkloadEndpoint(endpoint) => {
+                usize::from(model.endpoints.contains_key(&static_id(endpoint)))
+            }
+            Object::Namespace { name, .. } => {
+                model.endpoints.values().filter(|spec| spec.namespace == *name).count()
+            }
+            _ => 0,
+        };
+        self.resources
+            .iter()
+            .filter(|(name, _)| wanted(name))
+            .map(|(name, entry)| StoredResource {
+                name: name.clone(),
+                resource: entry.value.clone(),
+                endpoints: selects(&entry.object),
+            })
+            .collect()
     }
 
     /// Answer to `GET /v1/status`.

@@ -1,12 +1,15 @@
 //! The resources in force, by origin, and what a request would make of them. No I/O.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use policy_api::{
     diagnostic::Diagnostic,
     messages::{Outcome, ResourceName, ResourceResult},
 };
-use policy_core::validate::{self, Object};
+use policy_core::{
+    model::{Model, Settings},
+    validate::{self, Object},
+};
 use serde_json::Value;
 
 use crate::store::Change;
@@ -54,6 +57,31 @@ impl Resources {
     /// Every resource.
     pub fn iter(&self) -> impl Iterator<Item = (&ResourceName, &Entry)> {
         self.entries.iter()
+    }
+
+    /// The part of the model that resources alone decide.
+    pub fn base(&self, settings: Settings) -> Model {
+        let mut model = Model { settings, ..Model::default() };
+        for entry in self.entries.values() {
+            match &entry.object {
+                Object::Policy(policy) => {
+                    model.policies.insert(policy.key.clone(), Arc::new(policy.clone()));
+                }
+                Object::NetworkSet(set) => {
+                    let key = (set.namespace.clone(), set.name.clone());
+                    model.network_sets.insert(key, Arc::new(set.clone()));
+                }
+                Object::Namespace { name, labels } => {
+                    model.namespaces.insert(name.clone(), labels.clone());
+                }
+                Object::Tier(tier) => {
+                    model.tiers.insert(tier.name.clone(), tier.clone());
+                }
+                // An endpoint depends on its interface, too.
+                Object::WorkloadEndpoint(_) => {}
+            }
+        }
+        model
     }
 
     /// What adding or replacing these would give.
@@ -118,6 +146,9 @@ impl Resources {
             }
             next.results.push(ResourceResult { resource: name, outcome });
         }
+        for (name, diagnostic) in next.resources.newly_dangling(self) {
+            errors.push(Diagnostic { resource: seen.get(&name).copied(), ..diagnostic });
+        }
         if errors.is_empty() { Ok(next) } else { Err(errors) }
     }
 
@@ -143,6 +174,10 @@ impl Resources {
                 resource: Some(index),
                 ..Diagnostic::error("", message)
             };
+            if let Some(diagnostic) = validate::undeletable(&name) {
+                errors.push(Diagnostic { resource: Some(index), ..diagnostic });
+                continue;
+            }
             match next.resources.entries.get(&name).map(|entry| &entry.origin) {
                 None if ignore_not_found => {}
                 None => errors.push(refuse(format!("there is no {} {}", name.kind, name.name))),
@@ -157,6 +192,9 @@ impl Resources {
                 }
             }
         }
+        errors.extend(
+            next.resources.newly_dangling(self).into_iter().map(|(_, diagnostic)| diagnostic),
+        );
         if errors.is_empty() { Ok(next) } else { Err(errors) }
     }
 
@@ -195,6 +233,39 @@ impl Resources {
             }
         }
         if errors.is_empty() { Ok(next) } else { Err(errors) }
+    }
+
+    /// The same resources as the successor of `before`.
+    ///
+    /// # Errors
+    ///
+    /// What no longer exists, though resources of the policy directory or applied ones need it.
+    pub fn succeeding(self, before: &Resources) -> Result<Resources, Vec<Diagnostic>> {
+        let dangling = self.newly_dangling(before);
+        if dangling.is_empty() {
+            return Ok(self);
+        }
+        let locate = |(name, diagnostic): (ResourceName, Diagnostic)| match self
+            .entries
+            .get(&name)
+            .map(|entry| &entry.origin)
+        {
+            Some(Origin::File(path)) => {
+                Diagnostic { file: Some(path.display().to_string()), ..diagnostic }
+            }
+            Some(Origin::Applied) | None => diagnostic,
+        };
+        Err(dangling.into_iter().map(locate).collect())
+    }
+
+    /// Resources that need what is not there, and did not do so in `before`. What went missing
+    /// while no agent ran is enforced as [`policy_core::tiers`] says, and hinders no other change.
+    fn newly_dangling(&self, before: &Resources) -> Vec<(ResourceName, Diagnostic)> {
+        let of = |resources: &Resources| {
+            validate::references(resources.entries.values().map(|entry| &entry.object))
+        };
+        let known = of(before);
+        of(self).into_iter().filter(|dangling| !known.contains(dangling)).collect()
     }
 
     /// The values that were applied, for [`Resources::with_files`].
@@ -253,6 +324,70 @@ mod tests {
         assert_eq!(entry.value, policy("a", 1));
         let errors = resources.apply(vec![policy("a", 3)]).unwrap_err();
         assert!(errors[0].message.contains("/p/a.yaml"), "{errors:?}");
+    }
+
+    fn in_tier(tier: &str) -> Value {
+        json!({"apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy",
+               "metadata": {"name": "p"}, "spec": {"tier": tier}})
+    }
+
+    fn tier(name: &str) -> Value {
+        json!({"apiVersion": "projectcalico.org/v3", "kind": "Tier",
+               "metadata": {"name": name}, "spec": {"order": 1}})
+    }
+
+    #[test]
+    fn a_policy_needs_its_tier() {
+        let nothing = Resources::default();
+        let errors = nothing.apply(vec![policy("a", 1), in_tier("ops")]).unwrap_err();
+        let [error] = errors.as_slice() else { panic!("{errors:?}") };
+        assert_eq!((error.resource, error.path.as_str()), (Some(1), "spec.tier"));
+        assert!(error.message.contains("`ops`, which does not exist"), "{error}");
+
+        // In the same request, in any order, or before.
+        assert!(nothing.apply(vec![in_tier("ops"), tier("ops")]).is_ok());
+        let with_tier = nothing.apply(vec![tier("ops")]).unwrap().resources;
+        assert!(with_tier.apply(vec![in_tier("ops")]).is_ok());
+        assert!(nothing.apply(vec![in_tier("default")]).is_ok());
+    }
+
+    #[test]
+    fn a_tier_goes_after_its_policies_or_with_them() {
+        let both = Resources::default().apply(vec![tier("ops"), in_tier("ops")]).unwrap();
+        let [ops, p] = [0, 1].map(|index| both.results[index].resource.clone());
+        let errors = both.resources.delete(vec![ops.clone()], false).unwrap_err();
+        assert!(errors[0].message.contains("GlobalNetworkPolicy p"), "{errors:?}");
+        assert!(both.resources.delete(vec![ops, p], false).is_ok());
+    }
+
+    #[test]
+    fn a_built_in_tier_stays() {
+        let name = ResourceName {
+            api_version: "projectcalico.org/v3".to_owned(),
+            kind: "Tier".to_owned(),
+            namespace: None,
+            name: "default".to_owned(),
+        };
+        let errors = Resources::default().delete(vec![name], true).unwrap_err();
+        assert!(errors[0].message.contains("cannot be deleted"), "{errors:?}");
+    }
+
+    #[test]
+    fn a_file_must_not_take_a_tier_away_from_policies() {
+        let nothing = Resources::default();
+        let files = |values: &[Value]| -> Vec<(PathBuf, Value)> {
+            values.iter().map(|value| (PathBuf::from("/p/a.yaml"), value.clone())).collect()
+        };
+        let lost = nothing.with_files(vec![in_tier("ops")], Vec::new()).unwrap();
+        let whole = nothing.with_files(lost.applied(), files(&[tier("ops")])).unwrap();
+        let whole = whole.succeeding(&lost).unwrap();
+        let without = nothing.with_files(whole.applied(), Vec::new()).unwrap();
+        assert!(without.clone().succeeding(&whole).is_err());
+        // The tier was lost while no agent ran: other files are followed all the same.
+        assert!(without.succeeding(&lost).is_ok());
+        let dangling = nothing.with_files(Vec::new(), files(&[in_tier("ops")])).unwrap();
+        let errors = dangling.succeeding(&nothing).unwrap_err();
+        assert_eq!(errors[0].file.as_deref(), Some("/p/a.yaml"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use axum::{
 use futures_util::{StreamExt as _, stream};
 use policy_api::messages::{
     ApplyRequest, ApplyResponse, DeleteRequest, DropRecord, EndpointStatus, ExplainRequest,
-    Explanation, Refusal, Status, StoredResource,
+    Explanation, Refusal, ResourceName, Status, StoredResource,
 };
 use policy_core::explain::{ExplainError, explain};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -226,21 +226,29 @@ struct Filter {
 async fn resources(
     State(api): State<Api>,
     Query(filter): Query<Filter>,
-) -> Json<Vec<StoredResource>> {
-    let wanted = |resource: &&StoredResource| {
-        let name = &resource.name;
-        filter.kind.as_ref().is_none_or(|kind| *kind == name.kind)
-            && filter.name.as_ref().is_none_or(|wanted| *wanted == name.name)
-            && filter
-                .namespace
-                .as_ref()
-                .is_none_or(|wanted| name.namespace.as_ref() == Some(wanted))
+) -> Result<Json<Vec<StoredResource>>, Refused> {
+    let published = Arc::clone(&api.published.borrow());
+    let wanted = move |name: &ResourceName| {
+        let Filter { kind, namespace, name: wanted } = &filter;
+        kind.as_ref().is_none_or(|kind| *kind == name.kind)
+            && wanted.as_ref().is_none_or(|wanted| *wanted == name.name)
+            && namespace.as_ref().is_none_or(|wanted| name.namespace.as_ref() == Some(wanted))
     };
-    Json(api.published.borrow().resources.iter().filter(wanted).cloned().collect())
+    aside(move || published.resources(wanted)).await
 }
 
-async fn endpoints(State(api): State<Api>) -> Json<Vec<EndpointStatus>> {
-    Json(api.published.borrow().endpoints.to_vec())
+async fn endpoints(State(api): State<Api>) -> Result<Json<Vec<EndpointStatus>>, Refused> {
+    let published = Arc::clone(&api.published.borrow());
+    aside(move || published.endpoints()).await
+}
+
+/// An answer that takes more than a moment to compute, off the threads that serve.
+async fn aside<T: Send + 'static>(
+    compute: impl FnOnce() -> T + Send + 'static,
+) -> Result<Json<T>, Refused> {
+    tokio::task::spawn_blocking(compute).await.map(Json).map_err(|error| {
+        Refused::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer failed: {error}"))
+    })
 }
 
 async fn status(State(api): State<Api>) -> Json<Status> {
@@ -252,7 +260,8 @@ async fn explain_flow(
     Body_(body): Body_<ExplainRequest>,
 ) -> Result<Json<Explanation>, Refused> {
     let model = Arc::clone(&api.published.borrow().model);
-    explain(&model, &body).map(Json).map_err(|error| {
+    let Json(explained) = aside(move || explain(&model, &body)).await?;
+    explained.map(Json).map_err(|error| {
         let status = match &error {
             ExplainError::Unknown(_) => StatusCode::NOT_FOUND,
             _ => StatusCode::UNPROCESSABLE_ENTITY,

@@ -53,6 +53,8 @@ pub enum Resource {
     NetworkPolicy(Box<Object<calico::NetworkPolicySpec>>),
     /// `projectcalico.org/v3` GlobalNetworkPolicy.
     GlobalNetworkPolicy(Box<Object<calico::GlobalNetworkPolicySpec>>),
+    /// `projectcalico.org/v3` Tier.
+    Tier(Box<Object<calico::TierSpec>>),
     /// `projectcalico.org/v3` NetworkSet.
     NetworkSet(Box<Object<calico::NetworkSetSpec>>),
     /// `projectcalico.org/v3` GlobalNetworkSet.
@@ -72,6 +74,8 @@ pub enum Kind {
     NetworkPolicy,
     /// `projectcalico.org/v3` GlobalNetworkPolicy.
     GlobalNetworkPolicy,
+    /// `projectcalico.org/v3` Tier.
+    Tier,
     /// `projectcalico.org/v3` NetworkSet.
     NetworkSet,
     /// `projectcalico.org/v3` GlobalNetworkSet.
@@ -86,9 +90,10 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 8] = [
         Kind::NetworkPolicy,
         Kind::GlobalNetworkPolicy,
+        Kind::Tier,
         Kind::NetworkSet,
         Kind::GlobalNetworkSet,
         Kind::WorkloadEndpoint,
@@ -101,6 +106,7 @@ impl Kind {
         match self {
             Kind::NetworkPolicy => (CALICO, "NetworkPolicy"),
             Kind::GlobalNetworkPolicy => (CALICO, "GlobalNetworkPolicy"),
+            Kind::Tier => (CALICO, "Tier"),
             Kind::NetworkSet => (CALICO, "NetworkSet"),
             Kind::GlobalNetworkSet => (CALICO, "GlobalNetworkSet"),
             Kind::WorkloadEndpoint => (CALICO, "WorkloadEndpoint"),
@@ -116,7 +122,9 @@ impl Kind {
             | Kind::NetworkSet
             | Kind::WorkloadEndpoint
             | Kind::KubernetesNetworkPolicy => true,
-            Kind::GlobalNetworkPolicy | Kind::GlobalNetworkSet | Kind::Namespace => false,
+            Kind::GlobalNetworkPolicy | Kind::Tier | Kind::GlobalNetworkSet | Kind::Namespace => {
+                false
+            }
         }
     }
 
@@ -148,6 +156,7 @@ pub fn parse(value: &Value) -> Parsed {
     let (resource, diagnostics) = match kind {
         Kind::NetworkPolicy => decode::typed(value, Resource::NetworkPolicy),
         Kind::GlobalNetworkPolicy => decode::typed(value, Resource::GlobalNetworkPolicy),
+        Kind::Tier => decode::typed(value, Resource::Tier),
         Kind::NetworkSet => decode::typed(value, Resource::NetworkSet),
         Kind::GlobalNetworkSet => decode::typed(value, Resource::GlobalNetworkSet),
         Kind::WorkloadEndpoint => decode::typed(value, Resource::WorkloadEndpoint),

@@ -315,8 +315,8 @@ pub struct Fragment {
     pub seen_ns: u64,
     /// Rule that allowed it.
     pub rule: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Low half of the [`Globals::revision`] under which it passed.
+    pub revision: u32,
 }
 
 /// Key of `GUARD`.

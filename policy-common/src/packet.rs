@@ -293,6 +293,16 @@ pub fn network_layer<S: Source>(source: &S) -> Option<(Family, Address, Address)
     }
 }
 
+/// How many routers an IPv6 packet may still pass; `None` for everything else. 255 and 1 are what
+/// nobody beyond a router can make arrive, or have arrive (RFC 4861, 7.1; RFC 2710, 3).
+#[inline(always)]
+pub fn hop_limit<S: Source>(source: &S) -> Option<u8> {
+    match link_layer(source)? {
+        (ETHERTYPE_IPV6, offset) => Some(source.view::<8>(offset)?.u8(7)),
+        _ => None,
+    }
+}
+
 #[inline(always)]
 fn parse_arp<S: Source>(source: &S, offset: usize, packet: &mut Packet) -> Result<(), DropReason> {
     let arp = source.view::<28>(offset).ok_or(DropReason::Malformed)?;

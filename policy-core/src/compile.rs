@@ -30,7 +30,7 @@ use crate::{
     peers::Universe,
     plan::{CapacityError, Image, Plan},
     tables::{self, Tables},
-    tiers::{self, Tier},
+    tiers,
     transition::{self, Transition},
     untracked::{self, Untracked},
 };
@@ -147,16 +147,8 @@ impl Compiler {
     ///
     /// [`CapacityError`] if a map is too small, also for what it holds during the change.
     pub fn plan(&self, model: &Model) -> Result<Planned, CapacityError> {
-        self.plan_tiers(model, &tiers::of(model))
-    }
-
-    pub(crate) fn plan_tiers(
-        &self,
-        model: &Model,
-        tiers: &[Tier],
-    ) -> Result<Planned, CapacityError> {
         let mut universe = Universe::new(model, tables::conditions(model));
-        let tables = tables::compile(model, tiers, &mut universe);
+        let tables = tables::compile(model, &tiers::of(model), &mut universe);
         let blocked = untracked::compile(model);
         let mut ids = self.ids.clone();
         let in_maps = Numbers::of(&self.image);

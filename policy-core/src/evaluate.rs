@@ -57,7 +57,28 @@ pub fn evaluate(
     direction: Direction,
     subject: &EndpointId,
 ) -> Option<Decision> {
-    evaluate_tiers(model, &tiers::of(model), packet, direction, subject)
+    let endpoint = model.endpoints.get(subject)?;
+    let scene = Scene { model, packet, direction, endpoint };
+    let mut walk = Vec::new();
+    if model.settings.host_access
+        && direction == Direction::Ingress
+        && identity::owners(model).get(&packet.source) == Some(&Owner::Host)
+    {
+        walk.push(format!("{} is the host, and host access is set: allow", packet.source));
+        return Some(Decision { verdict: Verdict::Allow, rule: names::host_access(), walk });
+    }
+    for tier in tiers::of(model) {
+        if let Some((verdict, rule)) = scene.tier(&tier, &mut walk) {
+            return Some(Decision { verdict, rule, walk });
+        }
+    }
+    let default = model.settings.default_action;
+    let verdict = match default {
+        DefaultAction::Allow => Verdict::Allow,
+        DefaultAction::Deny => Verdict::Deny,
+    };
+    walk.push(format!("nothing decided; the default for endpoints is {}", word(verdict)));
+    Some(Decision { verdict, rule: names::endpoint_default(default), walk })
 }
 
 /// The policies that apply to an endpoint in one direction, in order, as `tier/namespace/name`
@@ -88,37 +109,6 @@ fn applying<'a>(
         .map(AsRef::as_ref)
         .filter(|policy| policy.rules(direction).is_some() && policy.subject.matches(&labels))
         .collect()
-}
-
-pub(crate) fn evaluate_tiers(
-    model: &Model,
-    tiers: &[Tier],
-    packet: &Packet,
-    direction: Direction,
-    subject: &EndpointId,
-) -> Option<Decision> {
-    let endpoint = model.endpoints.get(subject)?;
-    let scene = Scene { model, packet, direction, endpoint };
-    let mut walk = Vec::new();
-    if model.settings.host_access
-        && direction == Direction::Ingress
-        && identity::owners(model).get(&packet.source) == Some(&Owner::Host)
-    {
-        walk.push(format!("{} is the host, and host access is set: allow", packet.source));
-        return Some(Decision { verdict: Verdict::Allow, rule: names::host_access(), walk });
-    }
-    for tier in tiers {
-        if let Some((verdict, rule)) = scene.tier(tier, &mut walk) {
-            return Some(Decision { verdict, rule, walk });
-        }
-    }
-    let default = model.settings.default_action;
-    let verdict = match default {
-        DefaultAction::Allow => Verdict::Allow,
-        DefaultAction::Deny => Verdict::Deny,
-    };
-    walk.push(format!("nothing decided; the default for endpoints is {}", word(verdict)));
-    Some(Decision { verdict, rule: names::endpoint_default(default), walk })
 }
 
 fn word(verdict: Verdict) -> &'static str {
@@ -162,7 +152,10 @@ impl Scene<'_> {
                 return match rule.action {
                     Action::Allow => Some((Verdict::Allow, name)),
                     Action::Deny => Some((Verdict::Deny, name)),
-                    Action::Pass => None,
+                    Action::Pass => {
+                        walk.push(format!("tier {}: the rest is skipped", tier.name));
+                        None
+                    }
                 };
             }
         }

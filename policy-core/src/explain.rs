@@ -17,6 +17,7 @@ use crate::{
     names,
     policy::Policy,
     services::{ICMP, ICMPV6},
+    tiers,
 };
 
 /// A question without an answer.
@@ -215,8 +216,7 @@ fn end(model: &Model, packet: &Packet, direction: Direction, end: &End<'_>) -> E
 
 /// The first untracked rule of any uplink that denies a source.
 fn blocked(model: &Model, source: IpAddr) -> Option<(u32, &Policy, RuleName)> {
-    let mut policies: Vec<_> = model.policies.values().filter(|policy| policy.untracked).collect();
-    policies.sort_by(|a, b| a.order.cmp(&b.order).then_with(|| a.key.cmp(&b.key)));
+    let policies = tiers::untracked(model);
     let sets: Vec<_> = model
         .network_sets
         .values()

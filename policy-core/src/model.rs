@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use crate::{
     labels::Labels,
     policy::{Policy, PolicyKey},
+    tiers::Tier,
 };
 
 /// Identity of an endpoint over its life: `<container id>/<network id>` or `static/<namespace>/<name>`.
@@ -96,7 +97,9 @@ pub struct Settings {
 pub struct Model {
     /// Settings.
     pub settings: Settings,
-    /// Policies in force.
+    /// Tiers of `Tier` resources, by name. Those that are built in exist without one.
+    pub tiers: BTreeMap<String, Tier>,
+    /// Policies in force. The tier of each exists.
     pub policies: BTreeMap<PolicyKey, Arc<Policy>>,
     /// Network sets by (namespace, name).
     pub network_sets: BTreeMap<(String, String), Arc<NetworkSet>>,

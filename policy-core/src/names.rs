@@ -19,7 +19,7 @@ pub const fn direction(direction: Direction) -> &'static str {
     }
 }
 
-/// `allow` or `deny`; a packet is never dropped or passed by Pass itself.
+/// `allow`, `deny`, or `pass`, which `explain` shows but which decides no packet.
 const fn action(action: Action) -> &'static str {
     match action {
         Action::Allow => "allow",

@@ -12,7 +12,7 @@ use policy_common::abi::{Direction, Family};
 
 use crate::selector::Selector;
 
-/// Which resource a policy came from. The order is the last tie-breaker between policies.
+/// Which resource a policy came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PolicyKind {
     /// `projectcalico.org/v3` GlobalNetworkPolicy.
@@ -64,7 +64,8 @@ impl Eq for Order {}
 impl Ord for Order {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self.0, other.0) {
-            (Some(a), Some(b)) => a.total_cmp(&b),
+            // The sum makes -0 the 0 that it equals.
+            (Some(a), Some(b)) => (a + 0.0).total_cmp(&(b + 0.0)),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (None, None) => Ordering::Equal,
@@ -85,7 +86,7 @@ pub struct Policy {
     pub key: PolicyKey,
     /// Tier, `default` if none was given.
     pub tier: String,
-    /// Place within the tier; ties go by name, then namespace, then kind ([`PolicyKey`]'s order).
+    /// Place within the tier; [`crate::tiers`] says what becomes of ties.
     pub order: Order,
     /// The endpoints that it applies to, namespace scope included.
     pub subject: Selector,

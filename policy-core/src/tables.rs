@@ -28,7 +28,7 @@ use crate::{
     peers::{Matches, Universe},
     policy::{Action, EntityMatch, Policy, Rule},
     services::{self, Services},
-    tiers::{self, Tier},
+    tiers::{self, Tier, TierAction},
 };
 
 mod table;
@@ -275,11 +275,12 @@ impl<'a> Builder<'a> {
         let settings = self.model.settings;
         let host_access = settings.host_access && direction == Direction::Ingress;
         let deny = settings.default_action == DefaultAction::Deny;
-        let places: Vec<usize> = chosen.iter().map(|(tier, _)| *tier).collect();
-        let digest = Digest::of(
-            "table",
-            &(direction, host_access, deny, self.tiers, places, digests, answers),
-        );
+        // Each digest of a policy names its tier, so only the ends of the tiers are wanting.
+        let ends: Vec<TierAction> = chosen
+            .chunk_by(|a, b| a.0 == b.0)
+            .map(|of_tier| self.tiers[of_tier[0].0].end)
+            .collect();
+        let digest = Digest::of("table", &(direction, host_access, deny, ends, digests, answers));
         if let Some(&table) = self.table_index.get(&digest) {
             return table;
         }
@@ -306,8 +307,8 @@ impl<'a> Builder<'a> {
             }
             let tier = &self.tiers[of_tier[0].0];
             let end = match tier.end {
-                tiers::TierAction::Deny => End::Decide(self.name(names::tier_default(&tier.name))),
-                tiers::TierAction::Pass => End::Pass,
+                TierAction::Deny => End::Decide(self.name(names::tier_default(&tier.name))),
+                TierAction::Pass => End::Pass,
             };
             stages.push(Stage { rules: start..rules.len(), end });
         }

@@ -4,7 +4,12 @@ use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use policy_common::abi::Family;
-use proptest::{collection::vec, option, prelude::*, sample::select};
+use proptest::{
+    collection::vec,
+    option,
+    prelude::*,
+    sample::{select, subsequence},
+};
 
 use crate::{
     labels::Labels,
@@ -14,7 +19,7 @@ use crate::{
         ProtocolMatch, Rule,
     },
     selector::Selector,
-    tiers::{Tier, TierAction},
+    tiers::{DEFAULT_ORDER, DEFAULT_TIER, Tier, TierAction},
 };
 
 pub(crate) const ADDRESSES: [&str; 11] = [
@@ -57,6 +62,9 @@ const SELECTORS: [&str; 10] = [
     "app != 'db'",
     "tier == 'f' && has(app)",
 ];
+
+/// The last one always exists.
+const TIERS: [&str; 4] = ["app", "ops", "security", "default"];
 
 pub(crate) const SERVICES: [(u8, u16); 8] =
     [(6, 80), (6, 8080), (6, 443), (17, 53), (1, 8 << 8), (1, 3 << 8 | 1), (58, 128 << 8), (47, 0)];
@@ -114,7 +122,7 @@ pub(crate) fn policy(name: &str, subject: &str, ingress: Vec<Rule>) -> Policy {
             namespace: "shop".to_owned(),
             kind: PolicyKind::NetworkPolicy,
         },
-        tier: "default".to_owned(),
+        tier: DEFAULT_TIER.to_owned(),
         order: Order(None),
         subject: selector(subject),
         ingress: Some(ingress),
@@ -131,11 +139,25 @@ pub(crate) fn add_policy(model: &mut Model, policy: Policy) {
     model.policies.insert(policy.key.clone(), Arc::new(policy));
 }
 
-/// The tiers of random models.
-pub(crate) fn random_tiers() -> impl Strategy<Value = Vec<Tier>> {
-    let tier = |name: &str, end| Tier { name: name.to_owned(), end };
-    select(vec![TierAction::Deny, TierAction::Pass])
-        .prop_map(move |end| vec![tier("security", end), tier("default", TierAction::Deny)])
+pub(crate) fn tier(name: &str, order: Option<f64>, end: TierAction) -> Tier {
+    Tier { name: name.to_owned(), order: Order(order), end }
+}
+
+pub(crate) fn add_tier(model: &mut Model, tier: Tier) {
+    model.tiers.insert(tier.name.clone(), tier);
+}
+
+/// Up to three tiers beside `default`, before and behind it, with ties.
+fn random_tiers() -> impl Strategy<Value = Vec<Tier>> {
+    let end = || select(vec![TierAction::Deny, TierAction::Pass]);
+    let order = || select(vec![1.0, 2.0, DEFAULT_ORDER, 2_000_000.0]);
+    let tiers = TIERS[..3].to_vec();
+    subsequence(tiers, 0..=3).prop_flat_map(move |names| {
+        names
+            .into_iter()
+            .map(|name| (order(), end()).prop_map(move |(order, end)| tier(name, Some(order), end)))
+            .collect::<Vec<_>>()
+    })
 }
 
 fn random_labels() -> impl Strategy<Value = Labels> {
@@ -237,7 +259,7 @@ fn random_policy() -> impl Strategy<Value = Policy> {
     (
         select(vec!["p0", "p1", "p2"]),
         select(vec!["", "a", "b"]),
-        select(vec!["security", "default", "default"]),
+        select(TIERS.to_vec()),
         select(vec![None, Some(1.0), Some(2.0)]),
         random_selector(),
         rules(),
@@ -323,15 +345,21 @@ pub(crate) fn random_model() -> impl Strategy<Value = Model> {
     });
     (
         settings,
-        vec(random_policy(), 0..5),
+        (random_tiers(), vec(random_policy(), 0..5)),
         vec(random_set(), 0..3),
         vec(random_endpoint(), 1..5),
         vec(select(vec!["10.0.0.254", "fd00::1", "10.0.0.3"]), 0..2),
         option::of(select(vec!["x", "y"])),
     )
-        .prop_map(|(settings, policies, sets, endpoints, host, env)| {
+        .prop_map(|(settings, (tiers, policies), sets, endpoints, host, env)| {
             let mut model = Model { settings, ..Model::default() };
-            for policy in policies {
+            for tier in tiers {
+                add_tier(&mut model, tier);
+            }
+            for mut policy in policies {
+                if !model.tiers.contains_key(&policy.tier) {
+                    policy.tier = DEFAULT_TIER.to_owned();
+                }
                 add_policy(&mut model, policy);
             }
             for set in sets {
@@ -354,17 +382,28 @@ pub(crate) fn random_model() -> impl Strategy<Value = Model> {
 
 /// A model and some that differ from it in a part, as they follow each other in life.
 pub(crate) fn random_history() -> impl Strategy<Value = Vec<Model>> {
-    let change = (random_model(), 0..6_u8);
+    let change = (random_model(), 0..7_u8);
     (random_model(), vec(change, 2..4)).prop_map(|(first, changes)| {
         let mut history = vec![first];
         for (other, what) in changes {
             let mut next = history[history.len() - 1].clone();
             match what {
-                0 => next.policies = other.policies,
+                0 => (next.tiers, next.policies) = (other.tiers, other.policies),
                 1 => next.endpoints = other.endpoints,
                 2 => next.network_sets = other.network_sets,
-                3 => (next.policies, next.endpoints) = (other.policies, other.endpoints),
+                3 => {
+                    (next.tiers, next.policies) = (other.tiers, other.policies);
+                    next.endpoints = other.endpoints;
+                }
                 4 => (next.namespaces, next.settings) = (other.namespaces, other.settings),
+                5 => {
+                    // The same tiers with other orders and ends.
+                    for tier in next.tiers.values_mut() {
+                        if let Some(other) = other.tiers.get(&tier.name) {
+                            *tier = other.clone();
+                        }
+                    }
+                }
                 _ => next = other,
             }
             history.push(next);

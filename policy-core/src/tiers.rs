@@ -1,53 +1,116 @@
 //! Tiers, in the order in which policies are asked.
 //!
-//! In: the [`Model`]. Out: tiers, and the policies of each in order. Only the tier `default` can
-//! be written today; the walk knows no such limit.
+//! In: the [`Model`]. Out: its tiers, and the policies of each in order.
+//!
+//! Order is upstream's (calico `felix/calc/policy_sorter.go`): tiers by `order`, then by name;
+//! policies of a tier by `order`, then by the text `name/namespace/kind`. A tier without an order
+//! has that of `default` (libcalico-go `lib/resources/tier.go`).
 
-use std::sync::Arc;
+use std::{cmp::Ordering, collections::BTreeSet, iter::once, sync::Arc};
 
-use crate::{model::Model, policy::Policy};
+use crate::{
+    model::Model,
+    policy::{Order, Policy, PolicyKey},
+};
 
 /// The tier of a policy that names none.
 pub const DEFAULT_TIER: &str = "default";
 
+/// The order of the tier `default`, and of a tier that is given none.
+pub const DEFAULT_ORDER: f64 = 1_000_000.0;
+
 /// What happens to a packet that no rule of a tier matched, though one of the tier's policies
 /// applies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TierAction {
     /// It is dropped.
+    #[default]
     Deny,
     /// The next tier is asked.
     Pass,
 }
 
 /// One tier.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tier {
     /// Name.
     pub name: String,
+    /// Place among the tiers; ties go by name.
+    pub order: Order,
     /// What happens at its end.
     pub end: TierAction,
 }
 
-/// The tiers of a model.
+/// The tiers that exist without a resource, as upstream makes them (calico
+/// `api/pkg/apis/projectcalico/v3/tier.go`): name, order, end.
+pub const BUILT_IN: [(&str, f64, TierAction); 3] = [
+    ("kube-admin", 1_000.0, TierAction::Pass),
+    (DEFAULT_TIER, DEFAULT_ORDER, TierAction::Deny),
+    ("kube-baseline", 10_000_000.0, TierAction::Pass),
+];
+
+/// The built-in tier of a name.
+pub fn built_in(name: &str) -> Option<Tier> {
+    BUILT_IN.into_iter().find(|(known, ..)| *known == name).map(|(name, order, end)| Tier {
+        name: name.to_owned(),
+        order: Order(Some(order)),
+        end,
+    })
+}
+
+/// The tiers of a model, in order: those of its resources, `default`, and what else its policies
+/// name.
+///
+/// Whoever fills a model sees to it that the tiers of its policies exist. If one does not all the
+/// same, its policies are not left out: it comes last, and ends in Deny.
 pub fn of(model: &Model) -> Vec<Tier> {
     let named = model.policies.values().map(|policy| policy.tier.as_str());
-    let mut names: Vec<&str> = named.filter(|name| *name != DEFAULT_TIER).collect();
-    names.sort_unstable();
-    names.dedup();
-    std::iter::once(DEFAULT_TIER)
-        .chain(names)
-        .map(|name| Tier { name: name.to_owned(), end: TierAction::Deny })
-        .collect()
+    let named: BTreeSet<&str> = named.chain(once(DEFAULT_TIER)).collect();
+    let without_resource = named.into_iter().filter(|name| !model.tiers.contains_key(*name));
+    let mut tiers: Vec<Tier> = without_resource
+        .map(|name| {
+            built_in(name).unwrap_or_else(|| Tier {
+                name: name.to_owned(),
+                order: Order(None),
+                end: TierAction::Deny,
+            })
+        })
+        .chain(model.tiers.values().cloned())
+        .collect();
+    tiers.sort_by(|a, b| a.order.cmp(&b.order).then_with(|| a.name.cmp(&b.name)));
+    tiers
 }
 
 /// The tracked policies of a tier, in order.
 pub fn policies<'a>(model: &'a Model, tier: &Tier) -> Vec<&'a Arc<Policy>> {
+    in_order(model, tier, false)
+}
+
+/// The untracked policies of every tier, in order.
+pub fn untracked(model: &Model) -> Vec<&Arc<Policy>> {
+    of(model).iter().flat_map(|tier| in_order(model, tier, true)).collect()
+}
+
+fn in_order<'a>(model: &'a Model, tier: &Tier, untracked: bool) -> Vec<&'a Arc<Policy>> {
     let mut policies: Vec<_> = model
         .policies
         .values()
-        .filter(|policy| policy.tier == tier.name && !policy.untracked)
+        .filter(|policy| policy.tier == tier.name && policy.untracked == untracked)
         .collect();
-    policies.sort_by(|a, b| a.order.cmp(&b.order).then_with(|| a.key.cmp(&b.key)));
+    policies.sort_by(|a, b| a.order.cmp(&b.order).then_with(|| compare_keys(&a.key, &b.key)));
     policies
 }
+
+/// Compares the texts `name/namespace/kind`. `-` and `.` sort before `/`, so `web-2` comes before
+/// `web`.
+fn compare_keys(a: &PolicyKey, b: &PolicyKey) -> Ordering {
+    fn text(key: &PolicyKey) -> impl Iterator<Item = u8> {
+        let slash = || once(b'/');
+        let (name, namespace) = (key.name.bytes(), key.namespace.bytes());
+        name.chain(slash()).chain(namespace).chain(slash()).chain(key.kind.name().bytes())
+    }
+    text(a).cmp(text(b))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Block lists: untracked policies, enforced by XDP where packets come in.
 //!
 //! In: the [`Model`]. Out: for each uplink the policies that select it, and for each distinct
-//! choice of policies a [`BlockList`]: prefixes, each with the first rule (lowest order) whose
+//! choice of policies a [`BlockList`]: prefixes, each with the first rule (by tier and order) whose
 //! networks contain it. `validate` lets only ingress Deny rules through whose one condition is
 //! the source's `nets` or a `selector` of network sets, so a list is all that such policies say.
 
@@ -22,7 +22,7 @@ use crate::{
     names,
     policy::{EntityMatch, Policy},
     prefixes::Forest,
-    services,
+    services, tiers,
 };
 
 /// One block list.
@@ -48,9 +48,7 @@ pub(crate) struct Untracked {
 
 /// Compiles the block lists.
 pub(crate) fn compile(model: &Model) -> Untracked {
-    let mut policies: Vec<&Arc<Policy>> =
-        model.policies.values().filter(|policy| policy.untracked).collect();
-    policies.sort_by(|a, b| a.order.cmp(&b.order).then_with(|| a.key.cmp(&b.key)));
+    let policies: Vec<&Arc<Policy>> = tiers::untracked(model);
     let sets: Vec<(Labels, &[IpNet])> = model
         .network_sets
         .values()

@@ -25,6 +25,7 @@ use crate::{
     labels::Labels,
     model::{NamedPort, NetworkSet},
     policy::{Policy, PolicyKind},
+    tiers::Tier,
 };
 
 mod calico;
@@ -33,13 +34,16 @@ mod entity;
 mod fields;
 mod kubernetes;
 mod names;
+mod references;
 mod report;
 mod rule;
 #[cfg(test)]
 mod tests;
+mod tier;
 mod untracked;
 mod warnings;
 
+pub use references::{references, undeletable};
 pub use warnings::warnings;
 
 use report::Report;
@@ -47,14 +51,13 @@ use report::Report;
 /// Namespace of namespaced resources that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
-/// The tier of policies that name none.
-pub const DEFAULT_TIER: &str = "default";
-
 /// A resource that can be enforced.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
     /// A policy of any kind.
     Policy(Policy),
+    /// A Tier.
+    Tier(Tier),
     /// A NetworkSet or GlobalNetworkSet.
     NetworkSet(NetworkSet),
     /// A `v1` Namespace.
@@ -105,6 +108,7 @@ impl Object {
                 };
                 name(version, kind, &key.namespace, &key.name)
             }
+            Object::Tier(tier) => name(CALICO, "Tier", "", &tier.name),
             Object::NetworkSet(set) if set.namespace.is_empty() => {
                 name(CALICO, "GlobalNetworkSet", "", &set.name)
             }
@@ -180,6 +184,7 @@ pub fn validate(resource: &Resource) -> Result<Object, Vec<Diagnostic>> {
         Resource::KubernetesNetworkPolicy(policy) => {
             kubernetes::network_policy(policy, &mut report).map(Object::Policy)
         }
+        Resource::Tier(tier) => tier::tier(tier, &mut report).map(Object::Tier),
         Resource::NetworkSet(set) => {
             endpoint::network_set(set, true, &mut report).map(Object::NetworkSet)
         }

@@ -122,15 +122,19 @@ pub fn continues(flow: &Flow, visit: &Visit) -> bool {
     if idle > timeout(flow, packet.protocol) {
         return false;
     }
-    let opens = packet.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
-    if opens && matches!(packet.kind, Kind::Tcp) {
+    let reply = flow.direction != visit.direction as u8;
+    match packet.kind {
+        // An exchange whose identifier is 0 has one key for both askers.
+        Kind::EchoRequest => !reply,
+        Kind::EchoReply => reply,
         // After the close, anybody's SYN is a new connection. Before it, one against the original
         // direction is, too, unless both sides opened at once: else whoever was let in could be
         // connected back to.
-        let reply = flow.direction != visit.direction as u8;
-        return !(closing(flow) || reply && flow.state & FLOW_REPLIED != 0);
+        Kind::Tcp if packet.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN => {
+            !(closing(flow) || reply && flow.state & FLOW_REPLIED != 0)
+        }
+        _ => true,
     }
-    true
 }
 
 /// Counts a packet and follows the state of TCP.

@@ -176,7 +176,10 @@ fn track<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<(), Drop> {
         // Anybody in the world can send one of these: policy decides who may.
         Kind::Router if foreign_router(visit) => stateless(visit).result()?,
         Kind::Neighbour | Kind::Router | Kind::Multicast | Kind::Arp => {
-            return Ok(neighbour::discovery(ctx, visit.endpoint()?, visit)?);
+            if neighbour::on_link(ctx, visit) {
+                return Ok(neighbour::discovery(ctx, visit.endpoint()?, visit)?);
+            }
+            stateless(visit).result()?
         }
     };
     if matches!(visit.packet.fragment, Fragment::First) {
@@ -310,6 +313,11 @@ fn follow_quoted<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Dr
     let mut inner =
         Visit { packet: Packet::UNKNOWN, direction: visit.direction.reverse(), ..*visit };
     quoted(&TcBytes(ctx), &visit.packet, &mut inner.packet)?;
+    // An error goes to whoever sent the packet that it is about (RFC 1122, 3.2.2; RFC 4443, 2.4).
+    // One that goes elsewhere would carry what it likes past policy.
+    if inner.packet.source != visit.packet.destination {
+        return Err(Drop::from(DropReason::UnrelatedIcmp));
+    }
     let key = T::key(inner.ifindex, inner.direction, &inner.packet);
     match T::map().get_ptr_mut(key) {
         // SAFETY: a map value, valid until the program ends.

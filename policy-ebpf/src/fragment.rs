@@ -46,17 +46,27 @@ fn key(visit: &Visit) -> FragmentKey {
 pub fn remember(visit: &Visit, rule: u32) {
     // An LRU insert fails only on contention for its last free element; the rest of this one
     // packet is dropped then, and counted.
-    let _ = FRAGMENTS.insert(key(visit), Remembered { seen_ns: visit.now, rule, pad: 0 }, 0);
+    let _ = FRAGMENTS.insert(
+        key(visit),
+        Remembered { seen_ns: visit.now, rule, revision: visit.revision as u32 },
+        0,
+    );
 }
 
 /// The rule that let the first fragment pass; a drop for [`DropReason::Fragment`] if none passed
-/// lately.
+/// lately under the policy of now.
 #[inline(never)]
 pub fn follow(visit: &Visit) -> Ruling {
     // SAFETY: two words, read once; a recycled element is another passed first fragment.
     let first = unsafe { FRAGMENTS.get(key(visit)) };
     Ruling::from(match first {
-        Some(first) if visit.now.saturating_sub(first.seen_ns) < LIFETIME_NS => Ok(first.rule),
+        // A policy that has changed in between costs the rest of one packet.
+        Some(first)
+            if first.revision == visit.revision as u32
+                && visit.now.saturating_sub(first.seen_ns) < LIFETIME_NS =>
+        {
+            Ok(first.rule)
+        }
         _ => Err(Drop::from(DropReason::Fragment)),
     })
 }

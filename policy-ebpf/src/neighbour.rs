@@ -1,15 +1,17 @@
 //! ARP and IPv6 neighbour discovery. Policy does not decide on them (without them there is no
-//! network to have a policy on); an endpoint may only speak for its own addresses.
+//! network to have a policy on); an endpoint may only speak for its own addresses. What looks like
+//! them but comes from afar or goes there is decided by policy, as every other packet.
 
 use aya_ebpf::programs::TcContext;
 use policy_common::{
     abi::{ADDRESSES_PER_FAMILY, Direction, DropReason, Endpoint, Family},
-    packet::{Address, Kind, neighbour_target},
+    packet::{Address, Kind, hop_limit, neighbour_target},
 };
 
 use crate::{
     endpoint::Visit,
     lookup::{bytes4, bytes16},
+    maps::ADDRESSES_V6,
     verifier::TcBytes,
 };
 
@@ -57,6 +59,32 @@ fn link_local(address: &Address) -> bool {
     u32::from_be(address[0]) >> 22 == 0xfe80 >> 6
 }
 
+/// Whether a packet is between neighbours, and so for [`discovery`]: ARP is; of IPv6, what no router
+/// has passed on and none will. An endpoint's router advertisements are, whoever they go to: they
+/// are refused there.
+#[inline(never)]
+pub fn on_link(ctx: &TcContext, visit: &Visit) -> bool {
+    let packet = &visit.packet;
+    let outbound = matches!(visit.direction, Direction::Egress);
+    let hops = || hop_limit(&TcBytes(ctx)).unwrap_or(0);
+    let [first, second, ..] = bytes16(&packet.destination);
+    match packet.kind {
+        Kind::Arp => true,
+        Kind::Router if outbound => true,
+        // Reports go to the group that they are about, whatever its scope.
+        Kind::Multicast => first == 0xff && hops() == 1,
+        // To the link's groups, to link-local addresses (RFC 4291, 2.5.6), or to somebody we know.
+        Kind::Neighbour if outbound => {
+            let near =
+                first == 0xff && second & 0x0f == 2 || first == 0xfe && second & 0xc0 == 0x80;
+            // SAFETY: whether there is one is all that is asked.
+            let known = || unsafe { ADDRESSES_V6.get(bytes16(&packet.destination)) }.is_some();
+            (near || known()) && hops() == 255
+        }
+        _ => hops() == 255,
+    }
+}
+
 /// ARP, neighbour discovery and multicast listener reports. On the way in they pass: whatever was
 /// sent by another endpoint was checked there, and the host is the router.
 ///
@@ -83,8 +111,7 @@ pub fn discovery(ctx: &TcContext, endpoint: &Endpoint, visit: &Visit) -> Result<
         let arp = matches!(packet.kind, Kind::Arp);
         return Err(if arp { DropReason::SpoofedArp } else { DropReason::SpoofedSource });
     }
-    if matches!(packet.kind, Kind::Neighbour)
-        && packet.policy_port >> 8 == NEIGHBOUR_ADVERTISEMENT
+    if matches!(packet.kind, Kind::Neighbour) && packet.policy_port >> 8 == NEIGHBOUR_ADVERTISEMENT
     {
         let target = neighbour_target(&TcBytes(ctx), packet)?;
         if !owns(endpoint, packet.family, &target) {

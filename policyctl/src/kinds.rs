@@ -8,7 +8,7 @@ use policy_api::resource::Kind;
 /// A name that no kind has.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown kind `{0}`: expected netpol, gnp, netset, gns, wep, ns, or a full name such as \
+    "unknown kind `{0}`: expected netpol, gnp, tier, netset, gns, wep, ns, or a full name such as \
      networkpolicies.projectcalico.org or networkpolicies.networking.k8s.io"
 )]
 pub(crate) struct UnknownKind(String);
@@ -19,6 +19,7 @@ fn plural_and_short(kind: Kind) -> (&'static str, &'static [&'static str]) {
         Kind::Namespace => ("namespaces", &["ns"]),
         Kind::GlobalNetworkPolicy => ("globalnetworkpolicies", &["gnp"]),
         Kind::NetworkPolicy | Kind::KubernetesNetworkPolicy => ("networkpolicies", &["netpol"]),
+        Kind::Tier => ("tiers", &[]),
         Kind::GlobalNetworkSet => ("globalnetworksets", &["gns"]),
         Kind::NetworkSet => ("networksets", &["netset", "netsets"]),
         Kind::WorkloadEndpoint => ("workloadendpoints", &["wep", "weps"]),
@@ -29,12 +30,13 @@ fn plural_and_short(kind: Kind) -> (&'static str, &'static [&'static str]) {
 fn rank(kind: Kind) -> u8 {
     match kind {
         Kind::Namespace => 0,
-        Kind::GlobalNetworkPolicy => 1,
-        Kind::NetworkPolicy => 2,
-        Kind::KubernetesNetworkPolicy => 3,
-        Kind::GlobalNetworkSet => 4,
-        Kind::NetworkSet => 5,
-        Kind::WorkloadEndpoint => 6,
+        Kind::Tier => 1,
+        Kind::GlobalNetworkPolicy => 2,
+        Kind::NetworkPolicy => 3,
+        Kind::KubernetesNetworkPolicy => 4,
+        Kind::GlobalNetworkSet => 5,
+        Kind::NetworkSet => 6,
+        Kind::WorkloadEndpoint => 7,
     }
 }
 
@@ -128,6 +130,8 @@ mod tests {
             ("gns", "globalnetworksets.projectcalico.org"),
             ("netset", "networksets.projectcalico.org"),
             ("wep", "workloadendpoints.projectcalico.org"),
+            ("tier", "tiers.projectcalico.org"),
+            ("tiers", "tiers.projectcalico.org"),
             ("ns", "namespaces"),
         ] {
             assert_eq!(full_names(text), [full], "{text}");

@@ -76,7 +76,7 @@ pub enum EventsError {
 }
 
 /// An item of the ring as an event; `None` for one of another length, which no program writes.
-fn decode(item: &[u8]) -> Option<DropEvent> {
+pub fn decode(item: &[u8]) -> Option<DropEvent> {
     if item.len() != size_of::<DropEvent>() {
         return None;
     }

@@ -66,6 +66,16 @@ pub struct GlobalNetworkPolicySpec {
     pub performance_hints: Option<Vec<String>>,
 }
 
+/// `Tier.spec`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "a mapping")]
+pub struct TierSpec {
+    /// Place among the tiers; absent means that of the tier `default`.
+    pub order: Option<f64>,
+    /// `Deny` or `Pass`; absent means Deny.
+    pub default_action: Option<String>,
+}
+
 /// One rule.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "a rule with `action`")]

@@ -10,7 +10,7 @@ use serde_json::Value;
 /// What a server writes into it is accepted and has no effect, so that the output of
 /// `calicoctl get -o yaml` and `kubectl get -o yaml` can be applied as it is: `uid`,
 /// `resourceVersion`, `generation`, `creationTimestamp`, `selfLink`, `managedFields`,
-/// `ownerReferences`. Everything else that is not listed here is refused.
+/// `ownerReferences`, `finalizers`. Everything else that is not listed here is refused.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "a mapping with `name`")]
 pub struct Metadata {
@@ -38,6 +38,8 @@ pub struct Metadata {
     pub managed_fields: Option<Value>,
     /// Written by a server; no effect.
     pub owner_references: Option<Value>,
+    /// Written by a server; no effect.
+    pub finalizers: Option<Value>,
 }
 
 /// A number, or a string that may be a number: ports and protocols.

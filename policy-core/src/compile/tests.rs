@@ -68,7 +68,7 @@ fn endpoint_at(model: &Model, ifindex: u32) -> Option<&EndpointId> {
 }
 
 /// Holds every packet's verdict, deciding rule included, against the evaluator's.
-fn agrees(model: &Model, tiers: &[Tier], kernel: &Kernel, ids: &Ids) -> Result<(), TestCaseError> {
+fn agrees(model: &Model, kernel: &Kernel, ids: &Ids) -> Result<(), TestCaseError> {
     for probe in probes(&[model]) {
         let Some(id) = endpoint_at(model, probe.ifindex) else { continue };
         let packet = Packet {
@@ -77,8 +77,7 @@ fn agrees(model: &Model, tiers: &[Tier], kernel: &Kernel, ids: &Ids) -> Result<(
             protocol: probe.protocol,
             port: probe.port,
         };
-        let expected =
-            evaluate::evaluate_tiers(model, tiers, &packet, probe.direction, id).unwrap();
+        let expected = evaluate::evaluate(model, &packet, probe.direction, id).unwrap();
         let Outcome::Decided { allow, rule, .. } = kernel.look_up(&probe) else {
             return Err(TestCaseError::fail(format!("{probe:?}: {:?}", kernel.look_up(&probe))));
         };
@@ -147,7 +146,6 @@ proptest! {
     /// policy; a model that has not changed needs no writes, over a restart either.
     #[test]
     fn tables_agree_and_changes_are_atomic(
-        tiers in testing::random_tiers(),
         history in testing::random_history(),
         seed in any::<usize>(),
     ) {
@@ -155,15 +153,15 @@ proptest! {
         let mut kernel = Kernel::default();
         let mut old = Model::default();
         for (step, model) in history.into_iter().enumerate() {
-            let planned = compiler.plan_tiers(&model, &tiers).unwrap();
+            let planned = compiler.plan(&model).unwrap();
             execute(&mut kernel, &planned.plan.ops, &watched(&old, &model, seed + step))?;
             compiler.commit(planned);
             prop_assert_eq!(&kernel.image, compiler.image());
-            agrees(&model, &tiers, &kernel, compiler.ids())?;
-            prop_assert_eq!(compiler.plan_tiers(&model, &tiers).unwrap().plan.ops, vec![]);
+            agrees(&model, &kernel, compiler.ids())?;
+            prop_assert_eq!(compiler.plan(&model).unwrap().plan.ops, vec![]);
             if seed.is_multiple_of(2) {
                 compiler = restart(&compiler);
-                prop_assert_eq!(compiler.plan_tiers(&model, &tiers).unwrap().plan.ops, vec![]);
+                prop_assert_eq!(compiler.plan(&model).unwrap().plan.ops, vec![]);
             }
             old = model;
         }
@@ -173,7 +171,6 @@ proptest! {
     /// what is in the maps, and no more.
     #[test]
     fn a_crash_in_the_middle_is_taken_over(
-        tiers in testing::random_tiers(),
         history in testing::random_history(),
         seed in any::<usize>(),
     ) {
@@ -181,18 +178,18 @@ proptest! {
         let mut kernel = Kernel::default();
         let mut old = Model::default();
         for (step, model) in history.into_iter().enumerate() {
-            let planned = compiler.plan_tiers(&model, &tiers).unwrap();
+            let planned = compiler.plan(&model).unwrap();
             let ops = &planned.plan.ops;
             let done = if ops.is_empty() { 0 } else { (seed >> step) % ops.len() };
             for op in &ops[..done] {
                 kernel.apply(op);
             }
             compiler = Compiler::resume(kernel.image.clone(), planned.ids().clone());
-            let planned = compiler.plan_tiers(&model, &tiers).unwrap();
+            let planned = compiler.plan(&model).unwrap();
             execute(&mut kernel, &planned.plan.ops, &watched(&old, &model, seed + step))?;
             compiler.commit(planned);
-            agrees(&model, &tiers, &kernel, compiler.ids())?;
-            prop_assert_eq!(compiler.plan_tiers(&model, &tiers).unwrap().plan.ops, vec![]);
+            agrees(&model, &kernel, compiler.ids())?;
+            prop_assert_eq!(compiler.plan(&model).unwrap().plan.ops, vec![]);
             old = model;
         }
     }

@@ -7,11 +7,11 @@ use policy_api::resource::{
 use serde_json::Value;
 
 use super::{
-    DEFAULT_TIER, fields,
+    fields,
     names::{self, Reserved},
     report::Report,
     rule::rules,
-    untracked,
+    tier, untracked,
 };
 use crate::{
     labels::{NAMESPACE_LABEL, NAMESPACE_PREFIX},
@@ -27,12 +27,8 @@ pub(super) fn network_policy(
         names::metadata(object.metadata.as_ref(), Kind::NetworkPolicy, Reserved::Allow, report);
     let absent = NetworkPolicySpec::default();
     let spec = object.spec.as_ref().unwrap_or(&absent);
-    common(
-        spec.tier.as_deref(),
-        spec.service_account_selector.as_ref(),
-        spec.performance_hints.as_deref(),
-        report,
-    );
+    let tier = tier::of_policy(spec.tier.as_deref(), report);
+    common(spec.service_account_selector.as_ref(), spec.performance_hints.as_deref(), report);
     let selector = fields::selector("spec.selector", spec.selector.as_deref(), report);
     // For the scope of the rules any namespace will do if there is none to be had.
     let namespace = names.as_ref().map_or("", |(namespace, ..)| namespace);
@@ -48,9 +44,10 @@ pub(super) fn network_policy(
     let own = Selector::equal(NAMESPACE_LABEL, namespace);
     let subject = selector.unwrap_or_else(Selector::all).and(own);
     let (namespace, name, _) = names?;
+    let tier = tier?;
     Some(Policy {
         key: PolicyKey { name, namespace, kind: PolicyKind::NetworkPolicy },
-        tier: DEFAULT_TIER.to_owned(),
+        tier,
         order: Order(spec.order),
         subject,
         ingress: types.ingress.then_some(ingress),
@@ -71,12 +68,8 @@ pub(super) fn global_network_policy(
     );
     let absent = GlobalNetworkPolicySpec::default();
     let spec = object.spec.as_ref().unwrap_or(&absent);
-    common(
-        spec.tier.as_deref(),
-        spec.service_account_selector.as_ref(),
-        spec.performance_hints.as_deref(),
-        report,
-    );
+    let tier = tier::of_policy(spec.tier.as_deref(), report);
+    common(spec.service_account_selector.as_ref(), spec.performance_hints.as_deref(), report);
     if spec.pre_dnat == Some(true) {
         report.error(
             "spec.preDNAT",
@@ -111,9 +104,10 @@ pub(super) fn global_network_policy(
     }
 
     let (namespace, name, _) = names?;
+    let tier = tier?;
     Some(Policy {
         key: PolicyKey { name, namespace, kind: PolicyKind::GlobalNetworkPolicy },
-        tier: DEFAULT_TIER.to_owned(),
+        tier,
         order: Order(spec.order),
         subject,
         ingress: types.ingress.then_some(ingress),
@@ -123,22 +117,7 @@ pub(super) fn global_network_policy(
 }
 
 /// What both kinds refuse alike.
-fn common(
-    tier: Option<&str>,
-    service_accounts: Option<&Value>,
-    hints: Option<&[String]>,
-    report: &mut Report,
-) {
-    if let Some(tier) = tier
-        && !tier.is_empty()
-        && tier != DEFAULT_TIER
-    {
-        report.error(
-            "spec.tier",
-            format!("tiers are not supported yet, so there is no tier `{tier}`"),
-            "remove the field, and give the policy an `order` among the others",
-        );
-    }
+fn common(service_accounts: Option<&Value>, hints: Option<&[String]>, report: &mut Report) {
     report.unsupported(
         "spec.serviceAccountSelector",
         service_accounts,

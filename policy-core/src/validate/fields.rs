@@ -224,11 +224,13 @@ pub(super) fn namespace_selector(
     report: &mut Report,
 ) -> Option<Selector> {
     let selector = any_selector(path, text, report)?;
-    if selector.uses_global() && !selector.is_global() {
+    // Upstream (libcalico-go `validateEntityRule`) refuses parentheses around it too.
+    let bare = text.is_some_and(|text| text.trim_start().starts_with("global"));
+    if selector.uses_global() && !(selector.is_global() && bare) {
         report.error(
             path,
-            "`global()` cannot be combined with other selectors",
-            "write `namespaceSelector: global()` and a second rule for the rest",
+            "`global()` cannot be combined with other selectors or parentheses",
+            "write `namespaceSelector: global()`, and a second rule for the rest",
         );
         return None;
     }

@@ -13,7 +13,6 @@ use policy_api::resource::{
 };
 
 use super::{
-    DEFAULT_TIER,
     calico::{Directions, named_directions},
     fields::{self, Masking, SCTP, TCP, UDP},
     names::{self, Reserved},
@@ -25,6 +24,7 @@ use crate::{
         Action, EntityMatch, Order, Policy, PolicyKey, PolicyKind, PortMatch, ProtocolMatch, Rule,
     },
     selector::Selector,
+    tiers::DEFAULT_TIER,
 };
 
 /// Calico's order for Kubernetes policies.

@@ -57,7 +57,7 @@ pub(super) fn identity(
             "use lower-case letters, digits and `-`, with a letter or digit at both ends, and at \
              most one `.`",
         ),
-        Kind::Namespace => (
+        Kind::Namespace | Kind::Tier => (
             is_dns_label(name),
             "use at most 63 lower-case letters, digits and `-`, with a letter or digit at both \
              ends",

@@ -87,13 +87,14 @@ fn rule(
 }
 
 fn action(path: &str, action: Option<&str>, report: &mut Report) -> Option<Action> {
-    const KNOWN: [&str; 2] = ["Allow", "Deny"];
+    const KNOWN: [&str; 3] = ["Allow", "Deny", "Pass"];
     match action {
         Some("Allow") => Some(Action::Allow),
         Some("Deny") => Some(Action::Deny),
-        Some(action @ ("Log" | "Pass")) => {
-            let message = format!("the action {action} is not supported yet");
-            report.error(path, message, "write Allow or Deny");
+        Some("Pass") => Some(Action::Pass),
+        Some("Log") => {
+            let hint = "remove the rule; what is denied is counted and reported without it";
+            report.error(path, "the action Log is not supported yet", hint);
             None
         }
         Some(action) => {
@@ -101,7 +102,8 @@ fn action(path: &str, action: Option<&str>, report: &mut Report) -> Option<Actio
             None
         }
         None => {
-            report.error(path, "the rule has no action", "write `action: Allow` or `action: Deny`");
+            let hint = "write `action: Allow`, `action: Deny` or `action: Pass`";
+            report.error(path, "the rule has no action", hint);
             None
         }
     }

@@ -9,6 +9,7 @@ mod accepted;
 mod refused;
 mod refused_objects;
 mod reported;
+mod tiers;
 
 /// Name, resource, and every finding as (path, part of message or hint).
 type Case = (&'static str, String, &'static [(&'static str, &'static str)]);
@@ -80,6 +81,7 @@ fn any_value() -> impl Strategy<Value = Value> {
         prop::sample::select(vec![
             "Allow",
             "Deny",
+            "Pass",
             "TCP",
             "ICMP",
             "Ingress",
@@ -140,6 +142,7 @@ fn any_value() -> impl Strategy<Value = Value> {
         "applyOnForward",
         "order",
         "tier",
+        "defaultAction",
         "ipNetworks",
         "interfaceName",
         "mac",

@@ -44,10 +44,10 @@ pub(super) fn check(spec: &GlobalNetworkPolicySpec, types: Directions, report: &
 }
 
 fn check_rule(path: &str, rule: &Rule, report: &mut Report) {
-    if matches!(rule.action.as_deref(), Some("Allow")) {
+    if let Some(action @ ("Allow" | "Pass")) = rule.action.as_deref() {
         report.error(
             &format!("{path}.action"),
-            "Allow under doNotTrack is not supported yet",
+            format!("{action} under doNotTrack is not supported yet"),
             "write Deny rules only; what no rule denies goes on to the other policies",
         );
     }

@@ -3,7 +3,7 @@
 use policy_api::{
     diagnostic::Diagnostic,
     resource::{
-        Resource,
+        Metadata, Resource,
         calico::{EntityRule, Rule},
         kubernetes::NetworkPolicySpec,
     },
@@ -13,6 +13,7 @@ use super::{
     calico::{self, Directions},
     kubernetes,
 };
+use crate::tiers::DEFAULT_TIER;
 
 /// Warnings about a resource that is valid.
 pub fn warnings(resource: &Resource) -> Vec<Diagnostic> {
@@ -22,12 +23,14 @@ pub fn warnings(resource: &Resource) -> Vec<Diagnostic> {
             if let Some(spec) = &policy.spec {
                 let (ingress, egress) = (spec.ingress.as_deref(), spec.egress.as_deref());
                 calico_policy(spec.types.as_deref(), ingress, egress, &mut found);
+                other_tier(policy.metadata.as_ref(), spec.tier.as_deref(), &mut found);
             }
         }
         Resource::GlobalNetworkPolicy(policy) => {
             if let Some(spec) = &policy.spec {
                 let (ingress, egress) = (spec.ingress.as_deref(), spec.egress.as_deref());
                 calico_policy(spec.types.as_deref(), ingress, egress, &mut found);
+                other_tier(policy.metadata.as_ref(), spec.tier.as_deref(), &mut found);
             }
         }
         Resource::KubernetesNetworkPolicy(policy) => {
@@ -35,7 +38,8 @@ pub fn warnings(resource: &Resource) -> Vec<Diagnostic> {
                 kubernetes_policy(spec, &mut found);
             }
         }
-        Resource::NetworkSet(_)
+        Resource::Tier(_)
+        | Resource::NetworkSet(_)
         | Resource::GlobalNetworkSet(_)
         | Resource::WorkloadEndpoint(_)
         | Resource::Namespace(_) => {}
@@ -64,6 +68,24 @@ fn calico_policy(
                 .with_hint("put the rule that matches everything last"),
             );
         }
+    }
+}
+
+/// Upstream once asked for the tier in front of a policy's name (before calico 3.32); today only
+/// `spec.tier` counts.
+fn other_tier(metadata: Option<&Metadata>, tier: Option<&str>, found: &mut Vec<Diagnostic>) {
+    let tier = tier.filter(|tier| !tier.is_empty()).unwrap_or(DEFAULT_TIER);
+    let name = metadata.and_then(|metadata| metadata.name.as_deref()).unwrap_or_default();
+    if let Some((prefix, _)) = name.split_once('.')
+        && prefix != tier
+    {
+        found.push(
+            Diagnostic::warning(
+                "metadata.name",
+                format!("the name begins with `{prefix}.`, but the policy is in the tier `{tier}`"),
+            )
+            .with_hint(format!("for the tier `{prefix}`, write `tier: {prefix}` in `spec`")),
+        );
     }
 }
 

@@ -44,9 +44,10 @@ pub(crate) fn resources(resources: &[StoredResource], wide: bool) -> String {
     };
     let sections = [
         (of(is_policy), policies as fn(&[&StoredResource], bool) -> Table),
+        (of(is_tier), tiers),
         (of(is_set), network_sets),
         (of(is_endpoint), workload_endpoints),
-        (of(|kind| !is_policy(kind) && !is_set(kind) && !is_endpoint(kind)), others),
+        (of(is_other), others),
     ];
     let sections: Vec<String> = sections
         .iter()
@@ -58,6 +59,14 @@ pub(crate) fn resources(resources: &[StoredResource], wide: bool) -> String {
 
 fn is_policy(kind: &str) -> bool {
     kind.ends_with("NetworkPolicy")
+}
+
+fn is_tier(kind: &str) -> bool {
+    kind == "Tier"
+}
+
+fn is_other(kind: &str) -> bool {
+    !is_policy(kind) && !is_tier(kind) && !is_set(kind) && !is_endpoint(kind)
 }
 
 fn is_set(kind: &str) -> bool {
@@ -93,6 +102,21 @@ fn policies(resources: &[&StoredResource], wide: bool) -> Table {
             ]);
         }
         table.add_row(row);
+    }
+    table
+}
+
+fn tiers(resources: &[&StoredResource], _wide: bool) -> Table {
+    let mut table = table(&["KIND", "NAME", "ORDER", "DEFAULT ACTION"]);
+    for resource in resources {
+        let spec = &resource.resource["spec"];
+        let action = spec["defaultAction"].as_str();
+        table.add_row([
+            kind(resource),
+            clean(&resource.name.name).into_owned(),
+            scalar(&spec["order"]),
+            action.map_or_else(|| "Deny".to_owned(), |it| clean(it).into()),
+        ]);
     }
     table
 }

@@ -138,6 +138,11 @@ fn selectors_are_scoped_as_upstream() {
             "(!has(projectcalico.org/namespace) && has(a))",
         ),
         (
+            "namespaceSelector: ' global( ) '",
+            "!has(projectcalico.org/namespace)".to_owned(),
+            "!has(projectcalico.org/namespace)",
+        ),
+        (
             "namespaceSelector: n == 'x', notSelector: has(a)",
             "pcns.n == \"x\"".to_owned(),
             "pcns.n == \"x\"",
@@ -285,6 +290,10 @@ fn names_survive() {
         (np("order: 1"), ("projectcalico.org/v3", "NetworkPolicy", Some("ns"), "p")),
         (gnp("order: 1"), ("projectcalico.org/v3", "GlobalNetworkPolicy", None, "p")),
         (knp("podSelector: {}"), ("networking.k8s.io/v1", "NetworkPolicy", Some("ns"), "p")),
+        (
+            document("projectcalico.org/v3", "Tier", "name: t", "order: 1"),
+            ("projectcalico.org/v3", "Tier", None, "t"),
+        ),
         (
             wep("interfaceName: a\nipNetworks: [10.0.0.2]"),
             ("projectcalico.org/v3", "WorkloadEndpoint", Some("default"), "w"),

@@ -7,7 +7,6 @@ const RULES: &[(&str, &str, &str)] = &[
     ("protocol: TCP", "action", "no action"),
     ("action: allow", "action", "did you mean `Allow`?"),
     ("action: Log", "action", "Log is not supported yet"),
-    ("action: Pass", "action", "Pass is not supported yet"),
     ("action: Allow\nprotocol: tcp", "protocol", "write TCP"),
     ("action: Allow\nprotocol: 0", "protocol", "0 is not a protocol number"),
     ("action: Allow\nprotocol: 256", "protocol", "256 is not"),
@@ -121,6 +120,16 @@ const RULES: &[(&str, &str, &str)] = &[
         "cannot be combined",
     ),
     (
+        "action: Allow\nsource: {namespaceSelector: (global())}",
+        "source.namespaceSelector",
+        "or parentheses",
+    ),
+    (
+        "action: Allow\nsource: {namespaceSelector: '!global()'}",
+        "source.namespaceSelector",
+        "cannot be combined",
+    ),
+    (
         "action: Allow\nsource: {serviceAccounts: {names: [a]}}",
         "source.serviceAccounts",
         "not supported",
@@ -150,7 +159,8 @@ fn policies() {
     let deny = "ingress: [{action: Deny, source: {nets: [10.0.0.0/8]}}]";
     let untracked = "doNotTrack: true\napplyOnForward: true";
     let cases: &[Case] = &[
-        ("tier", np("tier: security"), &[("spec.tier", "tiers are not supported yet")]),
+        ("tier", np("tier: Security"), &[("spec.tier", "not the name of a tier")]),
+        ("dotted tier", gnp("tier: a.b"), &[("spec.tier", "not the name of a tier")]),
         ("type", np("types: [ingress]"), &[("spec.types[0]", "did you mean `Ingress`?")]),
         ("types twice", np("types: [Egress, Egress]"), &[("spec.types[1]", "stands twice")]),
         ("no types", gnp("types: []"), &[("spec.types", "apply to no traffic")]),
@@ -196,6 +206,13 @@ fn policies() {
                 "{untracked}\ningress: [{{action: Allow, source: {{nets: [10.0.0.0/8]}}}}]"
             )),
             &[("spec.ingress[0].action", "Allow under doNotTrack")],
+        ),
+        (
+            "untracked pass",
+            gnp(&format!(
+                "{untracked}\ningress: [{{action: Pass, source: {{nets: [10.0.0.0/8]}}}}]"
+            )),
+            &[("spec.ingress[0].action", "Pass under doNotTrack")],
         ),
         (
             "untracked everything",

@@ -224,8 +224,8 @@ fn endpoints_sets_and_namespaces() {
         ),
         (
             "unknown metadata",
-            set("name: a\nfinalizers: [x]", "nets: []"),
-            &[("metadata.finalizers", "unknown field")],
+            set("name: a\nclusterName: x", "nets: []"),
+            &[("metadata.clusterName", "unknown field")],
         ),
     ];
     for (name, text, expected) in cases {

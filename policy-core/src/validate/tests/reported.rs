@@ -26,7 +26,7 @@ fn kinds() {
             "did you mean `NetworkPolicy`?",
         ),
         ("{apiVersion: v1, kind: Pod}", "kind", "supported are projectcalico.org/v3 NetworkPolicy"),
-        ("{apiVersion: projectcalico.org/v3, kind: Tier}", "kind", "Tier is not supported yet"),
+        ("{apiVersion: v1, kind: Tier}", "apiVersion", "write `projectcalico.org/v3`"),
         (
             "{apiVersion: projectcalico.org/v3, kind: StagedNetworkPolicy}",
             "kind",
@@ -44,7 +44,7 @@ fn kinds() {
 #[test]
 fn everything_is_reported_at_once_and_nothing_twice() {
     let text = np(
-        "order: high\nslector: all()\ntier: x\ningress:\n- action: 5\n  protocl: TCP\n- action: \
+        "order: high\nslector: all()\ntier: x_y\ningress:\n- action: 5\n  protocl: TCP\n- action: \
          Alow\n  source: {nets: [10.0.0.1]}",
     );
     check(
@@ -53,7 +53,7 @@ fn everything_is_reported_at_once_and_nothing_twice() {
         &[
             ("spec.order", "write a number"),
             ("spec.slector", "did you mean `selector`?"),
-            ("spec.tier", "not supported yet"),
+            ("spec.tier", "not the name of a tier"),
             ("spec.ingress[0].action", "in quotes"),
             ("spec.ingress[0].protocl", "did you mean `protocol`?"),
             ("spec.ingress[1].action", "did you mean `Allow`?"),

@@ -1,0 +1,127 @@
+//! The ABI is what it was when its version was given.
+//!
+//! Pins are shared by agents of one `ABI_VERSION`, so a changed layout under an old version would
+//! be read as something else. Two tests hold the rule: the layout must be that of
+//! `abi_snapshot.txt`, and that file must be the one whose digest is listed for this version.
+
+use std::fmt::Write as _;
+
+use policy_common::{
+    abi::{self, *},
+    maps,
+};
+use sha2::{Digest as _, Sha256};
+
+/// SHA-256 of the snapshot of each version. Lines are only ever added.
+const VERSIONS: [(u32, &str); 1] =
+    [(1, "d6f9f7d2c56ecb261b4ca89930f4cb58f51a1af98ad48f41f3ff6710c554ec5d")];
+
+const SNAPSHOT: &str = include_str!("abi_snapshot.txt");
+
+/// A line for each field of each type: offset and size.
+macro_rules! describe {
+    ($out:ident, $described:ident; $($name:ident { $($field:ident),+ $(,)? })+) => {$(
+        let size = size_of::<$name>();
+        writeln!($out, "{} {size} align {}", stringify!($name), align_of::<$name>())?;
+        let mut end = 0;
+        $(
+            let offset = std::mem::offset_of!($name, $field);
+            let width = field_size(|value: &$name| &raw const value.$field);
+            assert_eq!(offset, end, "padding before {}::{}", stringify!($name), stringify!($field));
+            end = offset + width;
+            writeln!($out, "    {offset:>4} {width:>4} {}", stringify!($field))?;
+        )+
+        assert_eq!(end, size, "padding at the end of {}", stringify!($name));
+        $described.push((stringify!($name), size));
+    )+};
+}
+
+/// Size of what a field's address points to.
+fn field_size<T, F>(_: impl FnOnce(&T) -> *const F) -> usize {
+    size_of::<F>()
+}
+
+fn layout() -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
+    let mut described = Vec::new();
+    describe! { out, described;
+        Endpoint { ifindex, pad, v4, v6, tables, defaults, adopt_until_ns }
+        ClassKey { table, peer }
+        ClassRef { offset, len }
+        Interval { start, verdict }
+        FlowKeyV4 { ifindex, local, remote, local_port, remote_port, protocol, pad }
+        FlowKeyV6 { ifindex, local, remote, local_port, remote_port, protocol, pad }
+        Flow {
+            packets, bytes, created_ns, seen_ns, revision, rule, peer, direction, state, cut, pad,
+        }
+        FragmentKey { ifindex, id, source, destination, protocol, direction, pad }
+        Fragment { seen_ns, rule, revision }
+        GuardKey { bridge, address }
+        Globals { revision }
+        Counter { packets, bytes }
+        DropKey { ifindex, peer, rule, port, protocol, reason, direction, pad }
+        DropCounter { packets, bytes, event_ns }
+        DropEvent {
+            time_ns, source, destination, ifindex, peer, rule, length, source_port,
+            destination_port, protocol, reason, direction, family, tcp_flags, pad,
+        }
+        EventBudget { window_ns, sent, coalesced, limited, ring_full }
+        BlockKeyV4 { list, address }
+        BlockKeyV6 { list, address }
+    }
+    assert_eq!(described, LAYOUT, "a type of the ABI is not described here");
+    for reason in DropReason::ALL {
+        writeln!(out, "reason {} {}", *reason as u8, reason.name())?;
+    }
+    for (name, value) in [
+        ("Direction::Ingress", Direction::Ingress as u64),
+        ("Direction::Egress", Direction::Egress as u64),
+        ("Family::V4", Family::V4 as u64),
+        ("Family::V6", Family::V6 as u64),
+        ("VERDICT_ALLOW", u64::from(VERDICT_ALLOW)),
+        ("PEER_WORLD_V4", u64::from(PEER_WORLD_V4)),
+        ("PEER_WORLD_V6", u64::from(PEER_WORLD_V6)),
+        ("PEER_FIRST", u64::from(PEER_FIRST)),
+        ("PEER_NONE", u64::from(PEER_NONE)),
+        ("RULE_NONE", u64::from(RULE_NONE)),
+        ("RULE_FIRST", u64::from(RULE_FIRST)),
+        ("FLOW_REPLIED", u64::from(FLOW_REPLIED)),
+        ("FLOW_FIN_ORIGINAL", u64::from(FLOW_FIN_ORIGINAL)),
+        ("FLOW_FIN_REPLY", u64::from(FLOW_FIN_REPLY)),
+        ("FLOW_RESET", u64::from(FLOW_RESET)),
+        ("service(6, 443)", u64::from(service(6, 443))),
+    ] {
+        writeln!(out, "{name} = {value}")?;
+    }
+    for name in maps::PINNED {
+        writeln!(out, "map {name}")?;
+    }
+    Ok(out)
+}
+
+#[test]
+fn the_layout_is_that_of_the_snapshot() {
+    let layout = layout().unwrap();
+    assert_eq!(
+        layout, SNAPSHOT,
+        "the ABI changed: raise ABI_VERSION (now {}), write what is on the left to \
+         policy-common/tests/abi_snapshot.txt, and add its digest to VERSIONS",
+        abi::ABI_VERSION
+    );
+}
+
+#[test]
+fn the_snapshot_is_that_of_its_version() {
+    let digest = Sha256::digest(SNAPSHOT.as_bytes());
+    let digest = digest.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    let listed = VERSIONS.iter().find(|(version, _)| *version == abi::ABI_VERSION);
+    assert_eq!(
+        listed.map(|(_, digest)| *digest),
+        Some(digest.as_str()),
+        "abi_snapshot.txt is not that of ABI_VERSION {}: a layout that has been released keeps its \
+         digest for ever, so raise the version and add a line to VERSIONS",
+        abi::ABI_VERSION
+    );
+    let newest = VERSIONS.iter().map(|(version, _)| *version).max();
+    assert_eq!(newest, Some(abi::ABI_VERSION), "the newest version listed is the one in force");
+}
