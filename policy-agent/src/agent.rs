@@ -3,10 +3,11 @@
 //! Inputs: requests of the API, the policy directory, Docker, the fence. For each it builds the
 //! model anew, asks the compiler for a plan, has the plan carried out, and publishes the result.
 //! Nothing is removed from the datapath before the store, the policy directory and Docker have all
-//! been read once.
+//! been read once, and the kernel's interfaces and addresses with them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,7 +24,11 @@ use policy_core::{
     model::Model,
     peers::PeerName,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use serde_json::Value;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::MissedTickBehavior,
+};
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -46,11 +51,15 @@ const GATHER: Duration = Duration::from_millis(2);
 /// How long interfaces that were there before the agent may wait for their policy before they are
 /// fenced without it.
 const SETTLE: Duration = Duration::from_secs(5);
+/// How often what failed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// File of the numbers in the maps.
 const IDS: &str = "ids";
 /// File of the names of interfaces that are or were fenced.
 const INTERFACES: &str = "interfaces";
+/// File of the last good content of the policy directory.
+const POLICY_DIR: &str = "policy-dir";
 /// File of the drop totals of interfaces that are gone.
 const RETIRED: &str = "retired";
 
@@ -72,6 +81,10 @@ pub struct Agent {
     /// Whether the datapath is known to hold `model`.
     in_step: bool,
     names: BTreeMap<u32, PeerName>,
+    /// Whether interfaces that went while no agent ran have been looked for.
+    swept: bool,
+    /// What the policy directory held when it was last good.
+    files: Option<Vec<(PathBuf, Value)>>,
     /// What is wrong with the policy directory or the datapath, if anything is.
     policy_dir_error: Option<String>,
     datapath_error: Option<String>,
@@ -104,8 +117,8 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// The store or the maps cannot be read. An error in the policy directory is reported, and what
-    /// was applied is enforced without it.
+    /// The store or the maps cannot be read. An error in the policy directory is reported, and its
+    /// last good content, which the store has, stays in force.
     pub fn new(parts: Parts) -> Result<Agent> {
         let Parts { config, store, fence, fence_events, docker, maps, published, metrics } = parts;
         let policy_dir = PolicyDir::watch(&config.policy_dir);
@@ -135,12 +148,17 @@ impl Agent {
             model,
             in_step: false,
             names,
+            swept: false,
+            files: None,
             policy_dir_error: None,
             datapath_error: None,
             published,
             metrics,
         };
         agent.read_policy_dir();
+        if agent.policy_dir_error.is_some() {
+            agent.recall_policy_dir()?;
+        }
         Ok(agent)
     }
 
@@ -154,6 +172,8 @@ impl Agent {
         let mut settle = Box::pin(tokio::time::sleep(SETTLE));
         let mut settled = false;
         let mut due: Option<tokio::time::Instant> = None;
+        let mut retry = tokio::time::interval(RETRY);
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.reconcile();
         loop {
             let soon = || Some(tokio::time::Instant::now() + GATHER);
@@ -177,6 +197,15 @@ impl Agent {
                     self.read_policy_dir();
                     due = due.or_else(soon);
                 }
+                _ = retry.tick() => {
+                    if self.policy_dir_error.is_some() {
+                        self.read_policy_dir();
+                        due = due.or_else(soon);
+                    }
+                    if self.datapath_error.is_some() {
+                        due = due.or_else(soon);
+                    }
+                }
                 () = &mut settle, if !settled => {
                     settled = true;
                     if !self.published.borrow().ready {
@@ -192,19 +221,29 @@ impl Agent {
     /// Takes in what the fence has to say, all of it.
     fn fence_news(&mut self, first: FenceEvent) {
         let mut event = Some(first);
+        let mut gone = BTreeSet::new();
         while let Some(news) = event {
             match news {
                 FenceEvent::Changed => {}
                 FenceEvent::Fenced { delay } => self.metrics.fenced(delay.as_secs_f64()),
                 FenceEvent::Gone { ifindex } => {
-                    let published = Arc::clone(&self.published.borrow());
-                    let totals = self.metrics.retire(ifindex, &published);
-                    self.keep(RETIRED, &totals);
-                    self.names.remove(&ifindex);
+                    gone.insert(ifindex);
                 }
             }
             event = self.fence_events.try_recv().ok();
         }
+        if !gone.is_empty() {
+            self.retire(|ifindex| gone.contains(&ifindex));
+        }
+    }
+
+    /// Keeps what interfaces that are gone have dropped, and forgets them. Reads every drop
+    /// counter: once for many interfaces, not once for each.
+    fn retire(&mut self, gone: impl Fn(u32) -> bool) {
+        let published = Arc::clone(&self.published.borrow());
+        let totals = self.metrics.retire(&gone, &published);
+        self.keep(RETIRED, &totals);
+        self.names.retain(|ifindex, _| !gone(*ifindex));
     }
 
     fn keep<T: serde::Serialize>(&self, name: &str, value: &T) {
@@ -214,38 +253,90 @@ impl Agent {
     }
 
     fn read_policy_dir(&mut self) {
-        let read = self
-            .policy_dir
-            .read()
-            .and_then(|files| self.resources.with_files(self.resources.applied(), files))
-            .and_then(|next| next.succeeding(&self.resources));
-        match read {
-            Ok(resources) => {
-                self.base = resources.base(self.config.policy);
-                self.resources = Arc::new(resources);
+        self.policy_dir.rewatch();
+        let read = self.policy_dir.read();
+        match read.and_then(|files| Ok((self.with_files(files.clone())?, files))) {
+            Ok((resources, files)) => {
+                if self.files.as_ref() != Some(&files) {
+                    self.keep(POLICY_DIR, &files);
+                    self.files = Some(files);
+                }
+                self.follow(resources);
                 self.policy_dir_error = None;
             }
             Err(diagnostics) => {
-                for diagnostic in &diagnostics {
-                    error!(%diagnostic, "the policy directory is not followed: its last good state stays");
+                let error = diagnostics.first().map(ToString::to_string);
+                if self.policy_dir_error != error {
+                    for diagnostic in &diagnostics {
+                        error!(%diagnostic, "the policy directory is not followed: its last good state stays");
+                    }
                 }
-                self.policy_dir_error = diagnostics.first().map(ToString::to_string);
+                self.policy_dir_error = error;
             }
         }
+    }
+
+    /// The resources with this content of the policy directory, if all of it can be enforced:
+    /// one file too many must not keep the next container from its policy.
+    fn with_files(&self, files: Vec<(PathBuf, Value)>) -> Result<Resources, Vec<Diagnostic>> {
+        let next = self.resources.with_files(self.resources.applied(), files)?;
+        let next = next.succeeding(&self.resources)?;
+        let conflicts = self.inventory.new_conflicts(&self.resources, &next);
+        if !conflicts.is_empty() {
+            return Err(conflicts);
+        }
+        if self.complete() {
+            let base = next.base(self.config.policy);
+            let model = self.inventory.model(&self.config, &next, &base, &self.fence.view());
+            let planned = self.compiler.plan(&model);
+            planned.map_err(|error| vec![Diagnostic::error("", error.to_string())])?;
+        }
+        Ok(next)
+    }
+
+    /// Goes on with what the policy directory held when an earlier agent last followed it.
+    fn recall_policy_dir(&mut self) -> Result<(), StoreError> {
+        let Some(files) = self.store.get(POLICY_DIR)? else { return Ok(()) };
+        match self.resources.with_files(self.resources.applied(), files) {
+            Ok(resources) => self.follow(resources),
+            Err(diagnostics) => {
+                for diagnostic in &diagnostics {
+                    error!(%diagnostic, "the policy directory's last good state cannot be used");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, resources: Resources) {
+        self.base = resources.base(self.config.policy);
+        self.resources = Arc::new(resources);
+    }
+
+    /// Whether everything has been read that may be concluded from: what is absent is gone.
+    fn complete(&self) -> bool {
+        self.fence.synced() && self.inventory.complete()
     }
 
     /// Brings the datapath to what the inputs say now.
     fn reconcile(&mut self) {
         let started = Instant::now();
         let view = self.fence.view();
-        if self.inventory.complete() {
+        if view.synced && !self.swept {
+            self.swept = true;
+            // Under the names that they had.
+            self.publish(&view);
+            self.retire(|ifindex| !view.links.contains_key(&ifindex));
+        }
+        let complete = view.synced && self.inventory.complete();
+        if complete {
             let model = self.inventory.model(&self.config, &self.resources, &self.base, &view);
             if !self.in_step || model != *self.model {
                 self.enforce(model, started);
             }
         }
         let scope = self.inventory.scope(&self.config, &self.resources);
-        self.fence.manage(scope, self.inventory.complete());
+        self.fence.manage(scope, complete);
         self.publish(&self.fence.view());
     }
 
@@ -268,7 +359,9 @@ impl Agent {
 
     fn failed(&mut self, reason: &str) {
         self.in_step = false;
-        error!(reason, "the datapath does not hold the newest state");
+        if self.datapath_error.as_deref() != Some(reason) {
+            error!(reason, "the datapath does not hold the newest state");
+        }
         self.datapath_error = Some(reason.to_owned());
     }
 
@@ -289,6 +382,8 @@ impl Agent {
                 Ok(())
             }
             Err(error) => {
+                // Some of the plan is in the maps, whatever model it came from.
+                self.in_step = false;
                 let image = self.maps.image()?;
                 self.compiler = Compiler::resume(image, planned.ids().clone());
                 Err(error.into())
@@ -325,7 +420,7 @@ impl Agent {
     }
 
     fn ready(&self) -> Result<(), Refused> {
-        if self.inventory.complete() {
+        if self.complete() {
             return Ok(());
         }
         let reason = self.inventory.docker_detail();
@@ -341,7 +436,7 @@ impl Agent {
     fn change(&mut self, checked: Checked, dry_run: bool) -> Answer {
         let started = Instant::now();
         let view = self.fence.view();
-        let conflicts = self.inventory.conflicts(&checked.resources);
+        let conflicts = self.inventory.new_conflicts(&self.resources, &checked.resources);
         if !conflicts.is_empty() {
             return Err(refused(conflicts));
         }
@@ -386,6 +481,7 @@ impl Agent {
         self.base = base;
         self.model = Arc::new(model);
         self.in_step = true;
+        self.datapath_error = None;
         self.metrics.applied(started.elapsed().as_secs_f64());
         info!(
             endpoints = response.endpoints_changed,
@@ -415,7 +511,7 @@ impl Agent {
         let interfaces = links.chain(known).collect();
         let now = Arc::clone(&self.published.borrow());
         let next = Published {
-            ready: self.inventory.complete(),
+            ready: now.ready || self.complete() && self.in_step,
             model: Arc::clone(&self.model),
             ids: self.compiler.ids().clone(),
             resources: Arc::clone(&self.resources),

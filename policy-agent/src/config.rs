@@ -73,6 +73,9 @@ pub struct Options {
     /// first try on a host whose other containers should not notice.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub only_bridges: Option<bool>,
+    /// How programs hang on interfaces [default: auto, TCX links where the kernel has them].
+    #[arg(long, value_enum)]
+    pub attachment: Option<Attachment>,
     /// IPv4 connections that fit [default: 262144].
     #[arg(long, value_name = "ENTRIES")]
     pub conntrack_v4: Option<u32>,
@@ -102,6 +105,19 @@ pub enum HostAccess {
     Policy,
     /// Traffic from the host into an endpoint always passes, as in Kubernetes.
     Allow,
+}
+
+/// `--attachment`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Attachment {
+    /// TCX links where the kernel has them, else clsact filters.
+    Auto,
+    /// TCX links (Linux 6.6).
+    Tcx,
+    /// clsact filters, as every kernel has them: replaced in place, but anybody's `tc` can remove
+    /// them.
+    Clsact,
 }
 
 /// `--log-format`.
@@ -137,6 +153,8 @@ pub struct Config {
     pub bridges: Vec<String>,
     /// See [`Options::only_bridges`].
     pub only_bridges: bool,
+    /// See [`Options::attachment`].
+    pub attachment: Attachment,
     /// Map sizes.
     pub sizes: Sizes,
     /// See [`Options::log_format`].
@@ -189,6 +207,7 @@ impl Options {
             },
             uplinks: self.uplinks.or(file.uplinks).unwrap_or_default(),
             bridges: self.bridges.or(file.bridges).unwrap_or_default(),
+            attachment: self.attachment.or(file.attachment).unwrap_or(Attachment::Auto),
             only_bridges: self.only_bridges.or(file.only_bridges).unwrap_or(false),
             sizes,
             log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Text),

@@ -64,6 +64,8 @@ pub struct Scope {
 /// What the fence knows of the host; read by the event loop.
 #[derive(Clone, Debug, Default)]
 pub struct View {
+    /// Whether everything below has been read once. Before that, absence means nothing.
+    pub synced: bool,
     /// Interfaces by index.
     pub links: BTreeMap<u32, Link>,
     /// Addresses of the host, with the interface.
@@ -149,9 +151,17 @@ impl Fence {
         let worker = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("fence".to_owned())
-            .spawn(move || worker.watch(monitor))
+            .spawn(move || {
+                let _guard = AbortOnPanic;
+                worker.watch(monitor);
+            })
             .map_err(|source| NetlinkError::Io { what: "start a thread", source })?;
         Ok(Fence { shared, thread: Some(thread) })
+    }
+
+    /// Whether all interfaces and addresses have been read once ([`View::synced`]).
+    pub fn synced(&self) -> bool {
+        read(&self.shared.view).synced
     }
 
     /// What is known now.
@@ -190,6 +200,19 @@ impl Drop for Fence {
     }
 }
 
+/// An agent whose fence has died looks alive and leaves new containers open. One that ends is
+/// started again, and what is attached stays in force meanwhile.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            error!("the fence has failed: ending, so that the agent is started again");
+            std::process::abort();
+        }
+    }
+}
+
 fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
@@ -207,7 +230,10 @@ impl Shared {
         let mut synced = false;
         while !self.stop.load(Ordering::SeqCst) {
             match monitor.next() {
-                Ok(None) => continue,
+                Ok(None) => {
+                    self.retry();
+                    continue;
+                }
                 Ok(Some(LinkEvent::New(link))) => {
                     let heard = Instant::now();
                     self.update(|view| {
@@ -217,6 +243,12 @@ impl Shared {
                         view.links.insert(link.ifindex, link.clone());
                     });
                     self.consider(&link, synced.then_some(heard));
+                    if link.kind == LinkKind::Bridge {
+                        // Ports can be heard of before their bridge, or before its name.
+                        for port in self.ports(link.ifindex) {
+                            self.consider(&port, None);
+                        }
+                    }
                 }
                 Ok(Some(LinkEvent::Gone { ifindex })) => self.gone(ifindex),
                 Ok(Some(LinkEvent::HostAddress { address, ifindex, added })) => {
@@ -228,7 +260,10 @@ impl Shared {
                         }
                     });
                 }
-                Ok(Some(LinkEvent::Synced)) => synced = true,
+                Ok(Some(LinkEvent::Synced)) => {
+                    synced = true;
+                    self.update(|view| view.synced = true);
+                }
                 Err(error) => {
                     error!(%error, "cannot follow interface changes; trying again");
                     thread::sleep(STOP_PATIENCE);
@@ -236,6 +271,26 @@ impl Shared {
                 }
             }
             if synced {
+                self.tell(FenceEvent::Changed);
+            }
+        }
+    }
+
+    fn ports(&self, bridge: u32) -> Vec<Link> {
+        let view = read(&self.view);
+        view.links.values().filter(|link| link.master == Some(bridge)).cloned().collect()
+    }
+
+    /// Tries again to fence what could not be fenced.
+    fn retry(&self) {
+        let failed: Vec<Link> = {
+            let view = read(&self.view);
+            view.failures.keys().filter_map(|ifindex| view.links.get(ifindex)).cloned().collect()
+        };
+        for link in failed {
+            self.consider(&link, None);
+            if !read(&self.view).failures.contains_key(&link.ifindex) {
+                info!(interface = link.name, "fenced at last");
                 self.tell(FenceEvent::Changed);
             }
         }
@@ -280,7 +335,7 @@ impl Shared {
             } else if scope.uplinks.contains(&link.name) {
                 &[Hook::Uplink]
             } else {
-                return;
+                &[]
             }
         };
         let missing: Vec<Hook> = {
@@ -294,6 +349,7 @@ impl Shared {
         for hook in &missing {
             self.attach(link, *hook);
         }
+        self.all_is_well(link.ifindex, hooks);
         if read(&self.scope).interfaces.contains(&link.name) {
             self.learn_mac(link);
         }
@@ -301,6 +357,20 @@ impl Shared {
             let delay = heard.elapsed();
             debug!(interface = link.name, micros = delay.as_micros(), "fenced");
             self.tell(FenceEvent::Fenced { delay });
+        }
+    }
+
+    /// Takes a failure back once every hook has its program. One of two is a failure still.
+    fn all_is_well(&self, ifindex: u32, hooks: &[Hook]) {
+        let well = {
+            let view = read(&self.view);
+            view.failures.contains_key(&ifindex)
+                && hooks.iter().all(|hook| view.attached.contains(&(ifindex, *hook)))
+        };
+        if well {
+            self.update(|view| {
+                view.failures.remove(&ifindex);
+            });
         }
     }
 
@@ -331,40 +401,54 @@ impl Shared {
             self.attacher().attach(ifindex, hook)
         };
         match result {
-            Ok(()) => self.update(|view| {
-                view.attached.insert((ifindex, hook));
-                view.failures.remove(&ifindex);
-            }),
+            Ok(()) => {
+                let mut here = false;
+                self.update(|view| {
+                    here = view.links.contains_key(&ifindex);
+                    if here {
+                        view.attached.insert((ifindex, hook));
+                    }
+                });
+                if !here {
+                    // It went while the program went on; the next interface of this index must
+                    // not be taken for fenced.
+                    self.attacher().forget(ifindex, hook);
+                }
+            }
             Err(AttachError::Gone(_)) => {}
             Err(error) => {
                 // Nothing of ours is on the interface; the bridge guard and the peers' own fences
-                // are what is left. It is tried again with every change.
-                error!(interface = link.name, %error, "cannot fence an interface");
+                // are what is left. It is tried again all the time.
                 let reason = format!("{}: {error}", link.name);
+                let mut news = false;
                 self.update(|view| {
-                    view.failures.insert(ifindex, reason);
+                    let before = view.failures.insert(ifindex, reason.clone());
+                    news = before.as_ref() != Some(&reason);
                 });
+                if news {
+                    error!(interface = link.name, %error, "cannot fence an interface");
+                    self.tell(FenceEvent::Changed);
+                }
             }
         }
     }
 
     fn gone(&self, ifindex: u32) {
-        let hooks: Vec<Hook> = {
-            let view = read(&self.view);
-            Hook::ALL.into_iter().filter(|hook| view.attached.contains(&(ifindex, *hook))).collect()
-        };
-        for hook in &hooks {
-            self.attacher().forget(ifindex, *hook);
-        }
+        let mut hooks = Vec::new();
         self.update(|view| {
+            hooks.extend(
+                Hook::ALL.into_iter().filter(|hook| view.attached.remove(&(ifindex, *hook))),
+            );
             view.links.remove(&ifindex);
             view.found_open.remove(&ifindex);
             view.uplink_modes.remove(&ifindex);
             view.peer_macs.remove(&ifindex);
             view.failures.remove(&ifindex);
-            view.attached.retain(|(of, _)| *of != ifindex);
             view.addresses.retain(|(of, _)| *of != ifindex);
         });
+        for hook in &hooks {
+            self.attacher().forget(ifindex, *hook);
+        }
         if !hooks.is_empty() {
             self.tell(FenceEvent::Gone { ifindex });
         }

@@ -180,8 +180,14 @@ impl Inventory {
         })
     }
 
-    /// Static endpoints that claim an interface or address that is another's.
-    pub fn conflicts(&self, resources: &Resources) -> Vec<Diagnostic> {
+    /// Static endpoints in `next` that claim an interface or address that is another's, where they
+    /// did not in `before`: a container that took an address hinders no other change.
+    pub fn new_conflicts(&self, before: &Resources, next: &Resources) -> Vec<Diagnostic> {
+        let known = self.conflicts(before);
+        self.conflicts(next).into_iter().filter(|conflict| !known.contains(conflict)).collect()
+    }
+
+    fn conflicts(&self, resources: &Resources) -> Vec<Diagnostic> {
         let mut interfaces: BTreeMap<&str, String> = BTreeMap::new();
         let mut addresses: BTreeMap<IpAddr, String> = BTreeMap::new();
         for endpoint in self.docker.iter().flat_map(|snapshot| &snapshot.endpoints) {
@@ -218,7 +224,9 @@ impl Inventory {
             let name = view.links.get(ifindex)?.name.clone();
             Some((*ifindex, PeerName { namespace: String::new(), name }))
         });
-        let endpoints = model.endpoints.values().map(|endpoint| {
+        // Docker may not have noticed yet that an interface is gone; its name has been dropped.
+        let here = |endpoint: &&Arc<EndpointSpec>| view.links.contains_key(&endpoint.ifindex);
+        let endpoints = model.endpoints.values().filter(here).map(|endpoint| {
             let (namespace, name) = (endpoint.namespace.clone(), endpoint.name.clone());
             (endpoint.ifindex, PeerName { namespace, name })
         });
@@ -358,9 +366,13 @@ impl Inventory {
             components.push(component("fence", false, format!("not enforced on {failure}")));
         }
         for name in &config.uplinks {
-            let mode = view.link(name).map(|link| view.uplink_modes.get(&link.ifindex));
+            let link = view.link(name);
+            let mode = link.map(|link| view.uplink_modes.get(&link.ifindex));
+            let attached =
+                link.is_some_and(|link| view.attached.contains(&(link.ifindex, Hook::Uplink)));
             let (healthy, detail) = match mode {
                 None => (false, "interface does not exist".to_owned()),
+                Some(None) if attached => (true, "XDP as an earlier agent attached it".to_owned()),
                 Some(None) => (false, "the XDP program is not attached".to_owned()),
                 Some(Some(UplinkMode::Native)) => (true, "XDP in the driver".to_owned()),
                 Some(Some(UplinkMode::Generic)) => {

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use policy_api::messages::{EndpointState, RuleName};
+use policy_api::messages::{Component, EndpointState, RuleName};
 use policy_common::abi::{Counter, Direction, DropKey, DropReason, PEER_NONE, RULE_NONE};
 use policy_core::peers::PeerName;
 use prometheus_client::{
@@ -27,10 +27,17 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::{kernel::counters::Counters, observer::protocol_name, published::Published};
+use crate::{
+    kernel::counters::Counters,
+    observer::{icmp, protocol_name},
+    published::Published,
+};
 
 /// Drop series that are told apart.
 const MAX_DROP_SERIES: usize = 10_000;
+/// How many of them may be of interfaces that are gone: what comes and goes must not take the names
+/// from what is there.
+const MAX_RETIRED_SERIES: usize = MAX_DROP_SERIES / 2;
 
 /// Labels of a drop series.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -80,7 +87,7 @@ impl DropSeries {
             destination: destination.name,
             destination_namespace: destination.namespace,
             protocol: if key.protocol == 0 { String::new() } else { protocol_name(key.protocol) },
-            port: if key.port == 0 { String::new() } else { key.port.to_string() },
+            port: port(key),
             tier: rule.tier,
             policy_namespace: rule.namespace,
             policy: rule.policy,
@@ -191,17 +198,18 @@ impl Metrics {
         Ok(out)
     }
 
-    /// Moves the drop counters of an interface that is gone out of the kernel, under their names.
+    /// Moves the drop counters of interfaces that are gone out of the kernel, under their names.
     /// Returns all such totals, to be kept.
-    pub fn retire(&self, ifindex: u32, names: &Published) -> DropTotals {
+    pub fn retire(&self, gone: impl Fn(u32) -> bool, names: &Published) -> DropTotals {
         let mut counters = lock(&self.source.counters);
         let mut retired = lock(&self.source.retired);
         match counters.drops() {
             Ok(drops) => {
-                for (key, counter) in drops.into_iter().filter(|(key, _)| key.ifindex == ifindex) {
+                for (key, counter) in drops.into_iter().filter(|(key, _)| gone(key.ifindex)) {
                     // Nothing counts on the interface any more: what was read is the last value.
                     if counters.forget_drop(&key).is_ok() {
-                        add(retired.entry(DropSeries::of(&key, names)).or_default(), counter);
+                        let series = DropSeries::of(&key, names);
+                        sum(&mut retired, series, counter, MAX_RETIRED_SERIES);
                     }
                 }
             }
@@ -211,8 +219,39 @@ impl Metrics {
     }
 }
 
+/// A destination port; for ICMP type and code, as in `8/0`; empty where there is neither.
+fn port(key: &DropKey) -> String {
+    match icmp(key.protocol, key.port) {
+        Some((kind, code)) => format!("{kind}/{code}"),
+        None if key.port == 0 => String::new(),
+        None => key.port.to_string(),
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Adds to a series, or to `other` where there are `max` series and this would be one more.
+fn sum(
+    totals: &mut BTreeMap<DropSeries, Counter>,
+    series: DropSeries,
+    counter: Counter,
+    max: usize,
+) {
+    let known = totals.len() < max || totals.contains_key(&series);
+    let series = if known { series } else { DropSeries::other(&series.reason) };
+    add(totals.entry(series).or_default(), counter);
+}
+
+/// Health by name; several components of one name are well if all of them are. A series must not
+/// stand twice in one answer.
+fn health(components: &[Component]) -> BTreeMap<&str, bool> {
+    let mut health = BTreeMap::new();
+    for component in components {
+        *health.entry(component.name.as_str()).or_insert(true) &= component.healthy;
+    }
+    health
 }
 
 fn add(sum: &mut Counter, counter: Counter) {
@@ -227,12 +266,7 @@ impl Source {
         let mut totals = lock(&self.retired).clone();
         let drops = counters.drops().map_err(unreadable)?;
         for (key, counter) in drops {
-            let series = DropSeries::of(&key, names);
-            if totals.len() < MAX_DROP_SERIES || totals.contains_key(&series) {
-                add(totals.entry(series).or_default(), counter);
-            } else {
-                add(totals.entry(DropSeries::other(&series.reason)).or_default(), counter);
-            }
+            sum(&mut totals, DropSeries::of(&key, names), counter, MAX_DROP_SERIES);
         }
         let other = counters.drops_other().map_err(unreadable)?;
         for (reason, counter) in DropReason::ALL.iter().zip(other) {
@@ -360,9 +394,9 @@ impl KernelCollector {
             None,
             MetricType::Gauge,
         )?;
-        for component in &names.components {
-            ConstGauge::new(i64::from(component.healthy))
-                .encode(up.encode_family(&[("component", component.name.as_str())])?)?;
+        for (component, healthy) in health(&names.components) {
+            ConstGauge::new(i64::from(healthy))
+                .encode(up.encode_family(&[("component", component)])?)?;
         }
         let policies = i64::try_from(names.model.policies.len()).unwrap_or(i64::MAX);
         ConstGauge::new(policies).encode(encoder.encode_descriptor(
@@ -384,4 +418,40 @@ impl KernelCollector {
 fn unreadable(error: aya::maps::MapError) -> fmt::Error {
     warn!(%error, "cannot read the kernel's counters");
     fmt::Error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_over_the_limit_are_summed_and_none_is_lost() {
+        let mut totals = BTreeMap::new();
+        let series = |port: u32| DropSeries {
+            port: port.to_string(),
+            reason: "policy".to_owned(),
+            ..DropSeries::default()
+        };
+        let one = Counter { packets: 1, bytes: 10 };
+        for port in 0..100 {
+            sum(&mut totals, series(port), one, 5);
+        }
+        sum(&mut totals, series(0), one, 5);
+        assert_eq!(totals.len(), 6);
+        assert_eq!(totals[&series(0)].packets, 2);
+        assert_eq!(totals[&DropSeries::other("policy")].packets, 95);
+        assert_eq!(totals.values().map(|counter| counter.bytes).sum::<u64>(), 1010);
+    }
+
+    #[test]
+    fn components_of_one_name_are_one_series() {
+        let component = |name: &str, healthy| Component {
+            name: name.to_owned(),
+            healthy,
+            detail: String::new(),
+        };
+        let all = [component("fence", false), component("fence", true), component("docker", true)];
+        let health: Vec<_> = health(&all).into_iter().collect();
+        assert_eq!(health, [("docker", true), ("fence", false)]);
+    }
 }

@@ -48,9 +48,10 @@ impl Observer {
         published: watch::Receiver<Arc<Published>>,
     ) -> io::Result<()> {
         loop {
-            let (now_ns, now) = (clock::monotonic_ns(), SystemTime::now());
-            let names = Arc::clone(&published.borrow());
+            // Asked for each event, and not before the wait for it, which may have taken hours.
             let take = |event: DropEvent| {
+                let (now_ns, now) = (clock::monotonic_ns(), SystemTime::now());
+                let names = Arc::clone(&published.borrow());
                 let time = clock::wall_time(event.time_ns, now_ns, now);
                 self.take(Arc::new(record(&event, time, &names)));
             };
@@ -92,6 +93,12 @@ pub fn protocol_name(number: u8) -> String {
     }
 }
 
+/// Type and code out of what the datapath calls the port of an ICMP or ICMPv6 packet.
+pub fn icmp(protocol: u8, port: u16) -> Option<(u8, u8)> {
+    let [kind, code] = port.to_be_bytes();
+    matches!(protocol, 1 | 58).then_some((kind, code))
+}
+
 fn address(family: u8, bytes: [u8; 16]) -> Option<IpAddr> {
     if bytes == [0; 16] {
         return None;
@@ -128,8 +135,14 @@ fn record(event: &DropEvent, time: SystemTime, names: &Published) -> DropRecord 
     // A spoofed source is not the endpoint's own address: keep the claim and the culprit apart.
     let own = end(own, own_ip, if ingress { event.destination_port } else { event.source_port });
     let peer = end(peer, peer_ip, if ingress { event.source_port } else { event.destination_port });
-    let (source, destination) = if ingress { (peer, own) } else { (own, peer) };
+    let (source, mut destination) = if ingress { (peer, own) } else { (own, peer) };
+    let icmp = icmp(event.protocol, event.destination_port);
+    if icmp.is_some() {
+        destination.port = 0;
+    }
     DropRecord {
+        icmp_type: icmp.map(|(kind, _)| kind),
+        icmp_code: icmp.map(|(_, code)| code),
         time: humantime::format_rfc3339_micros(time).to_string(),
         reason: DropReason::from_u8(event.reason).map_or("unknown", DropReason::name).to_owned(),
         direction: if ingress { "ingress" } else { "egress" }.to_owned(),

@@ -1,6 +1,10 @@
 //! The resources in force, by origin, and what a request would make of them. No I/O.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use policy_api::{
     diagnostic::Diagnostic,
@@ -38,6 +42,9 @@ pub struct Entry {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Resources {
     entries: BTreeMap<ResourceName, Entry>,
+    /// Applied resources that a file stands in front of; in force again when the file goes, as
+    /// they would be after a restart.
+    shadowed: BTreeMap<ResourceName, Value>,
 }
 
 /// A change that has been checked.
@@ -199,7 +206,7 @@ impl Resources {
     }
 
     /// The same resources with those of the policy directory replaced by `files`. Where a file and
-    /// an applied resource have one name, the file wins.
+    /// an applied resource have one name, the file wins; two files must not have one name.
     ///
     /// # Errors
     ///
@@ -217,7 +224,16 @@ impl Resources {
             match validate::decode(&value) {
                 Ok(object) => {
                     let name = object.resource_name();
-                    next.entries.insert(name, Entry { value, object, origin });
+                    let entry = Entry { value, object, origin };
+                    match next.entries.insert(name.clone(), entry) {
+                        Some(Entry { origin: Origin::File(first), .. }) => {
+                            errors.push(twice(&name, &first, next.entries.get(&name)));
+                        }
+                        Some(Entry { origin: Origin::Applied, value, .. }) => {
+                            next.shadowed.insert(name, value);
+                        }
+                        None => {}
+                    }
                 }
                 Err(diagnostics) => {
                     let file = match &origin {
@@ -273,9 +289,21 @@ impl Resources {
         self.entries
             .values()
             .filter(|entry| entry.origin == Origin::Applied)
-            .map(|entry| entry.value.clone())
+            .map(|entry| &entry.value)
+            .chain(self.shadowed.values())
+            .cloned()
             .collect()
     }
+}
+
+fn twice(name: &ResourceName, first: &Path, second: Option<&Entry>) -> Diagnostic {
+    let file = match second.map(|entry| &entry.origin) {
+        Some(Origin::File(path)) => Some(path.display().to_string()),
+        Some(Origin::Applied) | None => None,
+    };
+    let message = format!("{} {} stands twice, first in {}", name.kind, name.name, first.display());
+    Diagnostic { file, ..Diagnostic::error("metadata.name", message) }
+        .with_hint("remove one of the two")
 }
 
 #[cfg(test)]
@@ -324,6 +352,24 @@ mod tests {
         assert_eq!(entry.value, policy("a", 1));
         let errors = resources.apply(vec![policy("a", 3)]).unwrap_err();
         assert!(errors[0].message.contains("/p/a.yaml"), "{errors:?}");
+    }
+
+    #[test]
+    fn what_a_file_hid_is_back_when_the_file_goes() {
+        let file = (PathBuf::from("/p/a.yaml"), policy("a", 1));
+        let hidden = Resources::default().with_files(vec![policy("a", 9)], vec![file]).unwrap();
+        let after = hidden.with_files(hidden.applied(), Vec::new()).unwrap();
+        let (_, entry) = after.iter().next().unwrap();
+        assert_eq!((&entry.value, &entry.origin), (&policy("a", 9), &Origin::Applied));
+    }
+
+    #[test]
+    fn one_name_in_two_files_is_an_error_that_names_both() {
+        let files = ["/p/a.yaml", "/p/b.yaml"].map(|path| (PathBuf::from(path), policy("a", 1)));
+        let errors = Resources::default().with_files(Vec::new(), files.into()).unwrap_err();
+        let [error] = errors.as_slice() else { panic!("{errors:?}") };
+        assert_eq!(error.file.as_deref(), Some("/p/b.yaml"));
+        assert!(error.message.contains("/p/a.yaml"), "{error}");
     }
 
     fn in_tier(tier: &str) -> Value {

@@ -90,7 +90,7 @@ fn unload(config: &Config) -> Result<()> {
 }
 
 async fn run(config: Config) -> Result<()> {
-    let features = Features::probe()?;
+    let features = Features::probe(config.attachment)?;
     let pins = Pins::new(&config.bpffs_dir);
     pins.prepare()?;
     // Before anything is touched: a second agent on the same state must not get further.
@@ -144,8 +144,8 @@ async fn run(config: Config) -> Result<()> {
         Arc::new(Metrics::new(Counters::open(&pins)?, readers.clone(), agent::retired(&store)?));
     let observer = Observer::default();
     let events = Events::open(&pins)?;
-    let reader = tokio::spawn(observer.clone().run(events, readers.clone()));
-    let kernel_log = tokio::spawn(forward_log(kernel_log));
+    let reader = tokio::spawn(part("drop events", observer.clone().run(events, readers.clone())));
+    let kernel_log = tokio::spawn(part("log of the programs", forward_log(kernel_log)));
 
     let (request_sender, requests) = mpsc::channel(REQUESTS);
     let api = server::api(server::Api { requests: request_sender, published: readers, observer });
@@ -153,22 +153,27 @@ async fn run(config: Config) -> Result<()> {
     let socket = config.socket.clone();
     let agent =
         Agent::new(Parts { config, store, fence, fence_events, docker, maps, published, metrics })?;
-    let api = tokio::spawn(async move { axum::serve(listener, api).await });
-    let metrics = tokio::spawn(async move { axum::serve(metrics_listener, metrics_routes).await });
+    let api = tokio::spawn(part("API", axum::serve(listener, api).into_future()));
+    let metrics = axum::serve(metrics_listener, metrics_routes).into_future();
+    let metrics = tokio::spawn(part("metrics", metrics));
     info!(socket = %socket.display(), "ready");
     agent.run(requests, stopped()?).await;
 
     for task in [reader, kernel_log, api, metrics] {
         task.abort();
-        if let Ok(Err(error)) = task.await {
-            error!(%error, "a part of the agent had failed");
-        }
     }
     // A socket nobody listens on would look like an agent that hangs.
     if let Err(error) = std::fs::remove_file(&socket) {
         warn!(%error, "cannot remove the socket");
     }
     Ok(())
+}
+
+/// Says at once when a part of the agent ends, not when the agent does.
+async fn part(name: &'static str, run: impl Future<Output = io::Result<()>>) {
+    if let Err(error) = run.await {
+        error!(part = name, %error, "a part of the agent has failed; enforcement goes on");
+    }
 }
 
 /// Resolves at SIGTERM or SIGINT.

@@ -4,7 +4,7 @@
 use std::{
     convert::Infallible,
     fs, io,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -119,10 +119,15 @@ pub async fn listen(path: &Path) -> Result<UnixListener, ServeError> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir).map_err(fail)?;
     }
-    // Left by an agent that was killed.
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
-        _ => {}
+    match fs::symlink_metadata(path) {
+        // Left by an agent that was killed.
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path).map_err(fail)?,
+        Ok(_) => {
+            let reason = "there is something that is no socket; choose another --socket";
+            return Err(fail(io::Error::new(io::ErrorKind::AlreadyExists, reason)));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(fail(error)),
     }
     let listener = UnixListener::bind(path).map_err(fail)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(fail)?;
@@ -304,4 +309,28 @@ fn line(record: Arc<DropRecord>) -> Result<Bytes, Infallible> {
     let mut line = serde_json::to_vec(&*record).unwrap_or_default();
     line.push(b'\n');
     Ok(line.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/agent.sock");
+        let first = listen(&path).await.unwrap();
+        assert!(matches!(listen(&path).await, Err(ServeError::Taken(_))));
+        drop(first);
+        listen(&path).await.unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+    }
+
+    #[tokio::test]
+    async fn a_file_in_the_place_of_the_socket_is_not_removed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = listen(file.path()).await.unwrap_err().to_string();
+        assert!(error.contains("no socket"), "{error}");
+        assert!(file.path().exists());
+    }
 }

@@ -7,6 +7,7 @@
 //! | `journal.json` | a change that is being made; replayed at start |
 //! | `ids.json` | names of the rule, peer and table numbers in the maps |
 //! | `interfaces.json` | names of the interfaces that drop counters speak of |
+//! | `policy-dir.json` | the last good content of the policy directory |
 //! | `retired.json` | drop totals of endpoints that are gone |
 //!
 //! Every file is written beside its place, flushed to disk and renamed over it, so that it is either
@@ -20,6 +21,7 @@ use std::{
 };
 
 use policy_api::messages::ResourceName;
+use policy_core::digest::Digest;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use thiserror::Error;
@@ -54,6 +56,9 @@ pub enum Change {
     Remove(ResourceName),
 }
 
+/// Longest name of a resource's file without its extension; with it, within NAME_MAX (255).
+const MAX_STEM: usize = 240;
+
 /// The state directory.
 #[derive(Debug)]
 pub struct Store {
@@ -70,9 +75,7 @@ impl Store {
         let store = Store { dir: dir.to_owned() };
         let resources = store.resources_dir();
         fs::create_dir_all(&resources).map_err(at(&resources))?;
-        if let Some(changes) = store.read::<Vec<Change>>(&store.journal())? {
-            store.carry_out(&changes)?;
-        }
+        store.finish()?;
         Ok(store)
     }
 
@@ -111,13 +114,23 @@ impl Store {
             .collect()
     }
 
-    /// Writes a change down, so that it survives a crash from here on.
+    /// Writes a change down, so that it survives a crash from here on. What an earlier change left
+    /// to do is done first: there is one journal.
     ///
     /// # Errors
     ///
     /// [`StoreError`]; nothing has changed then.
     pub fn prepare(&self, changes: &[Change]) -> Result<(), StoreError> {
+        self.finish()?;
         self.write(&self.journal(), &changes)
+    }
+
+    /// Finishes a change that was prepared and not carried out, if there is one.
+    fn finish(&self) -> Result<(), StoreError> {
+        match self.read::<Vec<Change>>(&self.journal())? {
+            Some(changes) => self.carry_out(&changes),
+            None => Ok(()),
+        }
     }
 
     /// Makes a prepared change.
@@ -182,7 +195,13 @@ impl Store {
         let group = name.api_version.split('/').next().unwrap_or_default();
         let namespace = name.namespace.as_deref().unwrap_or("-");
         let kind = name.kind.to_lowercase();
-        self.resources_dir().join(format!("{kind}.{group}_{namespace}_{}.yaml", name.name))
+        let mut stem = format!("{kind}.{group}_{namespace}_{}", name.name);
+        if stem.len() > MAX_STEM {
+            // A name of 253 characters is valid, and alone nearly as long as a file's name may be.
+            let digest = Digest::of("resource file", &stem);
+            stem = stem.chars().take(MAX_STEM - 33).chain(format!("~{digest}").chars()).collect();
+        }
+        self.resources_dir().join(format!("{stem}.yaml"))
     }
 
     fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
@@ -287,6 +306,33 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         assert_eq!(store.resources().unwrap().len(), 1);
         assert!(!dir.path().join("journal.json").exists());
+    }
+
+    #[test]
+    fn an_unfinished_change_is_not_lost_to_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.prepare(&[Change::Put(name("a"), resource("a"))]).unwrap();
+        let second = [Change::Put(name("b"), resource("b"))];
+        store.prepare(&second).unwrap();
+        store.carry_out(&second).unwrap();
+        assert_eq!(store.resources().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn the_longest_names_fit_and_stay_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let long = |last: &str| format!("{}{last}", "a".repeat(252));
+        for last in ["x", "y"] {
+            let name = ResourceName {
+                kind: "StagedGlobalNetworkPolicy".into(),
+                namespace: Some("n".repeat(63)),
+                ..name(&long(last))
+            };
+            store.carry_out(&[Change::Put(name, resource(last))]).unwrap();
+        }
+        assert_eq!(store.resources().unwrap().len(), 2);
     }
 
     #[test]

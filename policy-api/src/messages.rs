@@ -320,6 +320,12 @@ pub struct DropRecord {
     pub destination: FlowEnd,
     /// Protocol name in lower case (`tcp`), or its number.
     pub protocol: String,
+    /// ICMP or ICMPv6 type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp_type: Option<u8>,
+    /// ICMP or ICMPv6 code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp_code: Option<u8>,
     /// TCP flags such as `SYN`, joined by `|`; empty for other protocols.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tcp_flags: String,

@@ -103,7 +103,8 @@ fn layout() -> Result<String, std::fmt::Error> {
 fn the_layout_is_that_of_the_snapshot() {
     let layout = layout().unwrap();
     assert_eq!(
-        layout, SNAPSHOT,
+        layout,
+        SNAPSHOT,
         "the ABI changed: raise ABI_VERSION (now {}), write what is on the left to \
          policy-common/tests/abi_snapshot.txt, and add its digest to VERSIONS",
         abi::ABI_VERSION

@@ -20,6 +20,8 @@ pub mod plan;
 pub mod policy;
 mod prefixes;
 pub mod selector;
+#[cfg(test)]
+mod semantics;
 pub mod services;
 pub mod simulate;
 mod tables;

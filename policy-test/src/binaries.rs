@@ -1,11 +1,8 @@
 //! Where the programs under test are.
 //!
-//! Inputs: the path of the running test. Outputs: paths of binaries that the same build made.
+//! Inputs: the path of the running test or demo. Outputs: paths of binaries that the same build made.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-};
+use std::{env, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -26,12 +23,19 @@ pub fn policyctl() -> Result<PathBuf> {
 }
 
 fn binary(name: &str) -> Result<PathBuf> {
-    let test = env::current_exe().context("ask for the path of this test")?;
-    // <target directory>/<profile>/deps/<test>-<hash>
-    let profile = test.parent().and_then(Path::parent).context("a test lies in deps/")?;
+    let own = env::current_exe().context("ask for the path of this program")?;
+    // <target directory>/<profile>/<binary>, or for a test .../<profile>/deps/<test>-<hash>
+    let folder = own.parent().context("a program lies in a folder")?;
+    let profile = match folder.parent() {
+        Some(profile) if folder.ends_with("deps") => profile,
+        _ => folder,
+    };
     let path = profile.join(name);
     if !path.is_file() {
-        bail!("{} is not built: run the tests through `cargo xtask test`", path.display());
+        bail!(
+            "{} is not built: run this through `cargo xtask test` or `cargo xtask demo`",
+            path.display()
+        );
     }
     Ok(path)
 }

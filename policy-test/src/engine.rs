@@ -17,8 +17,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use procfs::process::Process;
 
-use crate::{http, lab::Lab, process::Daemon};
+use crate::{http, lab::Lab, process::Daemon, wait};
 
 /// The image that every engine here has: busybox, and nothing else.
 pub const IMAGE: &str = "lab/busybox";
@@ -75,9 +76,12 @@ impl Engine {
     pub fn start(&mut self) -> Result<()> {
         ensure!(self.daemon.is_none(), "the engine runs already");
         let pidfile = self.folder.join("dockerd.pid");
-        // A killed engine leaves it, and another process may have that pid now.
-        if pidfile.exists() {
-            fs::remove_file(&pidfile)?;
+        // A killed engine leaves them, and another process may have that pid now. That of its
+        // containerd may be a zombie for long, which dockerd would take for a running one.
+        for file in [&pidfile, &self.containerd_pidfile()] {
+            if file.exists() {
+                fs::remove_file(file)?;
+            }
         }
         let mut command = Command::new("dockerd");
         command
@@ -119,7 +123,19 @@ impl Engine {
     /// # Errors
     /// If it does not run.
     pub fn kill(&mut self) -> Result<()> {
-        self.daemon.take().context("the engine does not run")?.kill()
+        let daemon = self.daemon.take().context("the engine does not run")?;
+        let containerd = fs::read_to_string(self.containerd_pidfile())?.trim().parse()?;
+        daemon.kill()?;
+        // It dies with its parent, and two of them at once would both want the same files.
+        wait::until("containerd to die", STOP_LIMIT, || {
+            Process::new(containerd)
+                .and_then(|process| process.stat())
+                .map_or(true, |stat| stat.state == 'Z')
+        })
+    }
+
+    fn containerd_pidfile(&self) -> PathBuf {
+        self.folder.join("exec/containerd/containerd.pid")
     }
 
     /// Its address for `DOCKER_HOST`, `unix://...`.
@@ -229,26 +245,7 @@ impl Engine {
     /// If a file is not there, or the engine refuses.
     pub fn import(&self, image: &str, files: &[(&str, &Path)]) -> Result<()> {
         let staging = tempfile::tempdir_in(&self.folder)?;
-        let root = staging.path().join("root");
-        make_root(&root)?;
-        for (inside, file) in files {
-            let to = root.join(inside.trim_start_matches('/'));
-            if let Some(folder) = to.parent() {
-                fs::create_dir_all(folder)?;
-            }
-            fs::copy(file, &to).with_context(|| format!("copy {}", file.display()))?;
-        }
-        let archive = staging.path().join("image.tar");
-        let status = Command::new("tar")
-            .arg("--create")
-            .arg("--file")
-            .arg(&archive)
-            .arg("--directory")
-            .arg(&root)
-            .arg(".")
-            .status()
-            .context("start tar")?;
-        ensure!(status.success(), "tar: {status}");
+        let archive = archive(staging.path(), files)?;
         let archive = archive.to_str().context("a lab's paths are UTF-8")?;
         self.docker(&["import", archive, image]).map(drop)
     }
@@ -277,6 +274,35 @@ impl Drop for Engine {
             eprintln!("engine of {}: {error:#}", self.lab.name());
         }
     }
+}
+
+/// Makes an archive for `docker import` in `folder`: busybox, and pairs of a path in the image and a
+/// file of this machine.
+///
+/// # Errors
+/// If a file is not there, busybox among them.
+pub fn archive(folder: &Path, files: &[(&str, &Path)]) -> Result<PathBuf> {
+    let root = folder.join("root");
+    make_root(&root)?;
+    for (inside, file) in files {
+        let to = root.join(inside.trim_start_matches('/'));
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::copy(file, &to).with_context(|| format!("copy {}", file.display()))?;
+    }
+    let archive = folder.join("image.tar");
+    let status = Command::new("tar")
+        .arg("--create")
+        .arg("--file")
+        .arg(&archive)
+        .arg("--directory")
+        .arg(&root)
+        .arg(".")
+        .status()
+        .context("start tar")?;
+    ensure!(status.success(), "tar: {status}");
+    Ok(archive)
 }
 
 /// A root file system: busybox under all of its names, and the folders that programs expect.

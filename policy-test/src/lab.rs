@@ -54,6 +54,21 @@ impl Lab {
     /// # Errors
     /// Without root, or without `ip`.
     pub fn new() -> Result<Self> {
+        let lab = Self::with_host(NetNs::create)?;
+        lab.configure_host()?;
+        Ok(lab)
+    }
+
+    /// Makes a lab whose host is the namespace that this program is in, for an agent beside an
+    /// engine that runs already. The namespace stays as it is, now and when the lab goes.
+    ///
+    /// # Errors
+    /// Without root.
+    pub fn on_this_host() -> Result<Self> {
+        Self::with_host(NetNs::own)
+    }
+
+    fn with_host(host: impl FnOnce(&str) -> Result<NetNs>) -> Result<Self> {
         static SWEPT: Once = Once::new();
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let mut swept = Ok(());
@@ -62,16 +77,20 @@ impl Lab {
         let name = leftovers::name(NEXT.fetch_add(1, Ordering::Relaxed))?;
         let folder = env::temp_dir().join(&name);
         fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
-        let host = match NetNs::create(&name) {
+        let host = match host(&name) {
             Ok(host) => host,
             Err(error) => {
                 leftovers::remove(&name)?;
                 return Err(error);
             }
         };
-        let lab = Self(Arc::new(Inner { name, folder, host }));
-        lab.configure_host()?;
-        Ok(lab)
+        Ok(Self(Arc::new(Inner { name, folder, host })))
+    }
+
+    /// Whether a name is that of a lab whose process has gone.
+    #[must_use]
+    pub fn is_orphan(name: &str) -> bool {
+        leftovers::is_orphan(name)
     }
 
     /// Removes what labs of dead processes have left: processes, namespaces, mounts, cgroups,

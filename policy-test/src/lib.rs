@@ -10,10 +10,13 @@
 
 pub mod agent;
 pub mod binaries;
+pub mod demo;
 pub mod engine;
+pub mod examples;
 pub mod http;
 pub mod lab;
 pub mod net;
 pub mod netns;
 pub mod process;
+pub mod testrun;
 pub mod wait;

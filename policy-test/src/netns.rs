@@ -47,6 +47,27 @@ impl NetNs {
         Ok(netns)
     }
 
+    /// The namespace that a process is in, such as a container's. It has no name for iproute2, so
+    /// `ip` on it and its path do not work.
+    ///
+    /// # Errors
+    /// If there is no such process.
+    pub fn of_process(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/ns/net");
+        let file = File::open(&path).with_context(|| format!("open {path}"))?;
+        Ok(Self { name: format!("process-{pid}"), file })
+    }
+
+    /// The namespace that this program is in, with the name under which a lab on it goes. As little
+    /// a name for iproute2 as that of [`NetNs::of_process`].
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub(crate) fn own(name: &str) -> Result<Self> {
+        let file = File::open("/proc/self/ns/net").context("open /proc/self/ns/net")?;
+        Ok(Self { name: name.to_owned(), file })
+    }
+
     /// Its name for iproute2.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -2,6 +2,8 @@
 //!
 //! Inputs: the subcommand. Outputs: an exit code, 0 only if all of it succeeded.
 
+mod bench;
+mod demo;
 mod ebpf;
 mod setup;
 mod suite;
@@ -13,7 +15,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{ebpf::BuildEbpf, setup::Setup, suite::Test, workspace::Workspace};
+use crate::{bench::Bench, demo::Demo, ebpf::BuildEbpf, setup::Setup, suite::Test, workspace::Workspace};
 
 /// Palisade's set-up, builds and tests.
 #[derive(Debug, Parser)]
@@ -29,8 +31,12 @@ enum Task {
     Setup(Setup),
     /// Build the kernel programs into <target directory>/bpf/policy-ebpf.o
     BuildEbpf(BuildEbpf),
+    /// Show a three-tier application before and after its policies (as root)
+    Demo(Demo),
     /// Run all tests, those with namespaces and a private Docker Engine included (as root)
     Test(Test),
+    /// Measure: `bench datapath` (as root)
+    Bench(Bench),
     /// Check the rules of the house: who may use whom, lengths of files, leftovers
     Tidy,
 }
@@ -51,7 +57,9 @@ fn run() -> Result<ExitCode> {
     match Arguments::parse().task {
         Task::Setup(task) => task.run(&workspace),
         Task::BuildEbpf(task) => task.run(&workspace),
+        Task::Demo(task) => task.run(&workspace),
         Task::Test(task) => task.run(&workspace),
+        Task::Bench(task) => task.run(&workspace),
         Task::Tidy => tidy::run(&workspace),
     }
 }

@@ -32,6 +32,8 @@ pub(crate) enum Purpose {
     Build,
     /// `cargo xtask demo` on network namespaces
     Demo,
+    /// `cargo xtask demo` on a Docker Engine that runs
+    DemoDocker,
     /// `cargo xtask test`
     Test,
 }

@@ -43,6 +43,11 @@ impl Workspace {
         self.target_dir.join("bpf")
     }
 
+    /// Where `cargo build` leaves programs.
+    pub(crate) fn debug_dir(&self) -> PathBuf {
+        self.target_dir.join("debug")
+    }
+
     /// The cargo that called us, in the root.
     pub(crate) fn cargo(&self) -> Command {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

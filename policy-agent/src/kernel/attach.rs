@@ -110,9 +110,14 @@ impl Attacher {
     ///
     /// [`AttachError`].
     pub fn attach(&mut self, ifindex: u32, hook: Hook) -> Result<(), AttachError> {
-        if hook == Hook::Uplink {
-            return self.attach_uplink(ifindex).map(|_| ());
-        }
+        let attached = match hook {
+            Hook::Uplink => return self.attach_uplink(ifindex).map(|_| ()),
+            _ => self.attach_classifier(ifindex, hook),
+        };
+        unless_gone(ifindex, attached)
+    }
+
+    fn attach_classifier(&mut self, ifindex: u32, hook: Hook) -> Result<(), AttachError> {
         let program = hook.program();
         let fail = |source| AttachError::Program { program, ifindex, source: Box::new(source) };
         let name = interface(ifindex)?;
@@ -151,11 +156,12 @@ impl Attacher {
                 return Ok(());
             }
             // The link is of an interface that is gone; the kernel has given its index away again.
-            let _ = fs::remove_file(&pin);
+            // Should it be another failure, the old program stays on until the new one is.
         }
         let order = TcAttachOptions::TcxOrder(LinkOrder::first());
         let id = classifier.attach_with_options(&name, attach_type, order).map_err(fail)?;
         let link = classifier.take_link(id).map_err(fail)?;
+        let _ = fs::remove_file(&pin);
         FdLink::try_from(link)
             .map_err(|error| unpinned(program, ifindex, &error))?
             .pin(&pin)
@@ -169,6 +175,11 @@ impl Attacher {
     ///
     /// [`AttachError`].
     pub fn attach_uplink(&mut self, ifindex: u32) -> Result<UplinkMode, AttachError> {
+        let attached = self.attach_xdp(ifindex);
+        unless_gone(ifindex, attached)
+    }
+
+    fn attach_xdp(&mut self, ifindex: u32) -> Result<UplinkMode, AttachError> {
         let hook = Hook::Uplink;
         let program = hook.program();
         let fail = |source| AttachError::Program { program, ifindex, source: Box::new(source) };
@@ -237,10 +248,17 @@ fn unpinned(program: &'static str, ifindex: u32, error: &dyn std::error::Error) 
     AttachError::Pin { program, ifindex, reason: error.to_string() }
 }
 
+/// An interface that goes while a program goes on gives any error; what it means is that it went.
+fn unless_gone<T>(ifindex: u32, result: Result<T, AttachError>) -> Result<T, AttachError> {
+    result.map_err(|error| interface(ifindex).err().unwrap_or(error))
+}
+
 fn interface(ifindex: u32) -> Result<String, AttachError> {
     if_indextoname(ifindex)
         .ok()
         .and_then(|name| name.into_string().ok())
+        // nix takes only -1 for a failure; if_indextoname(3) returns NULL and leaves the name empty.
+        .filter(|name| !name.is_empty())
         .ok_or(AttachError::Gone(ifindex))
 }
 
@@ -254,4 +272,28 @@ const fn attach_type(hook: Hook) -> TcAttachType {
 
 fn classifier(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, ProgramError> {
     ebpf.program_mut(hook.program()).ok_or(ProgramError::NotLoaded)?.try_into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(ifindex: u32) -> Result<(), AttachError> {
+        let program = Hook::ToEndpoint.program();
+        Err(AttachError::Pin { program, ifindex, reason: "no".to_owned() })
+    }
+
+    #[test]
+    fn an_error_of_an_interface_that_went_says_that_it_went() {
+        let loopback = nix::net::if_::if_nametoindex("lo").unwrap();
+        assert!(matches!(
+            unless_gone(loopback, failure(loopback)),
+            Err(AttachError::Pin { ifindex, .. }) if ifindex == loopback
+        ));
+        let nobody = i32::MAX.unsigned_abs();
+        assert!(matches!(
+            unless_gone(nobody, failure(nobody)),
+            Err(AttachError::Gone(ifindex)) if ifindex == nobody
+        ));
+    }
 }

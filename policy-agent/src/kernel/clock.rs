@@ -15,5 +15,21 @@ pub fn monotonic_ns() -> u64 {
 
 /// The wall-clock time of a program's time stamp, given now on both clocks.
 pub fn wall_time(event_ns: u64, now_ns: u64, now: SystemTime) -> SystemTime {
-    now - Duration::from_nanos(now_ns.saturating_sub(event_ns))
+    // The programs' coarse clock runs behind, never ahead; should it, the difference is the truth.
+    match now_ns.checked_sub(event_ns) {
+        Some(ago) => now - Duration::from_nanos(ago),
+        None => now + Duration::from_nanos(event_ns - now_ns),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_stamp_before_or_after_now() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+        assert_eq!(wall_time(3_000, 5_000, now), now - Duration::from_nanos(2_000));
+        assert_eq!(wall_time(5_000, 3_000, now), now + Duration::from_nanos(2_000));
+    }
 }

@@ -8,6 +8,8 @@ use aya::{
 };
 use thiserror::Error;
 
+use crate::config::Attachment;
+
 /// Kernel features that change how Palisade works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
@@ -30,18 +32,21 @@ pub enum Unfit {
         "this kernel has no BPF for traffic control: it needs CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF (or CONFIG_NET_XGRESS)"
     )]
     NoBpf,
+    /// No TCX, and no other attachment wanted.
+    #[error("this kernel has no TCX links (Linux 6.6 has): use --attachment auto or clsact")]
+    NoTcx,
     /// Too old.
     #[error("this kernel is too old: Palisade needs Linux 5.10 or newer (BPF ring buffers)")]
     TooOld,
 }
 
 impl Features {
-    /// Asks the kernel.
+    /// Asks the kernel; of the ways to attach, `attachment` may want a certain one.
     ///
     /// # Errors
     ///
     /// [`Unfit`] if Palisade cannot run on it.
-    pub fn probe() -> Result<Features, Unfit> {
+    pub fn probe(attachment: Attachment) -> Result<Features, Unfit> {
         if !nix::unistd::geteuid().is_root() {
             return Err(Unfit::Permission);
         }
@@ -53,12 +58,18 @@ impl Features {
         if !is_map_supported(MapType::RingBuf).unwrap_or(false) {
             return Err(Unfit::TooOld);
         }
+        let has_tcx = KernelVersion::current().is_ok_and(|it| it >= KernelVersion::new(6, 6, 0));
+        let tcx = match attachment {
+            Attachment::Auto => has_tcx,
+            Attachment::Clsact => false,
+            Attachment::Tcx if has_tcx => true,
+            Attachment::Tcx => return Err(Unfit::NoTcx),
+        };
         let helper = BpfHelper::BPF_FUNC_ktime_get_coarse_ns;
         Ok(Features {
             coarse_clock: is_helper_supported(ProgramType::SchedClassifier, helper)
                 .unwrap_or(false),
-            tcx: KernelVersion::current()
-                .is_ok_and(|version| version >= KernelVersion::new(6, 6, 0)),
+            tcx,
         })
     }
 

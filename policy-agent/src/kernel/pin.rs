@@ -157,20 +157,69 @@ impl Pins {
         self.map(policy_common::maps::GLOBALS).exists()
     }
 
-    /// Removes every pin of every ABI version.
+    /// Removes every pin of every ABI version, and nothing else: `--bpffs-dir` may be a directory
+    /// that others pin to.
     ///
     /// # Errors
     ///
     /// [`PinError::Io`] for the first that cannot be removed.
     pub fn remove_all(&self) -> Result<(), PinError> {
-        match fs::remove_dir_all(&self.top) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(PinError::Io { path: self.top.clone(), source }),
-            Ok(()) => Ok(()),
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| PinError::Io { path, source }
+        };
+        let entries = match fs::read_dir(&self.top) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(io(&self.top)(error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(io(&self.top))?;
+            if is_version(entry.file_name().as_encoded_bytes()) {
+                let path = entry.path();
+                fs::remove_dir_all(&path).map_err(io(&path))?;
+            }
         }
+        // Fails, rightly, if anything is left.
+        let _ = fs::remove_dir(&self.top);
+        Ok(())
     }
+}
+
+/// `v<ABI>`.
+fn is_version(name: &[u8]) -> bool {
+    name.strip_prefix(b"v")
+        .is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
 }
 
 fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_of_others_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in ["v1/maps", "v12/links", "vpn/maps", "v", "cilium"] {
+            fs::create_dir_all(dir.path().join(path)).unwrap();
+        }
+        Pins::new(dir.path()).remove_all().unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["cilium", "v", "vpn"]);
+    }
+
+    #[test]
+    fn an_empty_directory_of_our_own_goes_and_a_missing_one_is_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("palisade");
+        fs::create_dir_all(top.join("v1/maps")).unwrap();
+        Pins::new(&top).remove_all().unwrap();
+        assert!(!top.exists());
+        Pins::new(&top).remove_all().unwrap();
+    }
 }

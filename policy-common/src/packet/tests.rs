@@ -66,13 +66,13 @@ fn address_v4(octets: [u8; 4]) -> Address {
 }
 
 fn address_v6(octets: [u8; 16]) -> Address {
-    let word = |at| u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]);
+    let word =
+        |at| u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]);
     [word(0), word(4), word(8), word(12)]
 }
 
 fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
-    let header =
-        Ethernet2Header { source: MAC, destination: MAC, ether_type: ethertype.into() };
+    let header = Ethernet2Header { source: MAC, destination: MAC, ether_type: ethertype.into() };
     [header.to_bytes().as_slice(), payload].concat()
 }
 
@@ -129,12 +129,7 @@ fn usual_frames_are_read_alike_by_both_ways() {
 
         let mut frame = Vec::new();
         build(v6).tcp(40_000, 443, 1, 2).syn().ack(7).write(&mut frame, b"hello").unwrap();
-        let ports = Packet {
-            source_port: 40_000,
-            destination_port: 443,
-            policy_port: 443,
-            ..base
-        };
+        let ports = Packet { source_port: 40_000, destination_port: 443, policy_port: 443, ..base };
         let tcp_flags = tcp::SYN | tcp::ACK;
         let expected = Packet { protocol: protocol::TCP, tcp_flags, kind: Kind::Tcp, ..ports };
         assert_eq!(usual(&frame), expected);
@@ -187,7 +182,10 @@ fn icmp_types_are_what_their_rfcs_say() {
         (13, Kind::IcmpOther),
     ];
     for (kind, expected) in v4 {
-        assert_eq!(usual(&ipv4(protocol::ICMP, &[kind, 1, 0, 0, 0, 9, 0, 0], |_| ())).kind, expected);
+        assert_eq!(
+            usual(&ipv4(protocol::ICMP, &[kind, 1, 0, 0, 0, 9, 0, 0], |_| ())).kind,
+            expected
+        );
     }
     let v6 = [
         (1, Kind::IcmpError),
@@ -234,7 +232,8 @@ fn extension_headers_are_followed_up_to_six() {
     for count in 0..9 {
         let mut payload = Vec::new();
         for index in 0..count {
-            let next = if index + 1 == count { protocol::UDP } else { protocol::DESTINATION_OPTIONS };
+            let next =
+                if index + 1 == count { protocol::UDP } else { protocol::DESTINATION_OPTIONS };
             payload.extend([next, 0, 1, 4, 0, 0, 0, 0]);
         }
         payload.extend(udp(5, 6));
@@ -261,11 +260,9 @@ fn fragments_are_told_apart() {
             header.fragment_offset = IpFragOffset::try_new(offset).unwrap();
         })
     };
-    for (offset, more, expected) in [
-        (0, true, Fragment::First),
-        (1, true, Fragment::Later),
-        (0x1fff, false, Fragment::Later),
-    ] {
+    for (offset, more, expected) in
+        [(0, true, Fragment::First), (1, true, Fragment::Later), (0x1fff, false, Fragment::Later)]
+    {
         let frame = piece(offset, more);
         assert_eq!(plain(&frame), None);
         let packet = parsed(&frame).unwrap();
@@ -373,7 +370,10 @@ fn near_frames() -> impl Strategy<Value = Vec<u8>> {
         ipv4(protocol::TCP, &TcpHeader::new(1, 2, 3, 4).to_bytes(), |_| ()),
         ipv4(protocol::ICMP, &[8; 16], |_| ()),
         ipv6(protocol::UDP, &udp(5, 6)),
-        ipv6(protocol::HOP_BY_HOP, &[protocol::FRAGMENT, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 1, 0, 0, 0, 0]),
+        ipv6(
+            protocol::HOP_BY_HOP,
+            &[protocol::FRAGMENT, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 1, 0, 0, 0, 0],
+        ),
         ipv6(protocol::ICMPV6, &[136; 32]),
         ethernet(ETHERTYPE_ARP, &[0; 28]),
         ethernet(ETHERTYPE_QINQ, &[0, 1, 0x81, 0, 0, 2, 8, 0, 0x45, 0, 0, 20]),

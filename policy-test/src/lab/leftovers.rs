@@ -41,7 +41,7 @@ pub(super) fn name(number: u32) -> Result<String> {
 
 /// Whether a name is that of a lab whose process has gone. The start time tells a process from
 /// a later one with the same pid.
-fn is_orphan(name: &str) -> bool {
+pub(super) fn is_orphan(name: &str) -> bool {
     let Some(rest) = name.strip_prefix(PREFIX) else { return false };
     let mut numbers = rest.split(['-', '.']).map(str::parse::<u64>);
     let (Some(Ok(pid)), Some(Ok(start)), Some(Ok(_))) =
@@ -86,6 +86,7 @@ pub(super) fn remove(name: &str) -> Result<()> {
         kill_inside(namespace)?;
     }
     let folder = env::temp_dir().join(name);
+    kill_agents(&folder)?;
     remove_shim_sockets(&folder)?;
     unmount_below(&folder)?;
     for namespace in &namespaces {
@@ -180,6 +181,24 @@ fn kill_inside(namespace: &str) -> Result<()> {
         pids.is_empty()
     })
     .with_context(|| format!("empty {namespace}"))
+}
+
+/// Kills the agents that have their files in a lab's folder. In a lab on this host, they are in no
+/// namespace of the lab's.
+fn kill_agents(folder: &Path) -> Result<()> {
+    let belongs = |process: &Process| {
+        let words = process.cmdline().unwrap_or_default();
+        let mut words = words.iter().map(Path::new);
+        words.next().is_some_and(|program| program.ends_with("policy-agent"))
+            && words.any(|word| word.starts_with(folder))
+    };
+    wait::until("the agents of a lab to die", DEATH_LIMIT, || {
+        let Ok(processes) = all_processes() else { return false };
+        let agents: Vec<i32> =
+            processes.flatten().filter(belongs).map(|process| process.pid).collect();
+        agents.iter().for_each(|&pid| kill_now(pid));
+        agents.is_empty()
+    })
 }
 
 /// Processes in a network namespace, without this one and without those that are dead already.

@@ -13,12 +13,17 @@ pub(crate) fn compact(drop: &DropRecord) -> String {
         "" => String::new(),
         flags => format!(" {}", text::clean(flags)),
     };
+    let icmp = match (drop.icmp_type, drop.icmp_code) {
+        (Some(kind), Some(0) | None) => format!(" type {kind}"),
+        (Some(kind), Some(code)) => format!(" type {kind} code {code}"),
+        (None, _) => String::new(),
+    };
     let reason = match &drop.rule {
         Some(rule) => format!("by {}", text::rule(rule)),
         None => format!("({})", text::clean(&drop.reason)),
     };
     format!(
-        "{dim}{}{dim:#} {} -> {}  {protocol}{flags} {} B  {bad}dropped{bad:#} on {} {reason}",
+        "{dim}{}{dim:#} {} -> {}  {protocol}{icmp}{flags} {} B  {bad}dropped{bad:#} on {} {reason}",
         time(&drop.time),
         text::flow_end(&drop.source),
         text::flow_end(&drop.destination),

@@ -304,3 +304,31 @@ fn policies_of(policies: &[String], wide: bool) -> Cell {
         (number, false) => Cell::new(format!("{number} policies")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn tiers_have_a_table_of_their_own() {
+        let tier = |name: &str, spec: serde_json::Value| -> StoredResource {
+            serde_json::from_value(json!({
+                "api_version": "projectcalico.org/v3", "kind": "Tier", "name": name, "endpoints": 0,
+                "resource": {"apiVersion": "projectcalico.org/v3", "kind": "Tier",
+                             "metadata": {"name": name}, "spec": spec},
+            }))
+            .expect("a stored resource")
+        };
+        let found = resources(
+            &[tier("ops", json!({"order": 100, "defaultAction": "Pass"})), tier("late", json!({}))],
+            false,
+        );
+        let rows: Vec<Vec<&str>> =
+            found.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[0], ["KIND", "NAME", "ORDER", "DEFAULT", "ACTION"], "{found}");
+        assert_eq!(rows[1], ["Tier", "ops", "100", "Pass"], "{found}");
+        assert_eq!(rows[2], ["Tier", "late", "-", "Deny"], "{found}");
+    }
+}

@@ -31,7 +31,7 @@ const TESTS: [Tool; 6] = [
     Tool { program: "promtool", package: "prometheus", purpose: "checks rules and queries" },
 ];
 
-/// The image of the tests' containers is made of this one file, so it must need no library.
+/// The image of our containers is made of this one file, so it must need no library.
 const BUSYBOX_PACKAGE: &str = "busybox-static";
 
 /// Installs the packages of what is missing.
@@ -71,11 +71,12 @@ fn missing(purpose: Purpose) -> Vec<&'static str> {
         .inspect(|tool| eprintln!("need  {} ({}): {}", tool.package, tool.program, tool.purpose))
         .map(|tool| tool.package)
         .collect();
+    let containers = matches!(purpose, Purpose::DemoDocker | Purpose::Test);
+    if containers && !find("busybox").is_some_and(|path| is_static(&path)) {
+        eprintln!("need  {BUSYBOX_PACKAGE}: is the image of our containers");
+        packages.push(BUSYBOX_PACKAGE);
+    }
     if purpose == Purpose::Test {
-        if !find("busybox").is_some_and(|path| is_static(&path)) {
-            eprintln!("need  {BUSYBOX_PACKAGE}: is the image of the tests' containers");
-            packages.push(BUSYBOX_PACKAGE);
-        }
         // With AppArmor on, the engine loads its profile before the first container.
         let apparmor = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
         if apparmor.is_ok_and(|enabled| enabled.trim() == "Y") && find("apparmor_parser").is_none()

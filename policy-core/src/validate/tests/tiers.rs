@@ -123,8 +123,7 @@ fn a_policy_needs_its_tier() {
         assert!(found.iter().all(|(_, it)| it.path == "spec.tier" && it.hint.is_some()));
         found.into_iter().map(|(name, it)| (name.kind, it.message)).collect()
     };
-    let ops = tier("ops", "order: 1");
-    assert_eq!(of(&[np("tier: ops"), ops.clone(), gnp("tier: ops")]), []);
+    assert_eq!(of(&[np("tier: ops"), tier("ops", "order: 1"), gnp("tier: ops")]), []);
     assert_eq!(
         of(&[
             np("order: 1"),

@@ -1,0 +1,457 @@
+//! The real programs on made-up frames: `BPF_PROG_TEST_RUN`.
+//!
+//! Inputs: root, policies as YAML, endpoints, frames. Outputs: what the programs say of each
+//! frame, and what they counted and told. The maps are written by the agent's own compiler and
+//! executor, so that the whole way from YAML to verdict is what runs on a host.
+//!
+//! The programs are attached to nothing: no packet but the given ones meets them.
+
+mod empty;
+
+use std::{collections::BTreeMap, fs, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use aya::{
+    Ebpf, TestRun as _, TestRunOptions,
+    maps::{HashMap, Map, MapData, MapError, RingBuf},
+    programs::{ProgramError, SchedClassifier, Xdp},
+};
+use nix::net::if_::if_nametoindex;
+use policy_agent::config::Attachment;
+use policy_agent::kernel::{
+    counters::Counters,
+    events,
+    features::Features,
+    load::{self, Sizes},
+    maps::Maps,
+    pin::{Hook, Pins},
+};
+use policy_api::{messages::RuleName, yaml};
+use policy_common::{
+    abi::{Counter, DropEvent, DropKey, EventBudget, Flow, FlowKeyV4, FlowKeyV6},
+    maps as name,
+};
+use policy_core::{
+    compile::Compiler,
+    labels::{self, Labels},
+    model::{EndpointId, EndpointSpec, Model},
+    validate::{self, Object},
+};
+
+use crate::lab::{BPFFS, Lab};
+
+/// Offsets in the kernel's `struct __sk_buff` and `struct xdp_md` (include/uapi/linux/bpf.h).
+const SKB_IFINDEX: usize = 40;
+const XDP_DATA_END: usize = 4;
+const XDP_INGRESS_IFINDEX: usize = 12;
+
+/// Return values of the programs (include/uapi/linux/{pkt_cls,bpf}.h).
+const TC_ACT_UNSPEC: u32 = u32::MAX;
+const TC_ACT_SHOT: u32 = 2;
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+
+/// Largest frame that a test run takes: a page less the kernel's own room.
+const ROOM: usize = 4096;
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// On to whoever is next.
+    Pass,
+    /// Gone.
+    Drop,
+}
+
+/// A frame's way through a program, once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Passed, and no drop counter moved.
+    Pass,
+    /// Dropped; the one counter that moved, by one packet and the frame's length.
+    Drop(DropKey),
+}
+
+/// What the programs have counted so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// By key.
+    pub keyed: BTreeMap<DropKey, Counter>,
+    /// By reason code, those that found no room among `keyed`.
+    pub other: Vec<Counter>,
+}
+
+/// Connections of one family.
+pub type Flows<K> = Vec<(K, Flow)>;
+
+/// The programs in the kernel, with maps of their own.
+pub struct Ring {
+    lab: Lab,
+    ebpf: Ebpf,
+    empty: Ebpf,
+    pins: PathBuf,
+    maps: Maps,
+    counters: Counters,
+    events: RingBuf<MapData>,
+    flows_v4: HashMap<MapData, FlowKeyV4, Flow>,
+    flows_v6: HashMap<MapData, FlowKeyV6, Flow>,
+    compiler: Compiler,
+    /// What the maps hold once [`Ring::sync`] has been called.
+    pub model: Model,
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // The lab takes what is left; this is for the memory, which the pins hold on to.
+        let _ = fs::remove_dir_all(&self.pins);
+    }
+}
+
+impl Ring {
+    /// Loads the programs in a lab of their own, all interfaces pending.
+    ///
+    /// # Errors
+    /// Without root, or on a kernel that cannot run them.
+    pub fn new(sizes: Sizes) -> Result<Ring> {
+        let lab = Lab::new()?;
+        let folder = PathBuf::from(BPFFS).join(lab.name());
+        let pins = Pins::new(&folder);
+        pins.prepare()?;
+        let features = Features::probe(Attachment::Auto)?;
+        Ok(Ring {
+            ebpf: load::load(&pins, features, sizes)?,
+            empty: empty::load()?,
+            maps: Maps::open(&pins)?,
+            counters: Counters::open(&pins)?,
+            events: open(&pins, name::EVENTS)?,
+            flows_v4: open(&pins, name::CONNTRACK_V4)?,
+            flows_v6: open(&pins, name::CONNTRACK_V6)?,
+            compiler: Compiler::new(),
+            model: Model::default(),
+            pins: folder,
+            lab,
+        })
+    }
+
+    /// Makes an interface and gives its index. Nothing is ever sent on it.
+    ///
+    /// # Errors
+    /// If the name is taken.
+    pub fn interface(&self, name: &str) -> Result<u32> {
+        let host = self.lab.host();
+        host.ip(&["link", "add", name, "type", "veth", "peer", "name", &format!("{name}-peer")])?;
+        Ok(host.run(|| if_nametoindex(name))??)
+    }
+
+    /// Adds an endpoint to the model. Labels and namespace are those of a static endpoint.
+    pub fn endpoint(&mut self, ifindex: u32, name: &str, app: &str, addresses: &[IpAddr]) {
+        let [.., low] = ifindex.to_be_bytes();
+        let spec = EndpointSpec {
+            ifindex,
+            interface: name.to_owned(),
+            name: name.to_owned(),
+            namespace: validate::DEFAULT_NAMESPACE.to_owned(),
+            network: String::new(),
+            labels: labels::endpoint_labels(
+                [("app", app)],
+                validate::DEFAULT_NAMESPACE,
+                name,
+                "static",
+            ),
+            addresses: addresses.to_vec(),
+            mac: Some([2, 0, 0, 0, 0, low]),
+            ports: Vec::new(),
+            bridge: None,
+            adopt_until_ns: 0,
+        };
+        self.model.endpoints.insert(id(name), Arc::new(spec));
+    }
+
+    /// Changes an endpoint of the model.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn change(&mut self, name: &str, change: impl FnOnce(&mut EndpointSpec)) -> Result<()> {
+        let spec = self.model.endpoints.get_mut(&id(name)).with_context(|| format!("no {name}"))?;
+        change(Arc::make_mut(spec));
+        Ok(())
+    }
+
+    /// Removes an endpoint from the model; its interface is pending then.
+    pub fn remove(&mut self, name: &str) {
+        self.model.endpoints.remove(&id(name));
+    }
+
+    /// Puts policies and network sets into the model, in the place of all that were there.
+    ///
+    /// # Errors
+    /// If they are none.
+    pub fn policies(&mut self, text: &str) -> Result<()> {
+        self.model.policies.clear();
+        self.model.network_sets.clear();
+        self.add_policies(text)
+    }
+
+    /// Puts more policies and network sets into the model.
+    ///
+    /// # Errors
+    /// If they are none, or too many for one file.
+    pub fn add_policies(&mut self, text: &str) -> Result<()> {
+        let documents =
+            yaml::read("policies", text.as_bytes()).map_err(|error| anyhow!("{error:?}"))?;
+        for document in documents {
+            match validate::decode(&document.value).map_err(|error| anyhow!("{error:?}"))? {
+                Object::Policy(policy) => {
+                    self.model.policies.insert(policy.key.clone(), Arc::new(policy));
+                }
+                Object::NetworkSet(set) => {
+                    let key = (set.namespace.clone(), set.name.clone());
+                    self.model.network_sets.insert(key, Arc::new(set));
+                }
+                other => bail!("{other:?} is neither a policy nor a network set"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the program run on an interface as an uplink with labels.
+    pub fn uplink(&mut self, ifindex: u32, own: &[(&str, &str)]) {
+        self.model.uplinks.insert(ifindex, own.iter().copied().collect::<Labels>());
+    }
+
+    /// Brings the maps to what the model says.
+    ///
+    /// # Errors
+    /// If the model does not fit, or the kernel refuses a write.
+    pub fn sync(&mut self) -> Result<()> {
+        let planned = self.compiler.plan(&self.model)?;
+        self.maps.execute(&planned.plan.ops)?;
+        self.compiler.commit(planned);
+        Ok(())
+    }
+
+    /// The name of a rule id.
+    #[must_use]
+    pub fn rule(&self, id: u32) -> Option<&RuleName> {
+        self.compiler.ids().rule(id)
+    }
+
+    /// What a peer id is called.
+    #[must_use]
+    pub fn peer(&self, id: u32) -> Option<String> {
+        self.compiler.ids().peer(id).map(|peer| peer.name)
+    }
+
+    /// Packets and bytes that a rule decided.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn rule_counter(&self, id: u32) -> Result<Counter, MapError> {
+        self.counters.rule(id)
+    }
+
+    /// Runs a program on a frame. `None`: the kernel takes no such frame into a test run.
+    ///
+    /// # Errors
+    /// If there is no such interface, or the program says something that it should not.
+    pub fn run(&self, hook: Hook, ifindex: u32, frame: &[u8]) -> Result<Option<Action>> {
+        Ok(self.repeat(hook, ifindex, frame, 1)?.map(|(action, _)| action))
+    }
+
+    /// Runs a program on a frame, `count` times. Gives what it said the last time, and the mean
+    /// duration, which the kernel measures.
+    ///
+    /// # Errors
+    /// As [`Ring::run`].
+    pub fn repeat(
+        &self,
+        hook: Hook,
+        ifindex: u32,
+        frame: &[u8],
+        count: u32,
+    ) -> Result<Option<(Action, Duration)>> {
+        let result = match self.test_run(hook, ifindex, frame, count)? {
+            Ok(result) => result,
+            Err(error) if is_refusal(&error) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let action = match (hook, result.0) {
+            (Hook::Uplink, XDP_PASS) => Action::Pass,
+            (Hook::Uplink, XDP_DROP) => Action::Drop,
+            (Hook::Uplink, other) => bail!("{} returned {other}", hook.program()),
+            (_, TC_ACT_UNSPEC) => Action::Pass,
+            (_, TC_ACT_SHOT) => Action::Drop,
+            (_, other) => bail!("{} returned {other}", hook.program()),
+        };
+        Ok(Some((action, result.1)))
+    }
+
+    /// Runs a TC program that does nothing but pass, to compare with.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn repeat_empty(&self, frame: &[u8], count: u32) -> Result<Duration> {
+        let program: &SchedClassifier = self
+            .empty
+            .program(empty::PROGRAM)
+            .context("the empty object has its program")?
+            .try_into()?;
+        let mut out = vec![0; ROOM];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            repeat: count,
+            ..TestRunOptions::new()
+        };
+        Ok(self.lab.host().run(|| program.test_run(options))??.duration)
+    }
+
+    fn test_run(
+        &self,
+        hook: Hook,
+        ifindex: u32,
+        frame: &[u8],
+        count: u32,
+    ) -> Result<Result<(u32, Duration), ProgramError>> {
+        let program =
+            self.ebpf.program(hook.program()).context("the object has all its programs")?;
+        let mut out = vec![0; ROOM];
+        let context = context(hook, ifindex, frame.len())?;
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            repeat: count,
+            ..TestRunOptions::new()
+        };
+        let run = || match hook {
+            Hook::Uplink => <&Xdp>::try_from(program)?.test_run(options),
+            _ => <&SchedClassifier>::try_from(program)?.test_run(options),
+        };
+        // The kernel looks the interface up in the caller's namespace.
+        let result = self.lab.host().run(run)?;
+        Ok(result.map(|result| (result.return_value, result.duration)))
+    }
+
+    /// Runs a program on a frame and holds it against the counters: a pass moves none of the drop
+    /// counters, a drop exactly one, by one packet and the frame's length.
+    ///
+    /// # Errors
+    /// If that is not so, or the kernel takes no such frame.
+    pub fn judge(&self, hook: Hook, ifindex: u32, frame: &[u8]) -> Result<Verdict> {
+        let before = self.drops()?;
+        let action =
+            self.run(hook, ifindex, frame)?.context("the kernel takes no such frame for a test")?;
+        let after = self.drops()?;
+        ensure!(before.other == after.other, "a drop was not counted by key");
+        let mut moved = after
+            .keyed
+            .iter()
+            .filter(|&(key, &now)| before.keyed.get(key).copied().unwrap_or_default() != now);
+        match (action, moved.next(), moved.next()) {
+            (Action::Pass, None, _) => Ok(Verdict::Pass),
+            (Action::Drop, Some((key, now)), None) => {
+                let was = before.keyed.get(key).copied().unwrap_or_default();
+                let bytes = u64::try_from(frame.len())?;
+                ensure!(
+                    now.packets == was.packets + 1 && now.bytes == was.bytes + bytes,
+                    "{key:?} moved from {was:?} to {now:?} for one frame of {bytes} bytes"
+                );
+                Ok(Verdict::Drop(*key))
+            }
+            (action, one, two) => bail!("{action:?}, but these counters moved: {one:?} {two:?}"),
+        }
+    }
+
+    /// Every drop counter.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn drops(&self) -> Result<Drops, MapError> {
+        Ok(Drops {
+            keyed: self.counters.drops()?.into_iter().collect(),
+            other: self.counters.drops_other()?,
+        })
+    }
+
+    /// Events that were not sent, by cause.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn events_lost(&self) -> Result<EventBudget, MapError> {
+        self.counters.events()
+    }
+
+    /// Takes the events that have come since the last call.
+    ///
+    /// # Errors
+    /// If one is not of the size that this version knows.
+    pub fn events(&mut self) -> Result<Vec<DropEvent>> {
+        let mut taken = Vec::new();
+        while let Some(item) = self.events.next() {
+            taken.push(events::decode(&item).context("an event of another size")?);
+        }
+        Ok(taken)
+    }
+
+    /// Every connection.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn flows(&self) -> Result<(Flows<FlowKeyV4>, Flows<FlowKeyV6>), MapError> {
+        Ok((
+            self.flows_v4.iter().collect::<Result<_, _>>()?,
+            self.flows_v6.iter().collect::<Result<_, _>>()?,
+        ))
+    }
+
+    /// Writes a connection, as time alone would make it.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    pub fn set_flow_v4(&mut self, key: FlowKeyV4, flow: Flow) -> Result<(), MapError> {
+        self.flows_v4.insert(key, flow, 0)
+    }
+
+    /// Forgets a connection.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn forget_flow_v4(&mut self, key: &FlowKeyV4) -> Result<(), MapError> {
+        self.flows_v4.remove(key)
+    }
+}
+
+fn id(name: &str) -> EndpointId {
+    EndpointId(format!("static/{}/{name}", validate::DEFAULT_NAMESPACE))
+}
+
+fn open<T: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &str) -> Result<T, MapError> {
+    MapData::from_pin(pins.map(name)).and_then(Map::from_map_data).and_then(T::try_from)
+}
+
+/// The context that tells a program which interface it runs on.
+fn context(hook: Hook, ifindex: u32, length: usize) -> Result<Vec<u8>> {
+    let words = match hook {
+        // The kernel wants to hear the frame's end, too.
+        Hook::Uplink => {
+            vec![(XDP_DATA_END, u32::try_from(length)?), (XDP_INGRESS_IFINDEX, ifindex)]
+        }
+        _ => vec![(SKB_IFINDEX, ifindex)],
+    };
+    let size = words.iter().map(|(offset, _)| offset + size_of::<u32>()).max().unwrap_or_default();
+    let mut context = vec![0; size];
+    for (offset, word) in words {
+        context[offset..offset + size_of::<u32>()].copy_from_slice(&word.to_ne_bytes());
+    }
+    Ok(context)
+}
+
+/// Whether the kernel said that it takes no such frame: one without a whole Ethernet header, or
+/// (from 6.18 on) without a whole IP header behind it.
+fn is_refusal(error: &ProgramError) -> bool {
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.kind() == io::ErrorKind::InvalidInput,
+        _ => false,
+    }
+}

@@ -1,0 +1,177 @@
+//! A real Prometheus beside the agent, in a lab's host.
+//!
+//! Inputs: the example configuration. Outputs: answers of its HTTP API, as series.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use policy_test::{http, lab::Lab, process::Daemon};
+use serde::{Deserialize, de::DeserializeOwned};
+
+/// A lab's host has all ports to itself.
+const ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9090);
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// The examples' interval, and the one that the test does not want to wait longer than.
+const INTERVALS: (&str, &str) = ("_interval: 15s", "_interval: 200ms");
+
+/// Labels of a series, without empty ones (to Prometheus they are absent) and the metric's name.
+pub(crate) type Labels = BTreeMap<String, String>;
+/// Values by labels.
+pub(crate) type Vector = BTreeMap<Labels, f64>;
+
+/// Folder of a part of the examples.
+pub(crate) fn examples(part: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(part)
+}
+
+/// Runs `promtool` on files of `examples/prometheus`.
+pub(crate) fn promtool(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("promtool")
+        .args(arguments)
+        .current_dir(examples("prometheus"))
+        .output()
+        .context("start promtool (Debian package prometheus; `cargo xtask setup --for test`)")?;
+    ensure!(
+        output.status.success(),
+        "promtool {arguments:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// Running as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Prometheus {
+    lab: Lab,
+    _daemon: Daemon,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+enum Answer<T> {
+    Success { data: T },
+    Error { error: String },
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "resultType", content = "result", rename_all = "lowercase")]
+enum Data {
+    Vector(Vec<Sample>),
+    Matrix(Vec<Line>),
+    Scalar((f64, String)),
+}
+
+#[derive(Deserialize)]
+struct Sample {
+    metric: Labels,
+    value: (f64, String),
+}
+
+#[derive(Deserialize)]
+struct Line {
+    metric: Labels,
+    values: Vec<(f64, String)>,
+}
+
+impl Prometheus {
+    /// Starts it on the example configuration; only the intervals are shorter.
+    pub(crate) fn start(lab: &Lab) -> Result<Self> {
+        let folder = lab.folder().join("prometheus");
+        fs::create_dir(&folder)?;
+        for name in ["prometheus.yml", "palisade.rules.yml"] {
+            let text = fs::read_to_string(examples("prometheus").join(name))?;
+            fs::write(folder.join(name), text.replace(INTERVALS.0, INTERVALS.1))?;
+        }
+        let mut command = Command::new("prometheus");
+        command
+            .arg(format!("--config.file={}", folder.join("prometheus.yml").display()))
+            .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
+            .arg(format!("--web.listen-address={}", SocketAddr::from(ADDRESS)))
+            .current_dir(&folder);
+        let mut daemon =
+            Daemon::start("prometheus", lab.host(), &mut command, &folder.join("log"))?;
+        daemon.wait_ready(READY_LIMIT, || {
+            http::get_over_tcp(lab.host(), ADDRESS.into(), "/-/ready")
+                .is_ok_and(|answer| answer.status == 200)
+        })?;
+        Ok(Self { lab: lab.clone(), _daemon: daemon })
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str, parameters: &[(&str, &str)]) -> Result<T> {
+        let query =
+            form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
+        let path = format!("{path}?{query}");
+        let answer = http::get_over_tcp(self.lab.host(), ADDRESS.into(), &path)?;
+        match answer.json()? {
+            Answer::Success { data } => Ok(data),
+            Answer::Error { error } => anyhow::bail!("{parameters:?}: {error}"),
+        }
+    }
+
+    /// The clock of the server, in ms since 1970.
+    pub(crate) fn now(&self) -> Result<f64> {
+        match self.get("/api/v1/query", &[("query", "time()")])? {
+            Data::Scalar((seconds, _)) => Ok((seconds * 1000.0).round()),
+            Data::Vector(_) | Data::Matrix(_) => anyhow::bail!("time() is no scalar"),
+        }
+    }
+
+    /// An expression's value at a time, in ms since 1970.
+    pub(crate) fn query(&self, expression: &str, at: f64) -> Result<Vector> {
+        let at = (at / 1000.0).to_string();
+        match self.get("/api/v1/query", &[("query", expression), ("time", &at)])? {
+            Data::Vector(samples) => samples
+                .into_iter()
+                .map(|Sample { metric, value: (_, value) }| Ok((bare(metric), value.parse()?)))
+                .collect(),
+            Data::Scalar(_) | Data::Matrix(_) => anyhow::bail!("{expression} is no vector"),
+        }
+    }
+
+    /// The sum over all steps of each series of an expression, in a range of ms since 1970.
+    pub(crate) fn sum_of_steps(
+        &self,
+        expression: &str,
+        (start, end): (f64, f64),
+        step_ms: u32,
+    ) -> Result<Vector> {
+        let start = (start / 1000.0).to_string();
+        let end = (end / 1000.0).to_string();
+        let mut step = String::new();
+        write!(step, "{}", f64::from(step_ms) / 1000.0)?;
+        let parameters = [("query", expression), ("start", &start), ("end", &end), ("step", &step)];
+        match self.get("/api/v1/query_range", &parameters)? {
+            Data::Matrix(lines) => lines
+                .into_iter()
+                .map(|Line { metric, values }| {
+                    let mut sum = 0.0;
+                    for (_, value) in values {
+                        sum += value.parse::<f64>()?;
+                    }
+                    Ok((bare(metric), sum))
+                })
+                .collect(),
+            Data::Scalar(_) | Data::Vector(_) => anyhow::bail!("{expression} is no matrix"),
+        }
+    }
+
+    /// The values that a label has in the series of a selector.
+    pub(crate) fn label_values(&self, label: &str, selector: &str) -> Result<Vec<String>> {
+        self.get(&format!("/api/v1/label/{label}/values"), &[("match[]", selector)])
+    }
+}
+
+fn bare(mut metric: Labels) -> Labels {
+    metric.remove("__name__");
+    metric.retain(|_, value| !value.is_empty());
+    metric
+}

@@ -1,0 +1,15 @@
+//! Real sockets of workloads on a bridge, against policies of every form: what the packets do, what
+//! `policyctl explain` says, and what the metrics count have to be the same.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod agents;
+mod changes;
+mod directory;
+mod hosts;
+mod kubernetes;
+mod language;
+mod packets;
+mod selection;
+mod stage;
+mod uplink;

@@ -1,0 +1,23 @@
+//! The kernel programs, frame by frame, through `BPF_PROG_TEST_RUN`.
+//!
+//! Inputs: root. Every frame is held against the drop counters, so that a drop that is not
+//! counted, or counted twice, fails whichever test sees it.
+
+#[path = "packets/changes.rs"]
+mod changes;
+#[path = "packets/connections.rs"]
+mod connections;
+#[path = "packets/counters.rs"]
+mod counters;
+#[path = "packets/edges.rs"]
+mod edges;
+#[path = "packets/frames.rs"]
+mod frames;
+#[path = "packets/hostile.rs"]
+mod hostile;
+#[path = "packets/icmp.rs"]
+mod icmp;
+#[path = "packets/neighbours.rs"]
+mod neighbours;
+#[path = "packets/world.rs"]
+mod world;

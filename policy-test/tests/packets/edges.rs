@@ -1,0 +1,134 @@
+//! The bridge guard, and the uplink.
+
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+use policy_agent::kernel::pin::Hook;
+use policy_common::abi::{Direction, DropReason, PEER_NONE};
+
+use crate::{
+    frames::{SYN, Way, arp, broadcast, ethernet, tagged, target},
+    world::{World, drops, passes},
+};
+
+const LISTS: &str = r"
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkSet
+metadata: { name: bad, labels: { list: bad } }
+spec: { nets: [203.0.113.0/24, 2001:db8:bad::/48] }
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: { name: first }
+spec:
+  order: 1
+  selector: side == 'left'
+  types: [Ingress]
+  doNotTrack: true
+  applyOnForward: true
+  ingress:
+    - { action: Deny, source: { nets: [203.0.113.128/25] } }
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: { name: second }
+spec:
+  order: 2
+  selector: has(side)
+  types: [Ingress]
+  doNotTrack: true
+  applyOnForward: true
+  ingress:
+    - { action: Deny, source: { selector: list == 'bad' } }
+";
+
+#[test]
+fn the_guard_knows_who_lives_on_its_bridge() -> Result<()> {
+    let mut world = World::new()?;
+    let bridge = world.ring.interface("bridge")?;
+    world.ring.change("web", |spec| spec.bridge = Some(bridge))?;
+    world.ring.sync()?;
+    let link_local = format!("fe80::ff:fe00:{:x}", world.web);
+    let guard = |hook, frame: &[u8]| world.ring.judge(hook, bridge, frame);
+    let leaves = |frame: &[u8]| guard(Hook::FromBridge, frame);
+    let enters = |frame: &[u8]| guard(Hook::ToBridge, frame);
+    for (own, other) in
+        [("10.0.0.2", "10.0.0.3"), ("fd00::2", "fd00::3"), (link_local.as_str(), "fe80::77")]
+    {
+        let way = Way::new(own, 1, other, 2);
+        passes("own", &leaves(&way.udp())?)?;
+        passes("own", &leaves(&tagged(&way.udp(), &[0x8100]))?)?;
+        passes("to own", &enters(&way.back().tcp(SYN))?)?;
+        let key =
+            drops("another's", &leaves(&way.back().udp())?, DropReason::Guard, Direction::Egress)?;
+        assert_eq!((key.ifindex, key.peer), (bridge, PEER_NONE));
+        drops("to another", &enters(&way.udp())?, DropReason::Guard, Direction::Ingress)?;
+        passes("to all", &enters(&broadcast(way.udp()))?)?;
+    }
+    let (own, other) = (Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 3));
+    passes("own", &leaves(&arp(1, own, other))?)?;
+    passes("probe", &leaves(&arp(1, Ipv4Addr::UNSPECIFIED, other))?)?;
+    passes("the host asks", &enters(&arp(1, other, own))?)?;
+    drops("another's", &leaves(&arp(2, other, own))?, DropReason::Guard, Direction::Egress)?;
+    let detect = Way::new("::", 0, "ff02::1:ff00:9", 0).discovery(135, &target("fd00::9"));
+    passes("duplicate address detection", &leaves(&detect)?)?;
+    drops(
+        "unknown",
+        &leaves(&ethernet(0x88cc, &[0; 46]))?,
+        DropReason::UnsupportedEthertype,
+        Direction::Egress,
+    )?;
+    // Another bridge has other inhabitants.
+    let elsewhere = world.ring.judge(
+        Hook::FromBridge,
+        world.stranger,
+        &Way::new("10.0.0.2", 1, "10.0.0.3", 2).udp(),
+    )?;
+    drops("on another bridge", &elsewhere, DropReason::Guard, Direction::Egress)?;
+    Ok(())
+}
+
+#[test]
+fn an_uplink_drops_what_its_list_names() -> Result<()> {
+    let mut world = World::new()?;
+    let (left, right) = (world.ring.interface("left")?, world.ring.interface("right")?);
+    world.ring.uplink(left, &[("side", "left")]);
+    world.ring.uplink(right, &[("side", "right")]);
+    world.ring.policies(LISTS)?;
+    world.ring.sync()?;
+    let to = |source: &str| {
+        let v4 = source.contains('.');
+        Way::new(source, 1, if v4 { "10.0.0.2" } else { "fd00::2" }, 2)
+    };
+    let cases = [
+        (left, "203.0.113.1", Some("second")),
+        (left, "203.0.113.129", Some("first")),
+        (left, "2001:db8:bad::7", Some("second")),
+        (left, "198.51.100.1", None),
+        (left, "2001:db8::7", None),
+        (right, "203.0.113.129", Some("second")),
+        (right, "203.0.113.1", Some("second")),
+        (right, "198.51.100.1", None),
+        (world.stranger, "203.0.113.1", None),
+    ];
+    for (uplink, source, policy) in cases {
+        let plain = to(source).udp();
+        for frame in [to(source).tcp(SYN), tagged(&plain, &[0x88a8, 0x8100]), plain] {
+            let verdict = world.ring.judge(Hook::Uplink, uplink, &frame)?;
+            match policy {
+                None => passes(source, &verdict)?,
+                Some(policy) => {
+                    let key = drops(source, &verdict, DropReason::Untracked, Direction::Ingress)?;
+                    assert_eq!(world.rule_of(&key)?, format!("{policy} ingress[0] deny"));
+                }
+            }
+        }
+    }
+    for frame in [
+        arp(1, Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(10, 0, 0, 2)),
+        ethernet(0x88cc, &[0; 46]),
+    ] {
+        passes("no IP", &world.ring.judge(Hook::Uplink, left, &frame)?)?;
+    }
+    Ok(())
+}
