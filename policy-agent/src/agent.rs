@@ -18,6 +18,7 @@ use policy_api::{
     diagnostic::Diagnostic,
     messages::{ApplyRequest, ApplyResponse, DeleteRequest, Refusal},
 };
+use policy_common::abi::DropKey;
 use policy_core::{
     compile::{Compiler, Planned},
     ids::Ids,
@@ -240,10 +241,29 @@ impl Agent {
     /// Keeps what interfaces that are gone have dropped, and forgets them. Reads every drop
     /// counter: once for many interfaces, not once for each.
     fn retire(&mut self, gone: impl Fn(u32) -> bool) {
-        let published = Arc::clone(&self.published.borrow());
-        let totals = self.metrics.retire(&gone, &published);
-        self.keep(RETIRED, &totals);
+        self.retire_drops(|key| gone(key.ifindex));
         self.names.retain(|ifindex, _| !gone(*ifindex));
+    }
+
+    fn retire_drops(&self, gone: impl Fn(&DropKey) -> bool) {
+        let published = Arc::clone(&self.published.borrow());
+        let totals = self.metrics.retire(gone, &published);
+        self.keep(RETIRED, &totals);
+    }
+
+    /// Takes note of a plan that holds. What rules and peers that have lost their numbers dropped
+    /// is kept under their names: another may get the number with the next plan.
+    fn commit(&mut self, planned: Planned) {
+        let (before, after) = (self.compiler.ids(), planned.ids());
+        let rules: Vec<u32> =
+            before.rules().map(|(id, _)| id).filter(|id| after.rule(*id).is_none()).collect();
+        if !rules.is_empty() || before.peers().any(|id| after.peer(id).is_none()) {
+            self.retire_drops(|key| {
+                before.knows(key.rule, key.peer) && !after.knows(key.rule, key.peer)
+            });
+            self.metrics.clear_rules(rules);
+        }
+        self.compiler.commit(planned);
     }
 
     fn keep<T: serde::Serialize>(&self, name: &str, value: &T) {
@@ -327,6 +347,9 @@ impl Agent {
             // Under the names that they had.
             self.publish(&view);
             self.retire(|ifindex| !view.links.contains_key(&ifindex));
+            // Left by an agent that was killed before it could give them their names.
+            let ids = self.compiler.ids().clone();
+            self.retire_drops(|key| !ids.knows(key.rule, key.peer));
         }
         let complete = view.synced && self.inventory.complete();
         if complete {
@@ -371,14 +394,14 @@ impl Agent {
             self.store.put(IDS, planned.ids())?;
         }
         if planned.plan.ops.is_empty() {
-            self.compiler.commit(planned);
+            self.commit(planned);
             return Ok(());
         }
         let ops = planned.plan.ops.len();
         match self.maps.execute(&planned.plan.ops) {
             Ok(()) => {
                 debug!(ops, revision = planned.plan.revision, "datapath changed");
-                self.compiler.commit(planned);
+                self.commit(planned);
                 Ok(())
             }
             Err(error) => {

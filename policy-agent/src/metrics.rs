@@ -198,15 +198,15 @@ impl Metrics {
         Ok(out)
     }
 
-    /// Moves the drop counters of interfaces that are gone out of the kernel, under their names.
-    /// Returns all such totals, to be kept.
-    pub fn retire(&self, gone: impl Fn(u32) -> bool, names: &Published) -> DropTotals {
+    /// Moves the drop counters that `gone` picks out of the kernel, under the names that they have
+    /// now: their interface is gone, or their rule or peer. Returns all such totals, to be kept.
+    pub fn retire(&self, gone: impl Fn(&DropKey) -> bool, names: &Published) -> DropTotals {
         let mut counters = lock(&self.source.counters);
         let mut retired = lock(&self.source.retired);
         match counters.drops() {
             Ok(drops) => {
-                for (key, counter) in drops.into_iter().filter(|(key, _)| gone(key.ifindex)) {
-                    // Nothing counts on the interface any more: what was read is the last value.
+                for (key, counter) in drops.into_iter().filter(|(key, _)| gone(key)) {
+                    // Nothing counts under this key any more: what was read is the last value.
                     if counters.forget_drop(&key).is_ok() {
                         let series = DropSeries::of(&key, names);
                         sum(&mut retired, series, counter, MAX_RETIRED_SERIES);
@@ -225,6 +225,18 @@ fn port(key: &DropKey) -> String {
         Some((kind, code)) => format!("{kind}/{code}"),
         None if key.port == 0 => String::new(),
         None => key.port.to_string(),
+    }
+}
+
+impl Metrics {
+    /// Forgets what rules have counted whose numbers may be given away again.
+    pub fn clear_rules(&self, ids: impl IntoIterator<Item = u32>) {
+        let mut counters = lock(&self.source.counters);
+        for id in ids {
+            if let Err(error) = counters.clear_rule(id) {
+                warn!(%error, "cannot clear the counter of a rule that is gone");
+            }
+        }
     }
 }
 

@@ -153,11 +153,13 @@ async fn run(config: Config) -> Result<()> {
     let socket = config.socket.clone();
     let agent =
         Agent::new(Parts { config, store, fence, fence_events, docker, maps, published, metrics })?;
+    // Before anybody is told that the agent is there: whoever stops it then must be heard.
+    let stop = stopped()?;
     let api = tokio::spawn(part("API", axum::serve(listener, api).into_future()));
     let metrics = axum::serve(metrics_listener, metrics_routes).into_future();
     let metrics = tokio::spawn(part("metrics", metrics));
     info!(socket = %socket.display(), "ready");
-    agent.run(requests, stopped()?).await;
+    agent.run(requests, stop).await;
 
     for task in [reader, kernel_log, api, metrics] {
         task.abort();

@@ -12,8 +12,10 @@ use std::{
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, FromRequest, Query, Request as HttpRequest, State},
-    http::{StatusCode, header},
+    extract::{
+        DefaultBodyLimit, FromRequest, FromRequestParts, Query, Request as HttpRequest, State,
+    },
+    http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -196,6 +198,20 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body_<T> {
     }
 }
 
+/// What follows the `?`, or a [`Refusal`] that says what is wrong with it.
+struct Query_<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query_<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let Query(query) = Query::from_request_parts(parts, state)
+            .await
+            .map_err(|error| Refused::new(error.status(), error.body_text()))?;
+        Ok(Query_(query))
+    }
+}
+
 async fn ask(
     api: &Api,
     request: impl FnOnce(oneshot::Sender<Answer>) -> Request,
@@ -230,7 +246,7 @@ struct Filter {
 
 async fn resources(
     State(api): State<Api>,
-    Query(filter): Query<Filter>,
+    Query_(filter): Query_<Filter>,
 ) -> Result<Json<Vec<StoredResource>>, Refused> {
     let published = Arc::clone(&api.published.borrow());
     let wanted = move |name: &ResourceName| {
@@ -282,7 +298,7 @@ struct Watch {
     last: Option<usize>,
 }
 
-async fn observe(State(api): State<Api>, Query(watch): Query<Watch>) -> Response {
+async fn observe(State(api): State<Api>, Query_(watch): Query_<Watch>) -> Response {
     let follow = watch.follow.unwrap_or(false);
     let default = if follow { 0 } else { DEFAULT_LAST };
     let (history, live) = api.observer.watch(watch.last.unwrap_or(default));

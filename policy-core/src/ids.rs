@@ -14,7 +14,7 @@ use std::{
 
 use policy_api::messages::RuleName;
 use policy_common::{
-    abi::{ClassRef, PEER_FIRST, PEER_NONE, PEER_WORLD_V4, PEER_WORLD_V6, RULE_FIRST},
+    abi::{ClassRef, PEER_FIRST, PEER_NONE, PEER_WORLD_V4, PEER_WORLD_V6, RULE_FIRST, RULE_NONE},
     maps,
 };
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,17 @@ impl Ids {
     /// Every rule id in use, with its rule.
     pub fn rules(&self) -> impl Iterator<Item = (u32, &RuleName)> {
         self.rules.keys.iter().map(|(id, name)| (*id, name))
+    }
+
+    /// Every peer id in use, those of the world left aside.
+    pub fn peers(&self) -> impl Iterator<Item = u32> {
+        self.peer_names.keys().copied()
+    }
+
+    /// Whether the numbers in a drop counter have names, or are those that say that there is none.
+    pub fn knows(&self, rule: u32, peer: u32) -> bool {
+        (rule == RULE_NONE || self.rule(rule).is_some())
+            && (peer == PEER_NONE || self.peer(peer).is_some())
     }
 
     /// The peer behind a peer id.

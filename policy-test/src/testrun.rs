@@ -412,14 +412,6 @@ impl Ring {
     pub fn set_flow_v4(&mut self, key: FlowKeyV4, flow: Flow) -> Result<(), MapError> {
         self.flows_v4.insert(key, flow, 0)
     }
-
-    /// Forgets a connection.
-    ///
-    /// # Errors
-    /// If there is none.
-    pub fn forget_flow_v4(&mut self, key: &FlowKeyV4) -> Result<(), MapError> {
-        self.flows_v4.remove(key)
-    }
 }
 
 fn id(name: &str) -> EndpointId {

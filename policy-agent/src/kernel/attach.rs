@@ -17,6 +17,7 @@ use aya::{
 };
 use nix::net::if_::if_indextoname;
 use thiserror::Error;
+use tracing::error;
 
 use super::{
     features::Features,
@@ -91,14 +92,16 @@ impl Attacher {
     ///
     /// # Errors
     ///
-    /// [`AttachError`] for the first link that cannot be taken over.
+    /// [`AttachError::Pins`]. A link that cannot be taken over keeps the earlier agent's program,
+    /// which reads the same maps, and is left out of the answer: the fence tries again. One
+    /// interface must not keep the agent from fencing all others.
     pub fn adopt(&mut self) -> Result<Vec<(u32, Hook)>, AttachError> {
         let mut adopted = Vec::new();
         for (ifindex, hook) in self.pins.links()? {
             match self.attach(ifindex, hook) {
                 Ok(()) => adopted.push((ifindex, hook)),
                 Err(AttachError::Gone(_)) => self.forget(ifindex, hook),
-                Err(error) => return Err(error),
+                Err(error) => error!(%error, "cannot take over an earlier agent's program"),
             }
         }
         Ok(adopted)

@@ -40,6 +40,17 @@ impl Counters {
         Ok(sum(&self.rules.get(&id, 0)?))
     }
 
+    /// Sets the counter of a rule to zero, before its number is another rule's.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be written.
+    pub fn clear_rule(&mut self, id: u32) -> Result<(), MapError> {
+        let cpus = self.rules.get(&id, 0)?.len();
+        let zero = PerCpuValues::try_from(vec![Counter::default(); cpus])?;
+        self.rules.set(id, zero, 0)
+    }
+
     /// Every drop counter.
     ///
     /// # Errors

@@ -194,7 +194,7 @@ impl Evidence {
         say(
             same_rows && events <= counters && counters - events <= self.unreported,
             format!(
-                "`policyctl observe` reported {events} of the {counters} packets that are counted"
+                "`policyctl observe` reported {events} of {counters} packets, and {} had no event", self.unreported
             ),
         )?;
         Ok(all)

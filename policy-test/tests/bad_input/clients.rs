@@ -98,8 +98,9 @@ fn a_body_without_end_is_cut_off() {
     let mut stream = UnixStream::connect(stage.agent.socket()).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     let size = 65 << 20;
-    let head =
-        format!("POST /v1/apply HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n{{\"resources\":[");
+    let head = format!(
+        "POST /v1/apply HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n{{\"resources\":["
+    );
     stream.write_all(head.as_bytes()).unwrap();
     let spaces = vec![b' '; 1 << 20];
     for _ in 0..65 {

@@ -55,7 +55,8 @@ fn end_during_changes(end: impl Fn(&mut Stage)) {
         let component = stage.agent.status().unwrap().components.into_iter().find(|it| !it.healthy);
         assert_eq!(component, None, "round {round}");
         // What is stored is what the datapath decides by.
-        let explained = stage.agent.policyctl(&["explain", "192.0.2.1", "web", &format!("{order}/tcp")]);
+        let explained =
+            stage.agent.policyctl(&["explain", "192.0.2.1", "web", &format!("{order}/tcp")]);
         assert_eq!(explained.unwrap().status.code(), Some(0), "round {round}");
     }
     eprintln!("{carried_out} of 12 changes were carried out");

@@ -28,7 +28,7 @@ pub(crate) struct Stage {
     pub(crate) lab: Lab,
 }
 
-/// What must not change: files of the state directory, datapath revision, policies in force.
+/// What must not change: stored resources, datapath revision, policies in force.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     files: BTreeMap<String, Vec<u8>>,
@@ -71,7 +71,7 @@ spec: {interfaceName: veth-web, ipNetworks: [10.77.0.2/32]}
     pub(crate) fn held(&self) -> Held {
         let status = self.agent.status().unwrap();
         Held {
-            files: contents(&self.state()),
+            files: contents(&self.state().join("resources")),
             revision: status.revision,
             policies: status.policies,
         }

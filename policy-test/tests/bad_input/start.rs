@@ -107,7 +107,10 @@ fn a_missing_docker_socket_is_a_warning() {
     assert!(agent.log().contains("there is no Docker socket"), "{}", agent.log());
     let docker = wait::for_some("the agent to say so", Duration::from_secs(10), || {
         let status = agent.status().ok()?;
-        status.components.into_iter().find(|it| it.name == "docker" && it.detail.contains("docker.sock"))
+        status
+            .components
+            .into_iter()
+            .find(|it| it.name == "docker" && it.detail.contains("docker.sock"))
     })
     .unwrap();
     eprintln!("{}", docker.detail);
@@ -165,7 +168,11 @@ fn damaged_state_is_named_and_not_thrown_away() {
     };
     let name = policy.file_name().unwrap().to_str().unwrap();
     damage(&policy, "spec: [", &[name, "not valid YAML"]);
-    damage(&policy, "kind: GlobalNetworkPolicy\napiVersion: projectcalico.org/v3\n", &["state directory", "metadata.name"]);
+    damage(
+        &policy,
+        "kind: GlobalNetworkPolicy\napiVersion: projectcalico.org/v3\n",
+        &["state directory", "metadata.name"],
+    );
     damage(&policy, "", &[name]);
     damage(&stage.state().join("journal.json"), "[{", &["journal.json", "line 1"]);
     damage(&stage.state().join("ids.json"), "{\"rules\": 7}", &["ids.json"]);

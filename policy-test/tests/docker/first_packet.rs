@@ -9,11 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use policy_test::{
-    lab::Workload,
-    net::TcpEcho,
-    wait,
-};
+use policy_test::{lab::Workload, net::TcpEcho, wait};
 
 use crate::{
     stage::{Container, LIMIT, PROBE, Stage, play},
@@ -69,8 +65,7 @@ impl Receivers {
         let vault = stage.container("vault", "vault", "front")?;
         let open = stage.container("open", "open", "front")?;
         let bridge = stage.lab.bridge("lab-out", &["10.99.0.1/24", "fd99::1/64"])?;
-        let outside =
-            stage.lab.workload("outside", &bridge, &["10.99.0.2/24", "fd99::2/64"])?;
+        let outside = stage.lab.workload("outside", &bridge, &["10.99.0.2/24", "fd99::2/64"])?;
         let vault_addresses = stage.addresses("vault", "front")?;
         let open_addresses = stage.addresses("open", "front")?;
         let targets = [&vault_addresses, &open_addresses, &[outside.ipv4()?, outside.ipv6()?]];
@@ -94,7 +89,8 @@ impl Receivers {
         let name = "first";
         self.start(stage, name, true)?;
         stage.enforcing(name, "front")?;
-        for (tap, what) in [(&self.vault, "vault"), (&self.open, "open"), (&self.outside, "outside")]
+        for (tap, what) in
+            [(&self.vault, "vault"), (&self.open, "open"), (&self.outside, "outside")]
         {
             wait::until(&format!("packets at {what} without a policy"), LIMIT, || {
                 tap.frames().is_ok_and(|frames| frames > 10)
@@ -108,7 +104,8 @@ impl Receivers {
     fn start(&self, stage: &Stage, name: &str, stay: bool) -> Result<()> {
         let words = self.words(stay);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let begin = ["run", "--detach", "--name", name, "--label", "app=guest", "--network", "front"];
+        let begin =
+            ["run", "--detach", "--name", name, "--label", "app=guest", "--network", "front"];
         stage.engine.docker(&[&begin, [PROBE].as_slice(), &words].concat()).map(drop)
     }
 

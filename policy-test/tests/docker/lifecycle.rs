@@ -132,10 +132,8 @@ fn networks_come_and_go() {
             }
             stage.engine.docker(&["network", "rm", "late"])?;
             stage.agent.wait_endpoints("no endpoint", <[EndpointStatus]>::is_empty)?;
-            let pins = stage.agent.bpffs_dir().join(format!(
-                "v{}/links",
-                policy_common::abi::ABI_VERSION
-            ));
+            let pins =
+                stage.agent.bpffs_dir().join(format!("v{}/links", policy_common::abi::ABI_VERSION));
             // What is left are the guards of docker0.
             wait::until(&format!("the pins of round {round} to go"), LIMIT, || {
                 std::fs::read_dir(&pins).is_ok_and(|entries| entries.count() == 2)

@@ -23,13 +23,16 @@ const LIMIT: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let addresses: Vec<SocketAddr> = arguments.iter().filter_map(|word| word.parse().ok()).collect();
+    let addresses: Vec<SocketAddr> =
+        arguments.iter().filter_map(|word| word.parse().ok()).collect();
     let Some((&allowed, forbidden)) = addresses.split_first() else { return ExitCode::from(2) };
     trespass(forbidden);
     let forbidden = forbidden.to_vec();
-    thread::spawn(move || loop {
-        trespass(&forbidden);
-        thread::sleep(PAUSE);
+    thread::spawn(move || {
+        loop {
+            trespass(&forbidden);
+            thread::sleep(PAUSE);
+        }
     });
     let stay = arguments.iter().any(|word| word == "--stay");
     loop {

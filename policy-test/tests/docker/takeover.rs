@@ -133,8 +133,7 @@ fn a_stream_and_a_flood_do_not_notice_that_the_agent_is_replaced() {
         let (played, streamed, sent) = thread::scope(|scope| {
             let streaming =
                 scope.spawn(|| stream(&web, SocketAddr::new(server, STREAM), &stop, &echoed));
-            let flooding =
-                scope.spawn(|| flood(&web, SocketAddr::new(server, FORBIDDEN), &stop));
+            let flooding = scope.spawn(|| flood(&web, SocketAddr::new(server, FORBIDDEN), &stop));
             let played = restarts(stage, server, &echoed);
             stop.store(true, Ordering::SeqCst);
             (played, streaming.join(), flooding.join())
@@ -149,8 +148,8 @@ fn a_stream_and_a_flood_do_not_notice_that_the_agent_is_replaced() {
         );
         ensure!(streamed.longest < LONGEST_ECHO, "an echo took {:?}", streamed.longest);
         ensure!(tap.frames()? == 0, "forbidden packets arrived");
-        let counted =
-            stage.metric("palisade_dropped_packets_total", &["port=\"7999\"", "destination=\"api\""])?;
+        let counted = stage
+            .metric("palisade_dropped_packets_total", &["port=\"7999\"", "destination=\"api\""])?;
         ensure!(counted == sent, "{sent} forbidden packets were sent, {counted} were counted");
         Ok(())
     });

@@ -30,9 +30,10 @@ fn two_agents_do_not_know_of_each_other() {
         .unwrap();
     second.apply(&endpoint(&other, "default", "")).unwrap();
     second
-        .wait_endpoints("the endpoint to be enforced", |endpoints| {
-            matches!(endpoints, [one] if one.state == EndpointState::Enforcing)
-        })
+        .wait_endpoints(
+            "the endpoint to be enforced",
+            |endpoints| matches!(endpoints, [one] if one.state == EndpointState::Enforcing),
+        )
         .unwrap();
     let to = SocketAddr::new(other.ipv4().unwrap(), 80);
     let server = TcpEcho::start(other.netns(), to).unwrap();
@@ -74,5 +75,11 @@ fn unload_takes_everything_off() {
 
     // What was applied is still written down: the next agent takes it up.
     stage.agent.start().unwrap();
+    stage
+        .agent
+        .wait_endpoints("the endpoints to be enforced again", |endpoints| {
+            endpoints.len() == 4 && endpoints.iter().all(|it| it.state == EndpointState::Enforcing)
+        })
+        .unwrap();
     stage.check(Over::Both, "web db 80/tcp deny ingress - tier-default");
 }

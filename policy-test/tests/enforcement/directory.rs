@@ -51,13 +51,18 @@ fn files_are_enforced_followed_and_forgotten() {
     assert!(error.contains("db.yaml") && error.contains("policy directory"), "{error}");
 
     // A broken file: the last good state of all files stays, and the status says why.
-    put(&stage, "broken.yaml", "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nspec: {x: 1}");
+    put(
+        &stage,
+        "broken.yaml",
+        "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nspec: {x: 1}",
+    );
     let component = |healthy: bool| {
         wait::for_some("the status to say so", LIMIT, || {
             let status = stage.agent.status().ok()?;
-            status.components.into_iter().find(|it| {
-                it.name.contains("policy") && it.healthy == healthy
-            })
+            status
+                .components
+                .into_iter()
+                .find(|it| it.name.contains("policy") && it.healthy == healthy)
         })
         .unwrap()
     };

@@ -118,7 +118,13 @@ fn a_router_may_say_that_a_packet_is_too_large() {
     for (over, to) in [(Over::V4, server.ipv4().unwrap()), (Over::V6, server.ipv6().unwrap())] {
         let to = SocketAddr::new(to, 53);
         let echo = UdpEcho::start(server.netns(), to).unwrap();
-        assert_eq!(stage.netns("host").try_udp(SocketAddr::new(stage.address("web", over), 53), SHORT).unwrap(), Reach::Silent);
+        assert_eq!(
+            stage
+                .netns("host")
+                .try_udp(SocketAddr::new(stage.address("web", over), 53), SHORT)
+                .unwrap(),
+            Reach::Silent
+        );
         let before = stage.drops();
         let web = bound(&stage, "web", over);
         web.set_read_timeout(Some(SHORT)).unwrap();

@@ -97,8 +97,11 @@ impl Stage {
     pub(crate) fn new(flags: &[&str]) -> Self {
         let lab = Lab::new().unwrap();
         let workloads = cast(&lab, &bridge(&lab));
-        let agent =
-            AgentOptions::default().flags(&["--bridge", "br-lab"]).flags(flags).start(&lab).unwrap();
+        let agent = AgentOptions::default()
+            .flags(&["--bridge", "br-lab"])
+            .flags(flags)
+            .start(&lab)
+            .unwrap();
         fence(&agent, &workloads);
         Self { agent, workloads, lab }
     }
@@ -156,7 +159,12 @@ impl Stage {
     }
 
     /// What `policyctl explain` says, with its exit code.
-    pub(crate) fn explain(&self, from: &str, to: &str, service: &str) -> (Option<i32>, Explanation) {
+    pub(crate) fn explain(
+        &self,
+        from: &str,
+        to: &str,
+        service: &str,
+    ) -> (Option<i32>, Explanation) {
         let output = self.agent.policyctl(&["explain", from, to, service, "-o", "json"]).unwrap();
         let explanation = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("explain {from} {to} {service}: {error}: {output:?}"));

@@ -36,9 +36,11 @@ fn probe(agent: &Agent, outside: &Workload, servers: &[(UdpEcho, &str, &str)]) -
         let to = server.address().unwrap();
         for from in [blocked, other] {
             let (before, seen) = (Drops::read(agent), server.received());
-            let socket = outside.netns().udp_bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+            let socket =
+                outside.netns().udp_bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
             socket.send_to(b"knock", to).unwrap();
-            let marker = outside.netns().udp_bind(SocketAddr::new(other.parse().unwrap(), 0)).unwrap();
+            let marker =
+                outside.netns().udp_bind(SocketAddr::new(other.parse().unwrap(), 0)).unwrap();
             marker.set_read_timeout(Some(LIMIT)).unwrap();
             marker.send_to(b"marker", to).unwrap();
             marker.recv(&mut [0; 8]).unwrap();

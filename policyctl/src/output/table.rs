@@ -3,6 +3,7 @@
 
 use comfy_table::{Cell, Color, ContentArrangement, Table};
 use policy_api::messages::{EndpointState, EndpointStatus, StoredResource};
+use policy_core::tiers::DEFAULT_ORDER;
 use serde_json::Value;
 
 use super::text::{clean, list};
@@ -114,7 +115,7 @@ fn tiers(resources: &[&StoredResource], _wide: bool) -> Table {
         table.add_row([
             kind(resource),
             clean(&resource.name.name).into_owned(),
-            scalar(&spec["order"]),
+            spec["order"].as_f64().unwrap_or(DEFAULT_ORDER).to_string(),
             action.map_or_else(|| "Deny".to_owned(), |it| clean(it).into()),
         ]);
     }
@@ -329,6 +330,6 @@ mod tests {
             found.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(rows[0], ["KIND", "NAME", "ORDER", "DEFAULT", "ACTION"], "{found}");
         assert_eq!(rows[1], ["Tier", "ops", "100", "Pass"], "{found}");
-        assert_eq!(rows[2], ["Tier", "late", "-", "Deny"], "{found}");
+        assert_eq!(rows[2], ["Tier", "late", "1000000", "Deny"], "{found}");
     }
 }
