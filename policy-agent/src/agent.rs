@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use axum::http::StatusCode;
 use policy_api::{
     diagnostic::Diagnostic,
@@ -34,7 +34,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     config::Config,
-    fence::{Fence, FenceEvent, View},
+    fence::{Fence, FenceEvent, Stage, View},
     inventory::Inventory,
     kernel::maps::{Maps, WriteError},
     metrics::Metrics,
@@ -49,6 +49,9 @@ use crate::{
 /// News that come within this time of each other are acted on together: a burst of container starts
 /// brings thousands. Short against the 20 ms that a container's first packet takes at the least.
 const GATHER: Duration = Duration::from_millis(2);
+/// The policy directory is read when nothing has changed in it for so long: copying or removing
+/// several files is one change to whoever does it.
+const QUIET: Duration = Duration::from_millis(200);
 /// How long interfaces that were there before the agent may wait for their policy before they are
 /// fenced without it.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -131,7 +134,7 @@ impl Agent {
         let image = maps.image().context("reading the pinned maps")?;
         let ids: Ids = store.get(IDS)?.unwrap_or_default();
         let names = store.get(INTERFACES)?.unwrap_or_default();
-        let inventory = Inventory::new(config.docker_socket.is_some(), !image.endpoints.is_empty());
+        let inventory = Inventory::new(config.docker_socket.is_some(), &image);
         let compiler = Compiler::resume(image, ids);
         let model = Arc::new(Model { settings: config.policy, ..Model::default() });
         let mut agent = Agent {
@@ -160,22 +163,28 @@ impl Agent {
         if agent.policy_dir_error.is_some() {
             agent.recall_policy_dir()?;
         }
+        // Whoever asks from the first moment on gets an answer that means something.
+        agent.reconcile();
         Ok(agent)
     }
 
     /// Runs until `stop` resolves.
+    ///
+    /// # Errors
+    ///
+    /// Containers can no longer be followed.
     pub async fn run(
         mut self,
         mut requests: mpsc::Receiver<Request>,
         stop: impl Future<Output = ()>,
-    ) {
+    ) -> Result<()> {
         tokio::pin!(stop);
         let mut settle = Box::pin(tokio::time::sleep(SETTLE));
         let mut settled = false;
         let mut due: Option<tokio::time::Instant> = None;
+        let mut quiet: Option<tokio::time::Instant> = None;
         let mut retry = tokio::time::interval(RETRY);
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.reconcile();
         loop {
             let soon = || Some(tokio::time::Instant::now() + GATHER);
             tokio::select! {
@@ -189,12 +198,20 @@ impl Agent {
                     self.fence_news(event);
                     due = due.or_else(soon);
                 }
-                Some(snapshot) = next_snapshot(&mut self.docker) => {
-                    self.inventory.docker(snapshot);
-                    due = due.or_else(soon);
-                }
+                snapshot = next_snapshot(&mut self.docker) => match snapshot {
+                    Some(snapshot) => {
+                        self.inventory.docker(snapshot);
+                        due = due.or_else(soon);
+                    }
+                    // Enforcement goes on, and the next start follows containers again.
+                    None => bail!("the Docker source has ended"),
+                },
                 Some(request) = requests.recv() => self.serve(request),
                 () = self.policy_dir.changed() => {
+                    quiet = Some(tokio::time::Instant::now() + QUIET);
+                }
+                () = tokio::time::sleep_until(quiet.unwrap_or_else(far)), if quiet.is_some() => {
+                    quiet = None;
                     self.read_policy_dir();
                     due = due.or_else(soon);
                 }
@@ -209,14 +226,16 @@ impl Agent {
                 }
                 () = &mut settle, if !settled => {
                     settled = true;
-                    if !self.published.borrow().ready {
+                    if !self.fence.settled() {
                         warn!("not everything could be read yet: fencing what is there");
-                        self.fence.manage(self.inventory.scope(&self.config, &self.resources), true);
+                        let scope = self.inventory.scope(&self.config, &self.resources);
+                        self.fence.manage(scope, Stage::Endpoints);
                     }
                 }
             }
         }
         info!("stopping; enforcement goes on");
+        Ok(())
     }
 
     /// Takes in what the fence has to say, all of it.
@@ -353,14 +372,26 @@ impl Agent {
         }
         let complete = view.synced && self.inventory.complete();
         if complete {
-            let model = self.inventory.model(&self.config, &self.resources, &self.base, &view);
-            if !self.in_step || model != *self.model {
-                self.enforce(model, started);
-            }
+            self.keep_up(&view, started);
         }
         let scope = self.inventory.scope(&self.config, &self.resources);
-        self.fence.manage(scope, complete);
+        if complete && self.inventory.read_all() {
+            self.fence.manage(scope.clone(), Stage::Endpoints);
+            // The guard opens for what has just been fenced, and only then goes up itself.
+            self.keep_up(&self.fence.view(), started);
+            self.fence.manage(scope, Stage::All);
+        } else {
+            self.fence.manage(scope, Stage::Waiting);
+        }
         self.publish(&self.fence.view());
+    }
+
+    /// Brings the datapath to what the inputs say, if it is not there.
+    fn keep_up(&mut self, view: &View, started: Instant) {
+        let model = self.inventory.model(&self.config, &self.resources, &self.base, view);
+        if !self.in_step || model != *self.model {
+            self.enforce(model, started);
+        }
     }
 
     /// Compiles a model and carries it out.
@@ -512,8 +543,7 @@ impl Agent {
             "policy changed"
         );
         // A new static endpoint's interface gets its programs here.
-        self.fence.manage(self.inventory.scope(&self.config, &self.resources), true);
-        self.publish(&self.fence.view());
+        self.reconcile();
         Ok(response)
     }
 

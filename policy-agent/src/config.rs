@@ -73,7 +73,7 @@ pub struct Options {
     /// first try on a host whose other containers should not notice.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub only_bridges: Option<bool>,
-    /// How programs hang on interfaces [default: auto, TCX links where the kernel has them].
+    /// How programs hang on interfaces; one that has programs keeps its way [default: clsact].
     #[arg(long, value_enum)]
     pub attachment: Option<Attachment>,
     /// IPv4 connections that fit [default: 262144].
@@ -108,16 +108,16 @@ pub enum HostAccess {
 }
 
 /// `--attachment`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Attachment {
-    /// TCX links where the kernel has them, else clsact filters.
-    Auto,
-    /// TCX links (Linux 6.6).
-    Tcx,
-    /// clsact filters, as every kernel has them: replaced in place, but anybody's `tc` can remove
-    /// them.
+    /// clsact filters: on every kernel, and on an interface within a millisecond. Replaced in place
+    /// when the agent is upgraded; whoever is root and deletes the qdisc deletes them.
+    #[default]
     Clsact,
+    /// TCX links (Linux 6.6): nobody's `tc` can remove them. Each attachment holds the kernel's
+    /// network lock for an RCU grace period, 10 ms and more, so a burst of container starts waits.
+    Tcx,
 }
 
 /// `--log-format`.
@@ -207,7 +207,7 @@ impl Options {
             },
             uplinks: self.uplinks.or(file.uplinks).unwrap_or_default(),
             bridges: self.bridges.or(file.bridges).unwrap_or_default(),
-            attachment: self.attachment.or(file.attachment).unwrap_or(Attachment::Auto),
+            attachment: self.attachment.or(file.attachment).unwrap_or_default(),
             only_bridges: self.only_bridges.or(file.only_bridges).unwrap_or(false),
             sizes,
             log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Text),

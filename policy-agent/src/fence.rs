@@ -9,7 +9,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -45,6 +45,21 @@ pub enum FenceEvent {
         /// Its index; the kernel may give it away again.
         ifindex: u32,
     },
+}
+
+/// How far interfaces that were there before the agent are fenced. A fence around a running container
+/// whose policy is not in the maps would cut its connections, and so would a guard that does not know
+/// the container's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Stage {
+    /// They stay as they are: not everything has been read.
+    Waiting,
+    /// Endpoints and uplinks get their programs: the maps hold their policy.
+    Endpoints,
+    /// Bridges, too: the maps hold the addresses of fenced endpoints. What is no longer managed is
+    /// released.
+    All,
 }
 
 /// Which interfaces get programs.
@@ -111,10 +126,8 @@ struct Shared {
     attacher: Mutex<Attacher>,
     scope: RwLock<Scope>,
     view: RwLock<View>,
-    /// Until the first model is in the maps, interfaces that were there before the agent stay as
-    /// they are: a fence around a running container whose policy is not known yet would cut its
-    /// connections.
-    settled: AtomicBool,
+    /// How far interfaces that were there before the agent are fenced, a [`Stage`].
+    stage: AtomicU8,
     stop: AtomicBool,
     events: UnboundedSender<FenceEvent>,
 }
@@ -144,7 +157,7 @@ impl Fence {
             attacher: Mutex::new(attacher),
             scope: RwLock::new(scope),
             view: RwLock::new(view),
-            settled: AtomicBool::new(false),
+            stage: AtomicU8::new(Stage::Waiting as u8),
             stop: AtomicBool::new(false),
             events,
         });
@@ -169,13 +182,13 @@ impl Fence {
         read(&self.shared.view).clone()
     }
 
-    /// Changes what is managed, and fences what that adds. With `settle`, interfaces that were
-    /// there before the agent are fenced, too, from now on.
-    pub fn manage(&self, scope: Scope, settle: bool) {
+    /// Changes what is managed, and fences what that adds. At [`Stage::All`], `scope` must be
+    /// complete: what is not in it is released. A stage that has been reached stays.
+    pub fn manage(&self, scope: Scope, stage: Stage) {
         let same =
             *read(&self.shared.scope) == scope && read(&self.shared.view).failures.is_empty();
-        let settled = self.shared.settled.swap(settle || self.settled(), Ordering::SeqCst);
-        if same && settled == self.settled() {
+        let before = self.shared.stage.fetch_max(stage as u8, Ordering::SeqCst);
+        if same && before >= stage as u8 {
             return;
         }
         *self.shared.scope.write().unwrap_or_else(PoisonError::into_inner) = scope;
@@ -183,10 +196,14 @@ impl Fence {
         for link in &links {
             self.shared.consider(link, None);
         }
+        if stage == Stage::All {
+            self.shared.release();
+        }
     }
 
-    fn settled(&self) -> bool {
-        self.shared.settled.load(Ordering::SeqCst)
+    /// Whether interfaces that were there before the agent are fenced.
+    pub fn settled(&self) -> bool {
+        self.shared.stage.load(Ordering::SeqCst) >= Stage::Endpoints as u8
     }
 }
 
@@ -309,35 +326,65 @@ impl Shared {
         self.attacher.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The hooks that `link` needs a program on, whatever stands in the way of that now.
+    fn wanted(&self, link: &Link) -> &'static [Hook] {
+        let scope = read(&self.scope);
+        let view = read(&self.view);
+        let bridge = |name: &str| {
+            scope.docker_bridges && is_docker_bridge(name) || scope.bridges.contains(name)
+        };
+        let managed_port = link
+            .master
+            .and_then(|master| view.links.get(&master))
+            .is_some_and(|master| bridge(&master.name));
+        if link.kind == LinkKind::Bridge && bridge(&link.name) {
+            &[Hook::FromBridge, Hook::ToBridge]
+        } else if link.kind == LinkKind::Veth && managed_port
+            || scope.interfaces.contains(&link.name)
+        {
+            &[Hook::FromEndpoint, Hook::ToEndpoint]
+        } else if scope.uplinks.contains(&link.name) {
+            &[Hook::Uplink]
+        } else {
+            &[]
+        }
+    }
+
+    /// Takes programs off interfaces that are no longer managed. A port that has lost its bridge
+    /// is not one of them: it is about to go, or to be given back.
+    fn release(&self) {
+        let unwanted: Vec<(Link, Hook)> = {
+            let view = read(&self.view);
+            let of =
+                |(ifindex, hook): &(u32, Hook)| Some((view.links.get(ifindex)?.clone(), *hook));
+            view.attached.iter().filter_map(of).collect()
+        };
+        for (link, hook) in unwanted {
+            let loose = link.kind == LinkKind::Veth && link.master.is_none();
+            if loose || self.wanted(&link).contains(&hook) {
+                continue;
+            }
+            self.attacher().detach(link.ifindex, hook);
+            info!(interface = link.name, program = hook.program(), "no longer managed");
+            self.update(|view| {
+                view.attached.remove(&(link.ifindex, hook));
+                view.uplink_modes.remove(&link.ifindex);
+            });
+        }
+    }
+
     /// Puts the programs that `link` needs on it. `heard`: when it appeared, if it is new.
     fn consider(&self, link: &Link, heard: Option<Instant>) {
-        let hooks: &[Hook] = {
-            let scope = read(&self.scope);
-            let view = read(&self.view);
-            let bridge = |name: &str| {
-                scope.docker_bridges && is_docker_bridge(name) || scope.bridges.contains(name)
-            };
-            let managed_port = link
-                .master
-                .and_then(|master| view.links.get(&master))
-                .is_some_and(|master| bridge(&master.name));
-            let early =
-                !self.settled.load(Ordering::SeqCst) && view.found_open.contains(&link.ifindex);
-            if early {
-                return;
-            }
-            if link.kind == LinkKind::Bridge && bridge(&link.name) {
-                &[Hook::FromBridge, Hook::ToBridge]
-            } else if link.kind == LinkKind::Veth && managed_port
-                || scope.interfaces.contains(&link.name)
-            {
-                &[Hook::FromEndpoint, Hook::ToEndpoint]
-            } else if scope.uplinks.contains(&link.name) {
-                &[Hook::Uplink]
-            } else {
-                &[]
-            }
-        };
+        let due = if link.kind == LinkKind::Bridge { Stage::All } else { Stage::Endpoints };
+        let early = self.stage.load(Ordering::SeqCst) < due as u8
+            && read(&self.view).found_open.contains(&link.ifindex);
+        if early {
+            return;
+        }
+        let hooks = self.wanted(link);
+        if hooks.is_empty() {
+            return;
+        }
         let missing: Vec<Hook> = {
             let view = read(&self.view);
             hooks

@@ -2,7 +2,7 @@
 //! host's interfaces and the resources become one [`Model`], and a description of it for people.
 //! No I/O.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use policy_api::{
     diagnostic::Diagnostic,
@@ -12,6 +12,7 @@ use policy_core::{
     identity::{self, Owner},
     model::{EndpointId, EndpointSpec, Model},
     peers::PeerName,
+    plan::Image,
     validate::{Object, StaticEndpoint},
 };
 
@@ -37,7 +38,7 @@ pub struct Inventory {
     /// Docker has been read completely at least once.
     read: bool,
     /// Until when connections of an interface may be picked up, once it has been said.
-    adoption: std::cell::RefCell<BTreeMap<u32, u64>>,
+    adoption: RefCell<BTreeMap<u32, u64>>,
 }
 
 /// Everything that people may ask about.
@@ -52,14 +53,19 @@ pub struct Description {
 }
 
 impl Inventory {
-    /// Nothing known yet.
-    pub fn new(expects_docker: bool, inherited: bool) -> Inventory {
+    /// Nothing known yet but what an earlier agent left in the maps.
+    pub fn new(expects_docker: bool, image: &Image) -> Inventory {
+        let adoption = image
+            .endpoints
+            .iter()
+            .map(|(ifindex, endpoint)| (*ifindex, endpoint.adopt_until_ns))
+            .collect();
         Inventory {
             docker: None,
             expects_docker,
-            inherited,
+            inherited: !image.endpoints.is_empty(),
             read: false,
-            adoption: Default::default(),
+            adoption: RefCell::new(adoption),
         }
     }
 
@@ -73,6 +79,11 @@ impl Inventory {
     /// anything, there is nothing to lose by not waiting for an engine.
     pub fn complete(&self) -> bool {
         !self.expects_docker || self.read || (!self.inherited && self.engine_is_absent())
+    }
+
+    /// Whether every source has been read completely at least once.
+    pub fn read_all(&self) -> bool {
+        !self.expects_docker || self.read
     }
 
     fn engine_is_absent(&self) -> bool {
@@ -134,7 +145,9 @@ impl Inventory {
         for endpoint in self.containers(config) {
             let ifindex = endpoint.veth.as_ref().map(|veth| veth.ifindex);
             let adopt_until = ifindex.map_or(0, |ifindex| self.adopt_until(ifindex, view));
-            if let Some(spec) = endpoint.to_spec(adopt_until) {
+            if let Some(mut spec) = endpoint.to_spec(adopt_until) {
+                // The guard must not open for an address whose interface has no fence yet.
+                spec.bridge = spec.bridge.filter(|_| view.fenced(spec.ifindex));
                 model.endpoints.insert(endpoint.id(), Arc::new(spec));
             }
         }
@@ -148,10 +161,8 @@ impl Inventory {
 
     /// The same answer each time for one interface: a model must not change by being built again.
     fn adopt_until(&self, ifindex: u32, view: &View) -> u64 {
-        if !view.found_open.contains(&ifindex) {
-            return 0;
-        }
-        let until = || clock::monotonic_ns().saturating_add(ADOPTION_NS);
+        let found_open = view.found_open.contains(&ifindex);
+        let until = || if found_open { clock::monotonic_ns() + ADOPTION_NS } else { 0 };
         *self.adoption.borrow_mut().entry(ifindex).or_insert_with(until)
     }
 
@@ -163,7 +174,11 @@ impl Inventory {
     ) -> Option<EndpointSpec> {
         let link = view.link(&endpoint.interface)?;
         let bridge = link.master.filter(|master| {
-            view.links.get(master).is_some_and(|bridge| config.bridges.contains(&bridge.name))
+            view.fenced(link.ifindex)
+                && view
+                    .links
+                    .get(master)
+                    .is_some_and(|bridge| config.bridges.contains(&bridge.name))
         });
         Some(EndpointSpec {
             ifindex: link.ifindex,

@@ -159,7 +159,7 @@ async fn run(config: Config) -> Result<()> {
     let metrics = axum::serve(metrics_listener, metrics_routes).into_future();
     let metrics = tokio::spawn(part("metrics", metrics));
     info!(socket = %socket.display(), "ready");
-    agent.run(requests, stop).await;
+    let ended = agent.run(requests, stop).await;
 
     for task in [reader, kernel_log, api, metrics] {
         task.abort();
@@ -168,7 +168,7 @@ async fn run(config: Config) -> Result<()> {
     if let Err(error) = std::fs::remove_file(&socket) {
         warn!(%error, "cannot remove the socket");
     }
-    Ok(())
+    ended
 }
 
 /// Says at once when a part of the agent ends, not when the agent does.

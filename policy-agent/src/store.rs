@@ -37,6 +37,9 @@ pub enum StoreError {
         /// Why.
         source: io::Error,
     },
+    /// Another agent.
+    #[error("another agent works on {0}: stop it first, or choose another --state-dir")]
+    Taken(PathBuf),
     /// A file whose content is not what this agent writes.
     #[error("{path}: {reason}")]
     Content {
@@ -63,6 +66,8 @@ const MAX_STEM: usize = 240;
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
+    /// Held for as long as the store is open.
+    _lock: File,
 }
 
 impl Store {
@@ -72,9 +77,9 @@ impl Store {
     ///
     /// [`StoreError`].
     pub fn open(dir: &Path) -> Result<Store, StoreError> {
-        let store = Store { dir: dir.to_owned() };
-        let resources = store.resources_dir();
+        let resources = dir.join("resources");
         fs::create_dir_all(&resources).map_err(at(&resources))?;
+        let store = Store { dir: dir.to_owned(), _lock: lock(dir)? };
         store.finish()?;
         Ok(store)
     }
@@ -222,6 +227,18 @@ impl Store {
             reason: error.to_string(),
         })?;
         replace(path, &bytes)
+    }
+}
+
+/// Makes sure that no other agent works on this directory. The kernel drops the lock with the
+/// process, however that ends.
+fn lock(dir: &Path) -> Result<File, StoreError> {
+    let path = dir.join("lock");
+    let file = File::create(&path).map_err(at(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(StoreError::Taken(dir.to_owned())),
+        Err(fs::TryLockError::Error(source)) => Err(StoreError::Io { path, source }),
     }
 }
 

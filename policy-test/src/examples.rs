@@ -183,6 +183,39 @@ impl Table {
         Ok(model)
     }
 
+    /// The endpoints as the agent can be told of them where no engine does, as YAML: each on the
+    /// interface that a lab's workload of its name has.
+    ///
+    /// # Errors
+    /// If an endpoint has named ports, which no lab needs yet.
+    pub fn workload_endpoints(&self) -> Result<String> {
+        let resource = |endpoint: &Endpoint| {
+            ensure!(endpoint.ports.is_empty(), "{}: named ports", endpoint.name);
+            let networks: Vec<String> = endpoint
+                .addresses
+                .iter()
+                .map(|address| format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }))
+                .collect();
+            // JSON is YAML, too.
+            let resource = serde_json::json!({
+                "apiVersion": "projectcalico.org/v3",
+                "kind": "WorkloadEndpoint",
+                "metadata": {
+                    "name": endpoint.name,
+                    "namespace": endpoint.namespace,
+                    "labels": endpoint.labels,
+                },
+                "spec": {
+                    "interfaceName": format!("veth-{}", endpoint.name),
+                    "ipNetworks": networks,
+                },
+            });
+            Ok(format!("{resource}\n"))
+        };
+        let resources: Vec<String> = self.endpoints.iter().map(resource).collect::<Result<_>>()?;
+        Ok(resources.join("---\n"))
+    }
+
     /// The row about one connection, by the names that the table gives.
     ///
     /// # Errors

@@ -117,7 +117,7 @@ impl Ring {
         let folder = PathBuf::from(BPFFS).join(lab.name());
         let pins = Pins::new(&folder);
         pins.prepare()?;
-        let features = Features::probe(Attachment::Auto)?;
+        let features = Features::probe(Attachment::default())?;
         Ok(Ring {
             ebpf: load::load(&pins, features, sizes)?,
             empty: empty::load()?,

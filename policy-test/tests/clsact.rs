@@ -54,7 +54,10 @@ fn clsact_filters_enforce_survive_the_agent_are_replaced_and_go() -> Result<()> 
     let mut agent = AgentOptions::default().flags(&["--attachment", "clsact"]).start(&lab)?;
     let status = agent.status()?;
     assert!(
-        status.features.iter().any(|(name, value)| name == "attachment" && value == "clsact filters"),
+        status
+            .features
+            .iter()
+            .any(|(name, value)| name == "attachment" && value == "clsact filters"),
         "{:?}",
         status.features
     );

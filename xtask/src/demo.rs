@@ -102,11 +102,7 @@ fn engine(host: &str) -> Result<String, String> {
 
 /// `guarded`: an agent in service runs here. It fences every container of the engine, those of the
 /// demo included, and its policies would decide with ours.
-fn choose(
-    asked: Option<Runtime>,
-    engine: Result<String, String>,
-    guarded: bool,
-) -> Result<Choice> {
+fn choose(asked: Option<Runtime>, engine: Result<String, String>, guarded: bool) -> Result<Choice> {
     let (runtime, because) = match (asked, engine) {
         (Some(Runtime::Netns), _) => (Runtime::Netns, "as asked".to_owned()),
         (Some(Runtime::Docker), Err(reason)) => {

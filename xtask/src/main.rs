@@ -15,7 +15,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench::Bench, demo::Demo, ebpf::BuildEbpf, setup::Setup, suite::Test, workspace::Workspace};
+use crate::{
+    bench::Bench, demo::Demo, ebpf::BuildEbpf, setup::Setup, suite::Test, workspace::Workspace,
+};
 
 /// Palisade's set-up, builds and tests.
 #[derive(Debug, Parser)]

@@ -126,7 +126,12 @@ impl Attacher {
         let name = interface(ifindex)?;
         let attach_type = attach_type(hook);
         let pin = self.pins.link(ifindex, hook);
-        let tcx = self.features.tcx;
+        // An interface keeps the way in which it was attached: both at once would run each packet
+        // through twice.
+        let tcx = match fs::metadata(&pin) {
+            Ok(pinned) => !pinned.is_dir(),
+            Err(_) => self.features.tcx,
+        };
         let classifier = classifier(&mut self.ebpf, hook).map_err(fail)?;
         if !tcx {
             // Exists already where an earlier agent was.
@@ -199,7 +204,8 @@ impl Attacher {
                 .map_err(|error| unpinned(program, ifindex, &error))?;
             if let Ok(id) = xdp.attach_to_link(link) {
                 drop(xdp.take_link(id).map_err(fail)?);
-                return Ok(UplinkMode::Native);
+                let generic = self.pins.generic_mark(ifindex).exists();
+                return Ok(if generic { UplinkMode::Generic } else { UplinkMode::Native });
             }
             let _ = fs::remove_file(&pin);
         }
@@ -208,6 +214,11 @@ impl Attacher {
             Err(_) => (xdp.attach(&name, XdpMode::Skb).map_err(fail)?, UplinkMode::Generic),
         };
         let link = xdp.take_link(id).map_err(fail)?;
+        if mode == UplinkMode::Generic {
+            // A link does not say which mode it is in; the next agent wants to.
+            fs::create_dir_all(self.pins.generic_mark(ifindex))
+                .map_err(|error| unpinned(program, ifindex, &error))?;
+        }
         FdLink::try_from(link)
             .map_err(|error| unpinned(program, ifindex, &error))?
             .pin(&pin)
@@ -215,8 +226,17 @@ impl Attacher {
         Ok(mode)
     }
 
+    /// Takes a program off its interface.
+    pub fn detach(&self, ifindex: u32, hook: Hook) {
+        remove_filter(&self.pins, ifindex, hook);
+        self.forget(ifindex, hook);
+    }
+
     /// Removes the pin of a link; with it, on kernels with TCX, goes the last reference.
     pub fn forget(&self, ifindex: u32, hook: Hook) {
+        if hook == Hook::Uplink {
+            let _ = fs::remove_dir(self.pins.generic_mark(ifindex));
+        }
         let pin = self.pins.link(ifindex, hook);
         // A file where it pins a link, a directory where it only marks a filter.
         if fs::remove_file(&pin).is_err() {
@@ -234,17 +254,20 @@ impl Attacher {
 pub fn unload(pins: &Pins) -> Result<usize, PinError> {
     let links = pins.links()?;
     for (ifindex, hook) in &links {
-        // Only where the pin marks a filter; a link goes with its pin.
-        if pins.link(*ifindex, *hook).is_dir()
-            && let Ok(name) = interface(*ifindex)
-        {
-            // Dropping an attached link detaches it; one that is gone is no loss.
-            let _ =
-                SchedClassifierLink::attached(&name, attach_type(*hook), PRIORITY, HANDLE, None);
-        }
+        remove_filter(pins, *ifindex, *hook);
     }
     pins.remove_all()?;
     Ok(links.len())
+}
+
+/// Removes a clsact filter of ours. Only where the pin marks one: a link goes with its pin.
+fn remove_filter(pins: &Pins, ifindex: u32, hook: Hook) {
+    if pins.link(ifindex, hook).is_dir()
+        && let Ok(name) = interface(ifindex)
+    {
+        // Dropping an attached link detaches it; one that is gone is no loss.
+        let _ = SchedClassifierLink::attached(&name, attach_type(hook), PRIORITY, HANDLE, None);
+    }
 }
 
 fn unpinned(program: &'static str, ifindex: u32, error: &dyn std::error::Error) -> AttachError {

@@ -15,7 +15,7 @@ use crate::config::Attachment;
 pub struct Features {
     /// `bpf_ktime_get_coarse_ns` (5.11): half the price of the fine clock.
     pub coarse_clock: bool,
-    /// TCX links (6.6): atomic, pinned, not disturbed by `tc`; else clsact filters.
+    /// TCX links (6.6) are wanted and there; else clsact filters.
     pub tcx: bool,
 }
 
@@ -33,7 +33,7 @@ pub enum Unfit {
     )]
     NoBpf,
     /// No TCX, and no other attachment wanted.
-    #[error("this kernel has no TCX links (Linux 6.6 has): use --attachment auto or clsact")]
+    #[error("this kernel has no TCX links (Linux 6.6 has): use --attachment clsact")]
     NoTcx,
     /// Too old.
     #[error("this kernel is too old: Palisade needs Linux 5.10 or newer (BPF ring buffers)")]
@@ -60,7 +60,6 @@ impl Features {
         }
         let has_tcx = KernelVersion::current().is_ok_and(|it| it >= KernelVersion::new(6, 6, 0));
         let tcx = match attachment {
-            Attachment::Auto => has_tcx,
             Attachment::Clsact => false,
             Attachment::Tcx if has_tcx => true,
             Attachment::Tcx => return Err(Unfit::NoTcx),

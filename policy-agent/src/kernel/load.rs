@@ -2,11 +2,12 @@
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::MapError,
+    maps::{MapData, MapError},
     programs::{ProgramError, SchedClassifier, Xdp},
 };
 use policy_common::maps::{CONNTRACK_V4, CONNTRACK_V6, PINNED};
 use thiserror::Error;
+use tracing::warn;
 
 use super::{
     features::Features,
@@ -80,6 +81,15 @@ pub fn load(pins: &Pins, features: Features, sizes: Sizes) -> Result<Ebpf, LoadE
     for name in PINNED {
         if ebpf.map(name).is_none() {
             return Err(LoadError::Missing(name));
+        }
+    }
+    for (name, wanted) in [(CONNTRACK_V4, sizes.conntrack_v4), (CONNTRACK_V6, sizes.conntrack_v6)] {
+        let held = MapData::from_pin(pins.map(name))
+            .and_then(|map| map.info())
+            .map_err(|source| LoadError::Map { name, source: Box::new(source) })?
+            .max_entries();
+        if held != wanted {
+            warn!(map = name, held, wanted, "a map that exists keeps its size until unload");
         }
     }
     for hook in Hook::ALL {

@@ -130,6 +130,11 @@ impl Pins {
         self.links_dir().join(format!("{ifindex}-{}", hook.program()))
     }
 
+    /// Marks an uplink whose XDP program runs in the stack.
+    pub fn generic_mark(&self, ifindex: u32) -> PathBuf {
+        self.links_dir().join(format!("{ifindex}-generic"))
+    }
+
     /// Every pinned link.
     ///
     /// # Errors

@@ -91,10 +91,12 @@ impl Containers {
         interrupts.check()?;
 
         let network = format!("{prefix}net");
+        // Of IPv4 the engine gives one that is free; not every engine does so of IPv6.
         let v6 = unique_local(std::process::id());
-        let id = docker.run(&[
-            "network", "create", "--label", &label, "--ipv6", "--subnet", &v6, &network,
-        ])?;
+        let (subnet, gateway) = (format!("{v6}/64"), format!("{v6}1"));
+        let mut words = vec!["network", "create", "--label", &label, "--ipv6"];
+        words.extend(["--subnet", &subnet, "--gateway", &gateway, &network]);
+        let id = docker.run(&words)?;
         let bridge = format!("{BRIDGE_PREFIX}{}", id.get(..BRIDGE_ID).unwrap_or(&id));
         ensure!(
             if_nametoindex(bridge.as_str()).is_ok(),
@@ -148,7 +150,8 @@ fn start(
     words.extend([image, "nc", "-ll", "-p", &port, "-e", "echo", ANSWER]);
     docker.run(&words)?;
     let field = |field: &str| -> Result<IpAddr> {
-        let template = format!("{{{{range .NetworkSettings.Networks}}}}{{{{.{field}}}}}{{{{end}}}}");
+        let template =
+            format!("{{{{range .NetworkSettings.Networks}}}}{{{{.{field}}}}}{{{{end}}}}");
         let text = docker.run(&["inspect", "--format", &template, name])?;
         text.parse().with_context(|| format!("{name} has no {field}"))
     };
@@ -170,9 +173,10 @@ fn gateways(docker: &Docker, network: &str) -> Result<[IpAddr; 2]> {
     }
 }
 
-/// An IPv6 network that nobody else is likely to have (RFC 4193), another for each process.
+/// Beginning of an IPv6 network that nobody else is likely to have (RFC 4193), another for each
+/// process.
 fn unique_local(pid: u32) -> String {
-    format!("fd70:616c:{:x}:{:x}::/64", pid >> 16, pid & 0xffff)
+    format!("fd70:616c:{:x}:{:x}::", pid >> 16, pid & 0xffff)
 }
 
 impl Stage for Containers {
@@ -294,4 +298,3 @@ impl Docker {
         Ok(())
     }
 }
-

@@ -22,7 +22,8 @@ impl Interrupts {
     /// Begins to hold signals back. To be called before there are other threads: they inherit
     /// that the signals are not theirs. Programs that are started do not.
     pub(crate) fn hold() -> Result<Self> {
-        let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+        let signals: SigSet =
+            [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
         signals.thread_block().context("hold signals back")?;
         let came = Arc::new(AtomicBool::new(false));
         let theirs = Arc::clone(&came);

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     agent::{Agent, AgentOptions},
-    examples::{Endpoint, HOST, Table},
+    examples::{HOST, Table},
     lab::{Bridge, Lab, Workload},
     net::{Reach, TcpEcho},
 };
@@ -40,8 +40,7 @@ impl Namespaces {
         interrupts.check()?;
         let agent = AgentOptions::default().flags(&["--bridge", BRIDGE]).start(&lab)?;
         interrupts.check()?;
-        let resources: Vec<String> = table.endpoints.iter().map(resource).collect();
-        agent.apply(&resources.join("---\n"))?;
+        agent.apply(&table.workload_endpoints()?)?;
         let mut workloads = Vec::new();
         let mut servers = Vec::new();
         for endpoint in &table.endpoints {
@@ -51,7 +50,9 @@ impl Namespaces {
             let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
             let workload = lab.workload(&endpoint.name, &bridge, &addresses)?;
             let served = SERVED.iter().filter(|(name, _)| *name == endpoint.name);
-            for (&(_, port), &address) in served.flat_map(|s| endpoint.addresses.iter().map(move |a| (s, a))) {
+            for (&(_, port), &address) in
+                served.flat_map(|s| endpoint.addresses.iter().map(move |a| (s, a)))
+            {
                 servers.push(TcpEcho::start(workload.netns(), SocketAddr::new(address, port))?);
             }
             workloads.push(workload);
@@ -95,8 +96,7 @@ impl Stage for Namespaces {
     }
 
     fn connect(&self, from: &str, to: &[SocketAddr]) -> Result<Vec<Reach>> {
-        let netns =
-            if from == HOST { self.lab.host() } else { self.workload(from)?.netns() };
+        let netns = if from == HOST { self.lab.host() } else { self.workload(from)?.netns() };
         stage::connect_from(netns, to)
     }
 }
@@ -104,27 +104,4 @@ impl Stage for Namespaces {
 /// All of them are on one link.
 fn with_prefix(address: IpAddr) -> String {
     format!("{address}/{}", if address.is_ipv4() { 24 } else { 64 })
-}
-
-/// An endpoint as the agent is told of it; JSON is YAML, too.
-fn resource(endpoint: &Endpoint) -> String {
-    let networks: Vec<String> = endpoint
-        .addresses
-        .iter()
-        .map(|address| format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }))
-        .collect();
-    let resource = serde_json::json!({
-        "apiVersion": "projectcalico.org/v3",
-        "kind": "WorkloadEndpoint",
-        "metadata": {
-            "name": endpoint.name,
-            "namespace": endpoint.namespace,
-            "labels": endpoint.labels,
-        },
-        "spec": {
-            "interfaceName": format!("veth-{}", endpoint.name),
-            "ipNetworks": networks,
-        },
-    });
-    format!("{resource}\n")
 }

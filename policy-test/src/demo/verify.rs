@@ -85,9 +85,9 @@ impl Evidence {
 
     /// The drops as the matrix has them.
     fn in_order<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = (&'a Drops, &'a u64)> {
-        let pairs = matrix::sources(table).into_iter().flat_map(|from| {
-            matrix::targets(from).map(move |(to, _)| (from, to))
-        });
+        let pairs = matrix::sources(table)
+            .into_iter()
+            .flat_map(|from| matrix::targets(from).map(move |(to, _)| (from, to)));
         pairs.flat_map(|pair| {
             self.observed.iter().filter(move |(it, _)| (it.from.as_str(), it.to.as_str()) == pair)
         })
@@ -194,7 +194,8 @@ impl Evidence {
         say(
             same_rows && events <= counters && counters - events <= self.unreported,
             format!(
-                "`policyctl observe` reported {events} of {counters} packets, and {} had no event", self.unreported
+                "`policyctl observe` reported {events} of {counters} packets, and {} had no event",
+                self.unreported
             ),
         )?;
         Ok(all)
@@ -211,8 +212,7 @@ fn explain(stage: &dyn Stage, from: &str, to: &str, service: &str) -> Result<Exp
 
 /// The drops of connections that were tried, and how many others there are.
 fn observe(stage: &dyn Stage, table: &Table) -> Result<(BTreeMap<Drops, u64>, u64)> {
-    let output =
-        stage.agent().policyctl(&["observe", "--last", ALL_DROPS, "--output", "json"])?;
+    let output = stage.agent().policyctl(&["observe", "--last", ALL_DROPS, "--output", "json"])?;
     ensure!(output.status.success(), "`policyctl observe` ended with {}", output.status);
     let cast = Cast::new(stage, table);
     let mut observed = BTreeMap::new();
