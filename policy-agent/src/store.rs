@@ -304,6 +304,7 @@ mod tests {
         store.prepare(&changes).unwrap();
         store.carry_out(&changes).unwrap();
         store.carry_out(&[Change::Remove(name("a"))]).unwrap();
+        drop(store);
         let found: Vec<Value> = Store::open(dir.path())
             .unwrap()
             .resources()
@@ -320,6 +321,7 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         store.prepare(&[Change::Put(name("a"), resource("a"))]).unwrap();
         assert!(store.resources().unwrap().is_empty());
+        drop(store);
         let store = Store::open(dir.path()).unwrap();
         assert_eq!(store.resources().unwrap().len(), 1);
         assert!(!dir.path().join("journal.json").exists());
@@ -350,6 +352,15 @@ mod tests {
             store.carry_out(&[Change::Put(name, resource(last))]).unwrap();
         }
         assert_eq!(store.resources().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn two_agents_do_not_work_on_one_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Store::open(dir.path()).unwrap();
+        assert!(matches!(Store::open(dir.path()), Err(StoreError::Taken(_))));
+        drop(first);
+        Store::open(dir.path()).unwrap();
     }
 
     #[test]

@@ -33,12 +33,11 @@ pub(super) fn identity(
         }
         (true, None | Some("")) => DEFAULT_NAMESPACE.to_owned(),
         (true, Some(namespace)) => {
-            if !is_dns_label(namespace) {
+            if !is_namespace(namespace) {
                 report.error(
                     "metadata.namespace",
                     format!("`{namespace}` is not a namespace"),
-                    "use at most 63 lower-case letters, digits and `-`, with a letter or digit at \
-                     both ends",
+                    NAMESPACE,
                 );
                 return None;
             }
@@ -57,7 +56,8 @@ pub(super) fn identity(
             "use lower-case letters, digits and `-`, with a letter or digit at both ends, and at \
              most one `.`",
         ),
-        Kind::Namespace | Kind::Tier => (
+        Kind::Namespace => (is_namespace(name), NAMESPACE),
+        Kind::Tier => (
             is_dns_label(name),
             "use at most 63 lower-case letters, digits and `-`, with a letter or digit at both \
              ends",
@@ -174,6 +174,15 @@ pub(super) fn label_name(path: &str, name: &str, report: &mut Report) {
 
 const QUALIFIED_NAME: &str = "use at most 63 letters, digits, `-`, `_` and `.`, with a letter or \
      digit at both ends; a DNS name and `/` may stand in front";
+
+const NAMESPACE: &str = "use at most 63 letters, digits, `-`, `_` and `.`, with a letter or digit at \
+     both ends";
+
+/// What may stand in `metadata.namespace`: whatever can be the name of a Compose project, which is a
+/// namespace here, and the value of a label. Kubernetes allows only DNS labels.
+fn is_namespace(text: &str) -> bool {
+    !text.is_empty() && is_name_part(text)
+}
 
 /// A label of a DNS name in lower case (RFC 1123).
 pub(super) fn is_dns_label(text: &str) -> bool {

@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use policy_core::{labels::Labels, model::NamedPort};
+use policy_core::{
+    labels::{Labels, is_reserved},
+    model::NamedPort,
+};
 
 use super::wire::Container;
 
@@ -17,10 +20,6 @@ const COMPOSE_PROJECT_LABEL: &str = "com.docker.compose.project";
 const PORTS_LABEL: &str = "io.palisade.ports";
 /// Namespace of containers that name none.
 const DEFAULT_NAMESPACE: &str = "default";
-
-/// Prefixes that only the agent sets. `pcns.` is what Calico's compiler puts before the labels of
-/// a namespace.
-const RESERVED_PREFIXES: [&str; 3] = ["palisade.io/", "projectcalico.org/", "pcns."];
 
 /// The namespace, or the value that is no valid one.
 ///
@@ -46,13 +45,12 @@ pub(super) fn endpoint_labels(
     let mut warnings = Vec::new();
     let mut labels = BTreeMap::new();
     for (name, value) in &container.labels {
-        match RESERVED_PREFIXES.iter().find(|prefix| name.starts_with(**prefix)) {
-            Some(prefix) => warnings.push(format!(
-                "label {name:?} is ignored: the prefix \"{prefix}\" is reserved; use another name"
-            )),
-            None => {
-                labels.insert(name.clone(), value.clone());
-            }
+        if is_reserved(name) {
+            warnings.push(format!(
+                "label {name:?} is ignored: its prefix is reserved; use another name"
+            ));
+        } else {
+            labels.insert(name.clone(), value.clone());
         }
     }
     for (name, value) in [

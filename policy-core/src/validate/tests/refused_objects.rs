@@ -191,7 +191,7 @@ fn endpoints_sets_and_namespaces() {
             set(&format!("name: {}", "a".repeat(254)), "nets: []"),
             &[("metadata.name", "253")],
         ),
-        ("namespace", set("name: a\nnamespace: a.b", "nets: []"), &[("metadata.namespace", "63")]),
+        ("namespace", set("name: a\nnamespace: a.b-", "nets: []"), &[("metadata.namespace", "63")]),
         (
             "generated",
             set("name: a\ngenerateName: a-", "nets: []"),
