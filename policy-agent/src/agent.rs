@@ -126,9 +126,7 @@ impl Agent {
     pub fn new(parts: Parts) -> Result<Agent> {
         let Parts { config, store, fence, fence_events, docker, maps, published, metrics } = parts;
         let policy_dir = PolicyDir::watch(&config.policy_dir);
-        let applied: Vec<_> = store.resources()?.into_iter().map(|(_, value)| value).collect();
-        let resources = Resources::default()
-            .with_files(applied, Vec::new())
+        let resources = Resources::stored(store.resources()?)
             .map_err(|diagnostics| unusable(&diagnostics))
             .context("the state directory holds a resource that this agent refuses")?;
         let image = maps.image().context("reading the pinned maps")?;

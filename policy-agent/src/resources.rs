@@ -205,6 +205,35 @@ impl Resources {
         if errors.is_empty() { Ok(next) } else { Err(errors) }
     }
 
+    /// The resources of the state directory, each with the file that it is in.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them, as diagnostics that name the files.
+    pub fn stored(files: Vec<(PathBuf, Value)>) -> Result<Resources, Vec<Diagnostic>> {
+        let mut stored = Resources::default();
+        let mut places: BTreeMap<ResourceName, PathBuf> = BTreeMap::new();
+        let mut errors = Vec::new();
+        for (path, value) in files {
+            match validate::decode(&value) {
+                Ok(object) => {
+                    let name = object.resource_name();
+                    if let Some(first) = places.get(&name) {
+                        errors.push(twice(&name, first, Some(&path)));
+                        continue;
+                    }
+                    places.insert(name.clone(), path);
+                    let entry = Entry { value, object, origin: Origin::Applied };
+                    stored.entries.insert(name, entry);
+                }
+                Err(diagnostics) => errors.extend(diagnostics.into_iter().map(|diagnostic| {
+                    Diagnostic { file: Some(path.display().to_string()), ..diagnostic }
+                })),
+            }
+        }
+        if errors.is_empty() { Ok(stored) } else { Err(errors) }
+    }
+
     /// The same resources with those of the policy directory replaced by `files`. Where a file and
     /// an applied resource have one name, the file wins; two files must not have one name.
     ///
@@ -227,7 +256,12 @@ impl Resources {
                     let entry = Entry { value, object, origin };
                     match next.entries.insert(name.clone(), entry) {
                         Some(Entry { origin: Origin::File(first), .. }) => {
-                            errors.push(twice(&name, &first, next.entries.get(&name)));
+                            let second = next.entries.get(&name).map(|entry| &entry.origin);
+                            let second = match second {
+                                Some(Origin::File(path)) => Some(&**path),
+                                Some(Origin::Applied) | None => None,
+                            };
+                            errors.push(twice(&name, &first, second));
                         }
                         Some(Entry { origin: Origin::Applied, value, .. }) => {
                             next.shadowed.insert(name, value);
@@ -296,11 +330,8 @@ impl Resources {
     }
 }
 
-fn twice(name: &ResourceName, first: &Path, second: Option<&Entry>) -> Diagnostic {
-    let file = match second.map(|entry| &entry.origin) {
-        Some(Origin::File(path)) => Some(path.display().to_string()),
-        Some(Origin::Applied) | None => None,
-    };
+fn twice(name: &ResourceName, first: &Path, second: Option<&Path>) -> Diagnostic {
+    let file = second.map(|path| path.display().to_string());
     let message = format!("{} {} stands twice, first in {}", name.kind, name.name, first.display());
     Diagnostic { file, ..Diagnostic::error("metadata.name", message) }
         .with_hint("remove one of the two")
@@ -370,6 +401,23 @@ mod tests {
         let [error] = errors.as_slice() else { panic!("{errors:?}") };
         assert_eq!(error.file.as_deref(), Some("/p/b.yaml"));
         assert!(error.message.contains("/p/a.yaml"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_in_the_state_directory_is_named_by_file() {
+        let at = |name: &str| PathBuf::from(format!("/s/{name}.yaml"));
+        let nameless = json!({"apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy"});
+        let files =
+            vec![(at("a"), policy("a", 1)), (at("b"), policy("a", 2)), (at("c"), nameless)];
+        let errors = Resources::stored(files).unwrap_err();
+        let [twice, missing] = errors.as_slice() else { panic!("{errors:?}") };
+        assert_eq!(twice.file.as_deref(), Some("/s/b.yaml"));
+        assert!(twice.message.contains("/s/a.yaml"), "{twice}");
+        assert_eq!(missing.file.as_deref(), Some("/s/c.yaml"));
+        assert_eq!(missing.path, "metadata.name");
+
+        let stored = Resources::stored(vec![(at("a"), policy("a", 1))]).unwrap();
+        assert_eq!(stored.applied(), [policy("a", 1)]);
     }
 
     fn in_tier(tier: &str) -> Value {

@@ -35,7 +35,7 @@ use crate::{
     published::Published,
     server,
     source::docker::DockerSource,
-    store::Store,
+    store::{self, Store},
 };
 
 /// Requests that may wait for the event loop.
@@ -84,6 +84,8 @@ fn unload(config: &Config) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("not allowed to take programs off: run policy-agent unload as root");
     }
+    // An agent on another socket would only put them back.
+    let _lock = config.state_dir.is_dir().then(|| store::lock(&config.state_dir)).transpose()?;
     let programs = attach::unload(&Pins::new(&config.bpffs_dir))?;
     println!("{programs} programs taken off, maps removed; nothing is enforced on this host now");
     Ok(())

@@ -185,16 +185,39 @@ pub fn metrics(metrics: Arc<Metrics>) -> Router {
 /// A JSON body, or a [`Refusal`] that says what is wrong with it.
 struct Body_<T>(T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body_<T> {
+/// A request's body.
+trait Form: DeserializeOwned {
+    /// What its author has to send.
+    const FORM: &'static str;
+}
+
+impl Form for ApplyRequest {
+    const FORM: &'static str = "an object with `resources`";
+}
+
+impl Form for DeleteRequest {
+    const FORM: &'static str = "an object with `resources`";
+}
+
+impl Form for ExplainRequest {
+    const FORM: &'static str = "an object with `source`, `destination` and `protocol`";
+}
+
+impl<T: Form, S: Send + Sync> FromRequest<S> for Body_<T> {
     type Rejection = Refused;
 
     async fn from_request(request: HttpRequest, state: &S) -> Result<Self, Refused> {
         let bytes = Bytes::from_request(request, state)
             .await
             .map_err(|error| Refused::new(error.status(), error.body_text()))?;
-        serde_json::from_slice(&bytes).map(Body_).map_err(|error| {
-            Refused::new(StatusCode::BAD_REQUEST, format!("the request cannot be read: {error}"))
-        })
+        let refuse = |reason: String| Refused::new(StatusCode::BAD_REQUEST, reason);
+        // Derived types read lists, too, as their fields in order.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(refuse(format!("the body must be {}", T::FORM)));
+        }
+        serde_json::from_slice(&bytes)
+            .map(Body_)
+            .map_err(|error| refuse(format!("the request cannot be read: {error}")))
     }
 }
 

@@ -20,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use policy_api::messages::ResourceName;
+use policy_api::{diagnostic::Diagnostic, messages::ResourceName};
 use policy_core::digest::Digest;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -40,6 +40,9 @@ pub enum StoreError {
     /// Another agent.
     #[error("another agent works on {0}: stop it first, or choose another --state-dir")]
     Taken(PathBuf),
+    /// A resource's file that is not one. The diagnostics name it.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Resource(Vec<Diagnostic>),
     /// A file whose content is not what this agent writes.
     #[error("{path}: {reason}")]
     Content {
@@ -104,10 +107,8 @@ impl Store {
             .map(|path| {
                 let bytes = fs::read(&path).map_err(at(&path))?;
                 let file = path.display().to_string();
-                let documents = policy_api::yaml::read(&file, &bytes).map_err(|diagnostics| {
-                    let reason = diagnostics.first().map(ToString::to_string).unwrap_or_default();
-                    StoreError::Content { path: path.clone(), reason }
-                })?;
+                let documents =
+                    policy_api::yaml::read(&file, &bytes).map_err(StoreError::Resource)?;
                 match <[_; 1]>::try_from(documents) {
                     Ok([document]) => Ok((path, document.value)),
                     Err(documents) => Err(StoreError::Content {
@@ -232,7 +233,11 @@ impl Store {
 
 /// Makes sure that no other agent works on this directory. The kernel drops the lock with the
 /// process, however that ends.
-fn lock(dir: &Path) -> Result<File, StoreError> {
+///
+/// # Errors
+///
+/// [`StoreError::Taken`] if one does.
+pub fn lock(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join("lock");
     let file = File::create(&path).map_err(at(&path))?;
     match file.try_lock() {
@@ -370,6 +375,6 @@ mod tests {
         let path = dir.path().join("resources/x.yaml");
         fs::write(&path, "a: [").unwrap();
         let error = store.resources().unwrap_err().to_string();
-        assert!(error.contains("x.yaml"), "{error}");
+        assert_eq!(error.matches("x.yaml").count(), 1, "{error}");
     }
 }
