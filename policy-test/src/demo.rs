@@ -145,6 +145,6 @@ fn show(
 
     screen.title("Is that what the policies say?")?;
     let fine = evidence.verify(&after, &table, screen)?;
-    drop(stage);
+    stage.end()?;
     Ok(if fine { Ending::AsExpected } else { Ending::NotAsExpected })
 }

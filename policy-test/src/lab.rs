@@ -87,6 +87,16 @@ impl Lab {
         Ok(Self(Arc::new(Inner { name, folder, host })))
     }
 
+    /// Makes sure that nothing with a lab's name is left.
+    ///
+    /// # Errors
+    /// If something is, with where it is.
+    pub fn ensure_gone(name: &str) -> Result<()> {
+        let left = leftovers::of(name)?;
+        ensure!(left.is_empty(), "left behind: {}", left.join(", "));
+        Ok(())
+    }
+
     /// Whether a name is that of a lab whose process has gone.
     #[must_use]
     pub fn is_orphan(name: &str) -> bool {

@@ -1,5 +1,7 @@
 //! The demo: it ends well on both runtimes, and leaves nothing however it ends.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     fs,
     process::{Child, Command, Output, Stdio},

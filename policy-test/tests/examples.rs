@@ -1,6 +1,8 @@
 //! The example policies do what their tables say: by the reference evaluator, by the compiled maps,
 //! and, for the three tiers, by the packets of real sockets.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::{
     collections::BTreeMap,
     fs,

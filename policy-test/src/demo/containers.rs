@@ -235,6 +235,13 @@ impl Stage for Containers {
             })
             .collect()
     }
+
+    fn end(self: Box<Self>) -> Result<()> {
+        let name = self.belongings.lab.name().to_owned();
+        self.belongings.docker.remove(&name)?;
+        drop(self);
+        Lab::ensure_gone(&name)
+    }
 }
 
 /// The command line of an engine.

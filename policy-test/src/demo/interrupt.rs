@@ -20,7 +20,8 @@ pub(crate) struct Interrupts(Arc<AtomicBool>);
 
 impl Interrupts {
     /// Begins to hold signals back. To be called before there are other threads: they inherit
-    /// that the signals are not theirs. Programs that are started do not.
+    /// that the signals are not theirs. Programs that are started may inherit it, too, so they are
+    /// ended by SIGKILL.
     pub(crate) fn hold() -> Result<Self> {
         let signals: SigSet =
             [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();

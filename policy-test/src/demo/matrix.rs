@@ -155,7 +155,8 @@ fn row(stage: &dyn Stage, from: &str) -> Result<Vec<(&'static str, [Reach; 2])>>
     Ok(targets(from).map(|(target, _)| target).zip(pairs).collect())
 }
 
-fn text(reach: [Reach; 2]) -> String {
+/// What became of a connection over IPv4 and IPv6, in words.
+pub(super) fn text(reach: [Reach; 2]) -> String {
     let word = |reach| match reach {
         Reach::Answered => "open",
         Reach::Refused => "refused",

@@ -99,6 +99,12 @@ impl Stage for Namespaces {
         let netns = if from == HOST { self.lab.host() } else { self.workload(from)?.netns() };
         stage::connect_from(netns, to)
     }
+
+    fn end(self: Box<Self>) -> Result<()> {
+        let name = self.lab.name().to_owned();
+        drop(self);
+        Lab::ensure_gone(&name)
+    }
 }
 
 /// All of them are on one link.

@@ -37,6 +37,9 @@ pub(super) trait Stage: Sync {
 
     /// Tries TCP connections from an endpoint of the table, or from the host, all at once.
     fn connect(&self, from: &str, to: &[SocketAddr]) -> Result<Vec<Reach>>;
+
+    /// Takes everything away, as dropping it does, and makes sure of it.
+    fn end(self: Box<Self>) -> Result<()>;
 }
 
 /// Tries TCP connections from a namespace with sockets of our own.

@@ -140,13 +140,14 @@ impl Evidence {
                 let row = table.row(from, to, service)?;
                 let reach = after.get(from, to).context("a connection was not tried")?;
                 if !agrees(reach, row.verdict) {
-                    packets.push(format!("{shown}: {reach:?}, not {:?}", row.verdict));
+                    packets.push(format!("{shown}: {}", matrix::text(reach)));
                 }
                 let pair = (from.to_owned(), to.to_owned());
                 for answer in self.explained.get(&pair).into_iter().flatten() {
                     let by = examples::decider(answer);
                     if (answer.verdict, &by) != (row.verdict, &row.by) {
-                        answers.push(format!("{shown}: {:?} by {by:?}", answer.verdict));
+                        let by = by.as_deref().unwrap_or("nobody");
+                        answers.push(format!("{shown}: {:?} by {by}", answer.verdict));
                     }
                 }
                 let rules: Vec<&str> = self
@@ -157,43 +158,34 @@ impl Evidence {
                     .collect();
                 let expected = row.by.as_deref().filter(|_| row.verdict == Verdict::Deny);
                 if rules != expected.into_iter().collect::<Vec<_>>() {
-                    drops.push(format!("{shown}: dropped by {rules:?}"));
+                    drops.push(format!("{shown}: [{}]", rules.join(", ")));
                 }
             }
         }
-        let differences = |differences: &[String]| match differences {
-            [] => String::new(),
-            some => format!(": {}", some.join("; ")),
-        };
+        let comparisons = [
+            (
+                format!("{connections} connections, over IPv4 and IPv6, went as the table says"),
+                &packets,
+            ),
+            ("`policyctl explain` gives the same verdicts and rules".to_owned(), &answers),
+            ("every drop is counted under the rule that decided".to_owned(), &drops),
+        ];
         let mut all = true;
-        let mut say = |fine: bool, text: String| {
-            all &= fine;
-            screen.check(fine, &text)
-        };
-        say(
-            packets.is_empty(),
-            format!(
-                "{connections} connections, over IPv4 and IPv6, went as the table says{}",
-                differences(&packets)
-            ),
-        )?;
-        say(
-            answers.is_empty(),
-            format!(
-                "`policyctl explain` gives the same verdicts and rules{}",
-                differences(&answers)
-            ),
-        )?;
-        say(
-            drops.is_empty(),
-            format!("every drop is counted under the rule that decided{}", differences(&drops)),
-        )?;
+        for (text, differences) in comparisons {
+            all &= differences.is_empty();
+            screen.check(differences.is_empty(), &text)?;
+            for difference in differences {
+                screen.line(&format!("      {difference}"))?;
+            }
+        }
         let (events, counters) =
             (self.observed.values().sum::<u64>(), self.counted.values().sum::<u64>());
         let same_rows = self.observed.keys().eq(self.counted.keys());
-        say(
-            same_rows && events <= counters && counters - events <= self.unreported,
-            format!(
+        let fine = same_rows && events <= counters && counters - events <= self.unreported;
+        all &= fine;
+        screen.check(
+            fine,
+            &format!(
                 "`policyctl observe` reported {events} of {counters} packets, and {} had no event",
                 self.unreported
             ),

@@ -60,15 +60,30 @@ fn lab_of(name: &str) -> &str {
     name.split_once('.').map_or(name, |(lab, _)| lab)
 }
 
+/// Where things with a lab's name may be.
+fn places() -> Result<Vec<PathBuf>> {
+    let mut places = vec![PathBuf::from(FOLDER), env::temp_dir(), PathBuf::from(BPFFS)];
+    places.extend(cgroup_roots()?);
+    Ok(places)
+}
+
+/// What there is of one lab.
+pub(super) fn of(name: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for place in places()? {
+        let names = names_in(&place)?.into_iter().filter(|entry| lab_of(entry) == name);
+        found.extend(names.map(|entry| place.join(entry).display().to_string()));
+    }
+    Ok(found)
+}
+
 /// Removes every orphan.
 pub(super) fn sweep() -> Result<()> {
     // Two sweeps at once would both want to remove the same thing.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _held = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut places = vec![PathBuf::from(FOLDER), env::temp_dir(), PathBuf::from(BPFFS)];
-    places.extend(cgroup_roots()?);
     let mut orphans = Vec::new();
-    for place in places {
+    for place in places()? {
         let names = names_in(&place)?.into_iter().filter(|name| is_orphan(name));
         orphans.extend(names.map(|name| lab_of(&name).to_owned()));
     }
