@@ -5,6 +5,8 @@
 //! Nothing is removed from the datapath before the store, the policy directory and Docker have all
 //! been read once, and the kernel's interfaces and addresses with them.
 
+mod requests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -13,11 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use axum::http::StatusCode;
-use policy_api::{
-    diagnostic::Diagnostic,
-    messages::{ApplyRequest, ApplyResponse, DeleteRequest, Refusal},
-};
+use policy_api::diagnostic::Diagnostic;
 use policy_common::abi::DropKey;
 use policy_core::{
     compile::{Compiler, Planned},
@@ -27,7 +25,7 @@ use policy_core::{
 };
 use serde_json::Value;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::MissedTickBehavior,
 };
 use tracing::{debug, error, info, warn};
@@ -40,8 +38,8 @@ use crate::{
     metrics::Metrics,
     policy_dir::PolicyDir,
     published::Published,
-    resources::{Checked, Resources},
-    server::{Answer, Refused, Request},
+    resources::Resources,
+    server::Request,
     source::docker::DockerSource,
     store::{Store, StoreError},
 };
@@ -443,108 +441,6 @@ impl Agent {
         }
     }
 
-    fn serve(&mut self, request: Request) {
-        let (answer, reply): (Answer, oneshot::Sender<Answer>) = match request {
-            Request::Apply(request, reply) => (self.apply(request), reply),
-            Request::Delete(request, reply) => (self.delete(request), reply),
-        };
-        if let Err(refused) = &answer {
-            info!(reason = refused.refusal.error, "request refused");
-        }
-        // The caller may have gone; the change holds all the same.
-        let _ = reply.send(answer);
-    }
-
-    fn apply(&mut self, request: ApplyRequest) -> Answer {
-        self.ready()?;
-        let checked = self.resources.apply(request.resources).map_err(refused)?;
-        self.change(checked, request.dry_run)
-    }
-
-    fn delete(&mut self, request: DeleteRequest) -> Answer {
-        self.ready()?;
-        let checked =
-            self.resources.delete(request.resources, request.ignore_not_found).map_err(|d| {
-                let status = StatusCode::NOT_FOUND;
-                Refused { status, ..refused(d) }
-            })?;
-        self.change(checked, false)
-    }
-
-    fn ready(&self) -> Result<(), Refused> {
-        if self.complete() {
-            return Ok(());
-        }
-        let reason = self.inventory.docker_detail();
-        Err(Refused::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!(
-                "containers are enforced as an earlier agent left them, and nothing can be changed until Docker has been read: {reason}"
-            ),
-        ))
-    }
-
-    /// Makes a checked change: compile, write down, program, keep. All or nothing.
-    fn change(&mut self, checked: Checked, dry_run: bool) -> Answer {
-        let started = Instant::now();
-        let view = self.fence.view();
-        let conflicts = self.inventory.new_conflicts(&self.resources, &checked.resources);
-        if !conflicts.is_empty() {
-            return Err(refused(conflicts));
-        }
-        let base = checked.resources.base(self.config.policy);
-        let model = self.inventory.model(&self.config, &checked.resources, &base, &view);
-        let planned = self
-            .compiler
-            .plan(&model)
-            .map_err(|error| Refused::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))?;
-        let response = ApplyResponse {
-            results: checked.results,
-            endpoints_changed: planned.plan.endpoints_changed,
-            endpoints_total: model.endpoints.len(),
-            revision: planned.plan.revision,
-            warnings: checked.warnings,
-        };
-        if dry_run {
-            return Ok(response);
-        }
-        let internal = |error: String| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error);
-        if !checked.changes.is_empty() {
-            self.store
-                .prepare(&checked.changes)
-                .map_err(|error| internal(format!("nothing was changed: {error}")))?;
-        }
-        if let Err(error) = self.execute(planned) {
-            if let Err(error) = self.store.forget() {
-                error!(%error, "cannot take back a change that the kernel refused");
-            }
-            self.reconcile();
-            return Err(internal(format!(
-                "the kernel refused the change, the earlier policy holds: {error}"
-            )));
-        }
-        if !checked.changes.is_empty()
-            && let Err(error) = self.store.carry_out(&checked.changes)
-        {
-            // The journal has it: it is finished at the next start.
-            error!(%error, "the change is enforced, and only in the journal yet");
-        }
-        self.resources = Arc::new(checked.resources);
-        self.base = base;
-        self.model = Arc::new(model);
-        self.in_step = true;
-        self.datapath_error = None;
-        self.metrics.applied(started.elapsed().as_secs_f64());
-        info!(
-            endpoints = response.endpoints_changed,
-            revision = response.revision,
-            "policy changed"
-        );
-        // A new static endpoint's interface gets its programs here.
-        self.reconcile();
-        Ok(response)
-    }
-
     fn publish(&mut self, view: &View) {
         let names = self.inventory.names(&self.model, view);
         if names.iter().any(|(ifindex, name)| self.names.get(ifindex) != Some(name)) {
@@ -615,12 +511,4 @@ enum ExecuteError {
 fn unusable(diagnostics: &[Diagnostic]) -> anyhow::Error {
     let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
     anyhow::anyhow!(lines.join("\n"))
-}
-
-fn refused(diagnostics: Vec<Diagnostic>) -> Refused {
-    let error = match diagnostics.len() {
-        1 => "one error, nothing was changed".to_owned(),
-        count => format!("{count} errors, nothing was changed"),
-    };
-    Refused { status: StatusCode::UNPROCESSABLE_ENTITY, refusal: Refusal { error, diagnostics } }
 }

@@ -407,8 +407,7 @@ mod tests {
     fn what_is_wrong_in_the_state_directory_is_named_by_file() {
         let at = |name: &str| PathBuf::from(format!("/s/{name}.yaml"));
         let nameless = json!({"apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy"});
-        let files =
-            vec![(at("a"), policy("a", 1)), (at("b"), policy("a", 2)), (at("c"), nameless)];
+        let files = vec![(at("a"), policy("a", 1)), (at("b"), policy("a", 2)), (at("c"), nameless)];
         let errors = Resources::stored(files).unwrap_err();
         let [twice, missing] = errors.as_slice() else { panic!("{errors:?}") };
         assert_eq!(twice.file.as_deref(), Some("/s/b.yaml"));

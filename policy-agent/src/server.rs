@@ -200,7 +200,7 @@ impl Form for DeleteRequest {
 }
 
 impl Form for ExplainRequest {
-    const FORM: &'static str = "an object with `source`, `destination` and `protocol`";
+    const FORM: &'static str = "an object with `source`, `destination`, `protocol` and `port`";
 }
 
 impl<T: Form, S: Send + Sync> FromRequest<S> for Body_<T> {
