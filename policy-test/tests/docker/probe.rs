@@ -20,6 +20,10 @@ const PAUSE: Duration = Duration::from_millis(5);
 const SYN: Duration = Duration::from_millis(1);
 /// Several retransmissions of a SYN.
 const LIMIT: Duration = Duration::from_secs(15);
+/// Of one attempt among many: one that began before there was a way must not hold up the next.
+const ATTEMPT: Duration = Duration::from_millis(500);
+/// Between two of them: the server keeps every connection until it ends, and may have few files.
+const REST: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -35,16 +39,17 @@ fn main() -> ExitCode {
         }
     });
     let stay = arguments.iter().any(|word| word == "--stay");
+    let limit = if stay { ATTEMPT } else { LIMIT };
     loop {
         let start = Instant::now();
-        match exchange(allowed) {
+        match exchange(allowed, limit) {
             Ok(()) => println!("{}", start.elapsed().as_millis()),
             Err(error) => eprintln!("{allowed}: {error}"),
         }
         if !stay {
             return ExitCode::SUCCESS;
         }
-        thread::sleep(PAUSE);
+        thread::sleep(REST);
     }
 }
 
@@ -59,9 +64,9 @@ fn trespass(forbidden: &[SocketAddr]) {
     }
 }
 
-fn exchange(to: SocketAddr) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&to, LIMIT)?;
-    stream.set_read_timeout(Some(LIMIT))?;
+fn exchange(to: SocketAddr, limit: Duration) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&to, limit)?;
+    stream.set_read_timeout(Some(limit))?;
     stream.write_all(b"allowed")?;
     let mut answer = [0; 7];
     stream.read_exact(&mut answer)

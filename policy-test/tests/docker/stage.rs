@@ -31,6 +31,11 @@ pub(crate) const SHORT: Duration = Duration::from_millis(250);
 /// Image of the static probe, `/probe`.
 pub(crate) const PROBE: &str = "lab/probe";
 
+/// How often to do something: for a claim, that is with `PALISADE_LONG=1`, more often.
+pub(crate) fn rounds(normal: usize, long: usize) -> usize {
+    if env::var_os("PALISADE_LONG").is_some_and(|value| value == "1") { long } else { normal }
+}
+
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Engine, agent, and the lab that both are in. They go in this order.

@@ -19,15 +19,28 @@ spec:
   types: [Ingress, Egress]
 ";
 
-/// Our kind of programs on both sides of an interface.
+/// What the agent calls its clsact filters.
+const OUR_HANDLE: &str = " handle 0x7a11 ";
+
+/// Programs of ours on both sides of an interface, however attached.
 fn programs(stage: &Stage, interface: &str) -> Result<usize> {
-    stage.lab.host().run(|| {
+    let links = stage.lab.host().run(|| {
         let sides = [TcAttachType::Ingress, TcAttachType::Egress];
         sides.into_iter().try_fold(0, |sum, side| {
             let (_, programs) = SchedClassifier::query_tcx(interface, side)?;
-            Ok(sum + programs.len())
+            Ok::<_, anyhow::Error>(sum + programs.len())
         })
-    })?
+    })??;
+    let filters = ["ingress", "egress"].into_iter().try_fold(0, |sum, side| {
+        let shown = tc(stage, &["filter", "show", "dev", interface, side])?;
+        Ok::<_, anyhow::Error>(sum + shown.matches(OUR_HANDLE).count())
+    })?;
+    Ok(links + filters)
+}
+
+/// The lines that `tc` shows of somebody else's filter.
+fn theirs(shown: &str) -> String {
+    shown.lines().filter(|line| line.contains(" pref 7 ")).collect::<Vec<_>>().join("\n")
 }
 
 fn tc(stage: &Stage, words: &[&str]) -> Result<String> {
@@ -46,8 +59,17 @@ fn firewall(stage: &Stage) -> Result<String> {
 }
 
 #[test]
-fn unload_leaves_containers_open_and_others_alone() {
-    play(&[], &[], |stage| {
+fn unload_takes_filters_off_and_leaves_others_alone() {
+    unload("clsact");
+}
+
+#[test]
+fn unload_takes_links_off_and_leaves_others_alone() {
+    unload("tcx");
+}
+
+fn unload(attachment: &str) {
+    play(&[], &["--attachment", attachment], |stage| {
         stage.network("front", 1)?;
         let web = stage.container("web", "web", "front")?;
         let db = stage.container("db", "db", "front")?;
@@ -57,13 +79,15 @@ fn unload_leaves_containers_open_and_others_alone() {
         let bridge = format!("br-{}", id.get(..12).context("an id")?);
 
         // Somebody else's: a filter on the same interface, and a pin beside ours.
-        tc(stage, &["qdisc", "add", "dev", &veth, "clsact"])?;
+        if attachment == "tcx" {
+            tc(stage, &["qdisc", "add", "dev", &veth, "clsact"])?;
+        }
         let filter = ["filter", "add", "dev", &veth, "ingress", "prio", "7", "handle", "7", "bpf"];
         // `ret 0`: no match.
         tc(stage, &[filter.as_slice(), &["bytecode", "1,6 0 0 0,"]].concat())?;
         let show = ["filter", "show", "dev", &veth, "ingress"];
-        let (their_filters, their_rules) = (tc(stage, &show)?, firewall(stage)?);
-        ensure!(their_filters.contains("pref 7"), "{their_filters}");
+        let (their_filter, their_rules) = (theirs(&tc(stage, &show)?), firewall(stage)?);
+        ensure!(their_filter.contains(" handle 0x7 "), "{their_filter}");
         let their_pin = stage.agent.bpffs_dir().with_file_name("foreign");
         fs::create_dir(&their_pin)?;
 
@@ -88,7 +112,10 @@ fn unload_leaves_containers_open_and_others_alone() {
         let pins = stage.agent.bpffs_dir().join(format!("v{ABI_VERSION}"));
         ensure!(!pins.exists(), "{} is left", pins.display());
         ensure!(their_pin.is_dir());
-        ensure!(tc(stage, &show)? == their_filters && firewall(stage)? == their_rules);
+        let shown = tc(stage, &show)?;
+        ensure!(theirs(&shown) == their_filter, "{shown}");
+        ensure!(shown.lines().count() == their_filter.lines().count(), "more is left: {shown}");
+        ensure!(firewall(stage)? == their_rules, "other rules: {}", firewall(stage)?);
 
         // Once more is fine, and a new agent protects again.
         let said = stage.agent.unload()?;
