@@ -128,6 +128,8 @@ struct Shared {
     view: RwLock<View>,
     /// How far interfaces that were there before the agent are fenced, a [`Stage`].
     stage: AtomicU8,
+    /// Whether the scope has changed since what is out of it was released.
+    unreleased: AtomicBool,
     stop: AtomicBool,
     events: UnboundedSender<FenceEvent>,
 }
@@ -158,6 +160,7 @@ impl Fence {
             scope: RwLock::new(scope),
             view: RwLock::new(view),
             stage: AtomicU8::new(Stage::Waiting as u8),
+            unreleased: AtomicBool::new(true),
             stop: AtomicBool::new(false),
             events,
         });
@@ -185,19 +188,22 @@ impl Fence {
     /// Changes what is managed, and fences what that adds. At [`Stage::All`], `scope` must be
     /// complete: what is not in it is released. A stage that has been reached stays.
     pub fn manage(&self, scope: Scope, stage: Stage) {
-        let same =
-            *read(&self.shared.scope) == scope && read(&self.shared.view).failures.is_empty();
-        let before = self.shared.stage.fetch_max(stage as u8, Ordering::SeqCst);
-        if same && before >= stage as u8 {
-            return;
+        let shared = &self.shared;
+        let changed = *read(&shared.scope) != scope;
+        if changed {
+            shared.unreleased.store(true, Ordering::SeqCst);
         }
-        *self.shared.scope.write().unwrap_or_else(PoisonError::into_inner) = scope;
-        let links: Vec<Link> = read(&self.shared.view).links.values().cloned().collect();
-        for link in &links {
-            self.shared.consider(link, None);
+        let before = shared.stage.fetch_max(stage as u8, Ordering::SeqCst);
+        if changed || before < stage as u8 || !read(&shared.view).failures.is_empty() {
+            *shared.scope.write().unwrap_or_else(PoisonError::into_inner) = scope;
+            let links: Vec<Link> = read(&shared.view).links.values().cloned().collect();
+            for link in &links {
+                shared.consider(link, None);
+            }
         }
-        if stage == Stage::All {
-            self.shared.release();
+        // The call that changes the scope may be one at an earlier stage.
+        if stage == Stage::All && shared.unreleased.swap(false, Ordering::SeqCst) {
+            shared.release();
         }
     }
 

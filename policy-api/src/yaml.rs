@@ -151,7 +151,7 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Vec<Document>, Vec<Diagnostic>> 
         return Err(diagnostics);
     }
     if documents.is_empty() {
-        return Err(refuse(Diagnostic::error("", format!("no resources in {file}"))));
+        return Err(refuse(Diagnostic::error("", "no resources")));
     }
     Ok(documents)
 }

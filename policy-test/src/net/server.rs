@@ -3,6 +3,7 @@
 //! Inputs: a namespace, an address. Outputs: echoes; how much came in.
 
 use std::{
+    collections::HashMap,
     io::{self, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
@@ -29,7 +30,8 @@ struct Shared {
     stop: AtomicBool,
     connections: AtomicU64,
     bytes: AtomicU64,
-    streams: Mutex<Vec<TcpStream>>,
+    /// Open connections by number, so that dropping the server can end them.
+    streams: Mutex<HashMap<u64, TcpStream>>,
 }
 
 impl TcpEcho {
@@ -72,7 +74,7 @@ impl Drop for TcpEcho {
         self.shared.stop.store(true, Ordering::SeqCst);
         // On Linux this wakes accept(2) with EINVAL, and the streams' reads with an end.
         let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
-        for stream in self.shared.streams().iter() {
+        for stream in self.shared.streams().values() {
             let _ = stream.shutdown(Shutdown::Both);
         }
         if let Some(thread) = self.thread.take() {
@@ -82,7 +84,7 @@ impl Drop for TcpEcho {
 }
 
 impl Shared {
-    fn streams(&self) -> std::sync::MutexGuard<'_, Vec<TcpStream>> {
+    fn streams(&self) -> std::sync::MutexGuard<'_, HashMap<u64, TcpStream>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -94,11 +96,14 @@ impl Shared {
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     while !shared.stopped() {
         let Ok((stream, _)) = listener.accept() else { continue };
-        shared.connections.fetch_add(1, Ordering::SeqCst);
+        let number = shared.connections.fetch_add(1, Ordering::SeqCst);
         let Ok(handle) = stream.try_clone() else { continue };
-        shared.streams().push(handle);
+        shared.streams().insert(number, handle);
         let shared = Arc::clone(shared);
-        thread::spawn(move || echo(stream, &shared));
+        thread::spawn(move || {
+            echo(stream, &shared);
+            shared.streams().remove(&number);
+        });
     }
 }
 

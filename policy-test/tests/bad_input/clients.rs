@@ -64,6 +64,7 @@ fn wrong_bodies_are_refused_with_a_sentence() {
         ("POST", "/v1/apply", "", 400),
         ("POST", "/v1/apply", "{", 400),
         ("POST", "/v1/apply", "[]", 400),
+        ("POST", "/v1/apply", "[[], false]", 400),
         ("POST", "/v1/apply", r#"{"resources": 1}"#, 400),
         ("POST", "/v1/apply", r#"{"resources": [], "force": true}"#, 400),
         ("POST", "/v1/apply", r#"{"resources": [1]}"#, 422),
@@ -84,6 +85,9 @@ fn wrong_bodies_are_refused_with_a_sentence() {
             .unwrap_or_else(|error| panic!("{case}: no refusal: {error}"));
         assert!(!refusal.error.is_empty(), "{case}");
         eprintln!("{case}");
+        if body.starts_with('[') {
+            assert_eq!(refusal.error, "the body must be an object with `resources`", "{case}");
+        }
     }
     // Deeper than any resource is: the parser's stack is not the caller's to spend.
     let deep = format!("{{\"resources\": [{}{}]}}", "[".repeat(100_000), "]".repeat(100_000));

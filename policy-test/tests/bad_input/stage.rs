@@ -28,7 +28,7 @@ pub(crate) struct Stage {
     pub(crate) lab: Lab,
 }
 
-/// What must not change: stored resources, datapath revision, policies in force.
+/// What must not change: everything that is stored, datapath revision, policies in force.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     files: BTreeMap<String, Vec<u8>>,
@@ -71,7 +71,7 @@ spec: {interfaceName: veth-web, ipNetworks: [10.77.0.2/32]}
     pub(crate) fn held(&self) -> Held {
         let status = self.agent.status().unwrap();
         Held {
-            files: contents(&self.state().join("resources")),
+            files: contents(&self.state()),
             revision: status.revision,
             policies: status.policies,
         }
@@ -102,10 +102,15 @@ pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// All that the agent keeps, by path. Not what no request decides: who holds the directory, and what
+/// the kernel calls its interfaces.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        if ["lock", "interfaces.json"].iter().any(|name| path.ends_with(name)) {
+            continue;
+        }
         if path.is_dir() {
             files.extend(contents(&path));
         } else {

@@ -40,6 +40,17 @@ fn stopped() -> (Lab, Agent) {
     (lab, agent)
 }
 
+/// The agent's `run` with other paths: pairs of what its flags say and what they are to say.
+fn run_with(agent: &Agent, paths: &[(&Path, &Path)]) -> Command {
+    let command = agent.command("run").unwrap();
+    let mut other = Command::new(command.get_program());
+    for argument in command.get_args() {
+        let new = paths.iter().find(|(old, _)| argument == *old).map(|(_, new)| new.as_os_str());
+        other.arg(new.unwrap_or(argument));
+    }
+    other
+}
+
 #[test]
 fn who_is_not_root_is_told_so() {
     let (lab, agent) = stopped();
@@ -64,15 +75,7 @@ fn who_is_not_root_is_told_so() {
 fn a_pin_directory_on_another_file_system_is_refused() {
     let (lab, agent) = stopped();
     let elsewhere = lab.folder().join("pins");
-    let mut command = agent.command("run").unwrap();
-    // The flag is there already; in a file of its own order the last would not win.
-    let arguments: Vec<_> = command
-        .get_args()
-        .map(|it| if it == agent.bpffs_dir() { elsewhere.as_os_str() } else { it }.to_owned())
-        .collect();
-    let program = command.get_program().to_owned();
-    command = Command::new(program);
-    let text = fails(&lab, command.args(arguments));
+    let text = fails(&lab, &mut run_with(&agent, &[(agent.bpffs_dir(), &elsewhere)]));
     assert!(sentence(&text).contains("is not inside a BPF file system"), "{text}");
     assert!(text.contains("--bpffs-dir") && text.contains("/sys/fs/bpf"), "{text}");
 }
@@ -95,6 +98,30 @@ fn a_second_agent_on_the_same_socket_is_refused_and_the_first_goes_on() {
     assert!(sentence(&text).contains("another agent answers on"), "{text}");
     let text = fails(&stage.lab, &mut stage.agent.command("unload").unwrap());
     assert!(text.contains("stop it first"), "{text}");
+    assert_eq!(stage.held(), held);
+}
+
+#[test]
+fn a_second_agent_on_the_same_state_is_refused_and_the_first_goes_on() {
+    let stage = Stage::new();
+    let held = stage.held();
+    let folder = stage.lab.folder();
+    let (socket, pins) = (folder.join("other.sock"), stage.agent.bpffs_dir().join("other"));
+    let mut command = run_with(
+        &stage.agent,
+        &[(&stage.agent.socket(), &socket), (stage.agent.bpffs_dir(), &pins)],
+    );
+    // The last thing that the two would share.
+    let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 9465)).to_string();
+    let arguments: Vec<_> = command
+        .get_args()
+        .map(|it| if it == &*default { "127.0.0.1:9466".as_ref() } else { it }.to_owned())
+        .collect();
+    command = Command::new(command.get_program());
+    let text = fails(&stage.lab, command.args(arguments));
+    assert!(sentence(&text).contains("another agent works on"), "{text}");
+    assert!(text.contains(stage.state().to_str().unwrap()), "{text}");
+    assert!(text.contains("--state-dir"), "{text}");
     assert_eq!(stage.held(), held);
 }
 
@@ -158,7 +185,7 @@ fn damaged_state_is_named_and_not_thrown_away() {
         fs::write(path, content).unwrap();
         let text = fails(&stage.lab, &mut stage.agent.command("run").unwrap());
         for part in needed {
-            assert!(text.contains(part), "no {part:?} in\n{text}");
+            assert_eq!(sentence(&text).matches(part).count(), 1, "{part:?} once in\n{text}");
         }
         assert_eq!(fs::read_to_string(path).unwrap(), content, "the agent changed the file");
         match good {
@@ -171,9 +198,11 @@ fn damaged_state_is_named_and_not_thrown_away() {
     damage(
         &policy,
         "kind: GlobalNetworkPolicy\napiVersion: projectcalico.org/v3\n",
-        &["state directory", "metadata.name"],
+        &[name, "error: metadata.name: "],
     );
-    damage(&policy, "", &[name]);
+    damage(&policy, "", &[name, "error: no resources"]);
+    let copy = resources.join("copy.yaml");
+    damage(&copy, &fs::read_to_string(&policy).unwrap(), &["copy.yaml", name, "stands twice"]);
     damage(&stage.state().join("journal.json"), "[{", &["journal.json", "line 1"]);
     damage(&stage.state().join("ids.json"), "{\"rules\": 7}", &["ids.json"]);
     stage.agent.start().unwrap();

@@ -10,6 +10,7 @@ mod hosts;
 mod kubernetes;
 mod language;
 mod packets;
+mod scope;
 mod selection;
 mod stage;
 mod uplink;

@@ -78,8 +78,8 @@ fn bad_documents_name_line_and_field() {
             // All findings, not the first.
             &["spec.ingress[0].action", "spec.ingress[0].source.nets[0]"],
         ),
-        (String::new(), &["-: error: no resources in -"]),
-        ("# nothing\n---\n".to_owned(), &["-: error: no resources in -"]),
+        (String::new(), &["-: error: no resources"]),
+        ("# nothing\n---\n".to_owned(), &["-: error: no resources"]),
         ("just text\n".to_owned(), &["-:1:1: error: "]),
         (GOOD.replace("name: the-name", "labels: {}"), &["metadata.name"]),
     ] {
