@@ -102,7 +102,7 @@ impl NetNs {
             self.run(|| socket.connect(to))??;
             socket.send(MESSAGE)?;
             let mut answer = [0; 64];
-            let length = socket.recv(&mut answer)?;
+            let length = recv(&socket, &mut answer)?;
             Ok(&answer[..length] == MESSAGE)
         };
         Reach::of(exchange())
@@ -135,11 +135,29 @@ impl NetNs {
             };
             socket.set_read_timeout(Some(left))?;
             let mut answer = [0; 256];
-            let (length, from) = socket.recv_from(&mut answer)?;
+            let (length, from) = uninterrupted(|| socket.recv_from(&mut answer))?;
             let answer = &answer[..length];
             if from.ip() == to && answer.first() == Some(&reply) && answer.ends_with(MESSAGE) {
                 return Ok(true);
             }
+        }
+    }
+}
+
+/// Receives a datagram. A socket with a time-out returns early from a stop and continuation of the
+/// process, handlers or not (signal(7)); that is no answer.
+///
+/// # Errors
+/// As [`UdpSocket::recv`].
+pub fn recv(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<usize> {
+    uninterrupted(|| socket.recv(buffer))
+}
+
+fn uninterrupted<T>(mut receive: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match receive() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
         }
     }
 }

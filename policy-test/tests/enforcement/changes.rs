@@ -9,7 +9,7 @@ use std::{
 use policy_test::{
     agent::AgentOptions,
     lab::{Lab, Workload},
-    net::{Reach, UdpEcho},
+    net::{Reach, UdpEcho, recv},
 };
 
 use crate::stage::{LIMIT, Over, SHORT, Stage, bridge, cast, fence};
@@ -103,7 +103,7 @@ fn the_next_packet_after_an_apply_obeys() {
             assert_eq!(fresh.unwrap(), if open { Reach::Answered } else { Reach::Silent });
             if open {
                 flow.set_read_timeout(Some(LIMIT)).unwrap();
-                assert_eq!(flow.recv(&mut [0; 8]).unwrap(), 4, "round {round}");
+                assert_eq!(recv(&flow, &mut [0; 8]).unwrap(), 4, "round {round}");
                 passed += 2;
             }
             // What was sent before the fresh packet has arrived by now, or never will.
@@ -185,11 +185,11 @@ fn udp_sockets_hear_nothing_from_whom_they_did_not_ask() {
     };
     let (web, db, other) = (bind("web", 1000), bind("db", 53), bind("db", 54));
     db.send_to(b"early", web.local_addr().unwrap()).unwrap();
-    web.recv(&mut [0; 8]).unwrap_err();
+    recv(&web, &mut [0; 8]).unwrap_err();
     web.send_to(b"question", db.local_addr().unwrap()).unwrap();
-    db.recv(&mut [0; 8]).unwrap();
+    recv(&db, &mut [0; 8]).unwrap();
     other.send_to(b"forged", web.local_addr().unwrap()).unwrap();
     db.send_to(b"answer", web.local_addr().unwrap()).unwrap();
-    assert_eq!(web.recv(&mut [0; 8]).unwrap(), 6);
-    web.recv(&mut [0; 8]).unwrap_err();
+    assert_eq!(recv(&web, &mut [0; 8]).unwrap(), 6);
+    recv(&web, &mut [0; 8]).unwrap_err();
 }

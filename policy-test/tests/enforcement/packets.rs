@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use etherparse::PacketBuilder;
-use policy_test::net::{Reach, UdpEcho};
+use policy_test::net::{Reach, UdpEcho, recv};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::stage::{LIMIT, Over, SHORT, Stage};
@@ -75,7 +75,7 @@ fn large_datagrams_pass_whole_or_not_at_all() {
         let before = stage.drops();
         let web = bound(&stage, "web", over);
         web.send_to(&datagram, (to, 53)).unwrap();
-        let length = web.recv(&mut answer).unwrap();
+        let length = recv(&web, &mut answer).unwrap();
         assert!(answer[..length] == datagram, "the echo is another ({over:?})");
         let moved = stage.drops().since(&before);
         assert_eq!(moved.between("web", "db"), [], "{over:?}");
@@ -83,10 +83,10 @@ fn large_datagrams_pass_whole_or_not_at_all() {
         let bad = bound(&stage, "bad", over);
         bad.set_read_timeout(Some(SHORT)).unwrap();
         bad.send_to(&datagram, (to, 53)).unwrap();
-        bad.recv(&mut answer).unwrap_err();
+        recv(&bad, &mut answer).unwrap_err();
         web.set_read_timeout(Some(SHORT)).unwrap();
         web.send_to(&datagram, (to, 54)).unwrap();
-        web.recv(&mut answer).unwrap_err();
+        recv(&web, &mut answer).unwrap_err();
         assert_eq!((server.received(), closed.received()), (1, 0), "{over:?}");
         // Every fragment of both, named.
         let moved = stage.drops().since(&before);
@@ -130,12 +130,12 @@ fn a_router_may_say_that_a_packet_is_too_large() {
         web.set_read_timeout(Some(SHORT)).unwrap();
         let datagram = [7; 1400];
         web.send_to(&datagram, to).unwrap();
-        web.recv(&mut [0; 1500]).unwrap_err();
+        recv(&web, &mut [0; 1500]).unwrap_err();
         assert_eq!(echo.received(), 0, "the path is as wide as it should not be");
         // The router's answer has come: the second one leaves in pieces that fit.
         web.set_read_timeout(Some(LIMIT)).unwrap();
         web.send_to(&datagram, to).unwrap();
-        assert_eq!(web.recv(&mut [0; 1500]).unwrap(), 1400, "{over:?}");
+        assert_eq!(recv(&web, &mut [0; 1500]).unwrap(), 1400, "{over:?}");
         let moved = stage.drops().since(&before);
         assert_eq!(moved.for_reason("unrelated-icmp"), 0, "{moved:#?}");
     }

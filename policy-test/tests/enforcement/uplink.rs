@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use policy_test::{
     agent::{Agent, AgentOptions},
     lab::{Lab, Workload},
-    net::UdpEcho,
+    net::{UdpEcho, recv},
     wait,
 };
 
@@ -43,7 +43,7 @@ fn probe(agent: &Agent, outside: &Workload, servers: &[(UdpEcho, &str, &str)]) -
                 outside.netns().udp_bind(SocketAddr::new(other.parse().unwrap(), 0)).unwrap();
             marker.set_read_timeout(Some(LIMIT)).unwrap();
             marker.send_to(b"marker", to).unwrap();
-            marker.recv(&mut [0; 8]).unwrap();
+            recv(&marker, &mut [0; 8]).unwrap();
             let moved = Drops::read(agent).since(&before);
             outcomes.push((server.received() == seen + 2, moved.for_reason("untracked")));
             for (series, _) in moved.between("blocked", "host") {
