@@ -168,6 +168,9 @@ impl Table {
                 Object::Namespace { name, labels } => {
                     model.namespaces.insert(name, labels);
                 }
+                Object::Tier(tier) => {
+                    model.tiers.insert(tier.name.clone(), tier);
+                }
                 other => bail!("{}: endpoints belong in the table", other.resource_name().name),
             }
         }

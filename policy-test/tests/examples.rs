@@ -28,13 +28,14 @@ use policy_test::{
 use serde::Deserialize;
 
 /// An example that is not here was deleted or renamed without a thought for those who point to it.
-const EXAMPLES: [&str; 8] = [
+const EXAMPLES: [&str; 9] = [
     "allow-dns",
     "block-metadata-address",
     "default-deny",
     "egress-only-to-cidr",
     "kubernetes",
     "named-ports",
+    "security-tier",
     "three-tier",
     "uplink-block-list",
 ];
