@@ -70,11 +70,6 @@ impl PolicyDir {
         }
     }
 
-    /// The directory.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Every resource in the directory's `.yaml`, `.yml` and `.json` files, in order of file name.
     /// Hidden files are left out: editors keep theirs there.
     ///

@@ -80,7 +80,7 @@ fn measure(rules: usize, endpoints: usize) -> Result<Vec<Row>> {
     let loaded = started.elapsed();
     let subject = world(&mut ring, rules, endpoints)?;
     eprintln!(
-        "{rules} rules, {endpoints} endpoints: loaded in {loaded:.1?}, programmed in {:.1?}",
+        "rules: {rules}, endpoints: {endpoints}; loaded in {loaded:.1?}, programmed in {:.1?}",
         started.elapsed() - loaded
     );
     let cases = cases()?;
