@@ -97,8 +97,13 @@ fn in_order<'a>(model: &'a Model, tier: &Tier, untracked: bool) -> Vec<&'a Arc<P
         .values()
         .filter(|policy| policy.tier == tier.name && policy.untracked == untracked)
         .collect();
-    policies.sort_by(|a, b| a.order.cmp(&b.order).then_with(|| compare_keys(&a.key, &b.key)));
+    policies.sort_by(|a, b| compare(a, b));
     policies
+}
+
+/// Which of two policies of one tier comes first.
+pub(crate) fn compare(a: &Policy, b: &Policy) -> Ordering {
+    a.order.cmp(&b.order).then_with(|| compare_keys(&a.key, &b.key))
 }
 
 /// Compares the texts `name/namespace/kind`. `-` and `.` sort before `/`, so `web-2` comes before
