@@ -22,6 +22,8 @@ pub(super) struct Reach<'a> {
     services: [Services; 2],
     source: Side<'a>,
     destination: Side<'a>,
+    /// Whether it may match a packet, by family.
+    speaks_of: [bool; 2],
 }
 
 struct Side<'a> {
@@ -61,12 +63,14 @@ impl<'a> Reach<'a> {
             side.ports.clear();
             side.not_ports.clear();
         }
-        Reach {
-            rule,
-            services: FAMILIES.map(|family| services::of_rule(&without_ports, family, &[])),
-            source: Side::of(&rule.source),
-            destination: Side::of(&rule.destination),
-        }
+        let services = FAMILIES.map(|family| services::of_rule(&without_ports, family, &[]));
+        let (source, destination) = (Side::of(&rule.source), Side::of(&rule.destination));
+        let speaks_of = FAMILIES.map(|family| {
+            !services[family as usize].is_empty()
+                && source.has_address(family)
+                && destination.has_address(family)
+        });
+        Reach { rule, services, source, destination, speaks_of }
     }
 
     pub(super) fn rule(&self) -> &'a Rule {
@@ -92,17 +96,16 @@ impl<'a> Reach<'a> {
         if stricter && !own.matches_anyone() {
             return false;
         }
-        let families: Vec<Family> =
-            FAMILIES.into_iter().filter(|family| later.speaks_of(*family)).collect();
-        !families.is_empty()
-            && families.iter().all(|&family| {
+        let families = FAMILIES.into_iter().filter(|family| later.speaks_of[*family as usize]);
+        later.speaks_of.contains(&true)
+            && families.clone().all(|family| {
                 let (mine, its) =
                     (&self.services[family as usize], &later.services[family as usize]);
-                its.without(mine).is_empty()
+                mine == its || its.without(mine).is_empty()
             })
             && [(&self.source, &later.source), (&self.destination, &later.destination)]
                 .into_iter()
-                .all(|(mine, its)| its.implies(mine, &families, effort))
+                .all(|(mine, its)| its.implies(mine, families.clone(), effort))
     }
 
     /// Why the rule matches no packet, if that is certain.
@@ -137,18 +140,11 @@ impl<'a> Reach<'a> {
                 return Some(Nothing { field: field("notSelector"), message });
             }
         }
-        if !FAMILIES.into_iter().any(|family| self.speaks_of(family)) {
+        if self.speaks_of == [false; 2] {
             let message = "its conditions have no IP version in common";
             return Some(Nothing { field: String::new(), message });
         }
         None
-    }
-
-    /// Whether the rule may match a packet of this family.
-    fn speaks_of(&self, family: Family) -> bool {
-        !self.services[family as usize].is_empty()
-            && self.source.has_address(family)
-            && self.destination.has_address(family)
     }
 }
 
@@ -182,7 +178,12 @@ impl<'a> Side<'a> {
     }
 
     /// Whether whoever meets this side is certain to meet `other`.
-    fn implies(&self, other: &Side<'_>, families: &[Family], effort: &mut u32) -> bool {
+    fn implies(
+        &self,
+        other: &Side<'_>,
+        mut families: impl Iterator<Item = Family>,
+        effort: &mut u32,
+    ) -> bool {
         let (mine, its) = (self.of, other.of);
         let selected = match (&mine.selector, &its.selector) {
             (_, None) => true,
@@ -198,7 +199,7 @@ impl<'a> Side<'a> {
         selected
             && excluded
             && self.ports_imply(other)
-            && families.iter().all(|&family| {
+            && families.all(|family| {
                 let (mine, its) = (&self.nets[family as usize], &other.nets[family as usize]);
                 mine.imply(its, effort)
             })

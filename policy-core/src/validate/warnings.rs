@@ -84,7 +84,7 @@ fn calico_policy(
         let spelling = |direction: Direction, index: usize| {
             rules[direction as usize].get(index).and_then(|rule| rule.protocol.as_ref())
         };
-        dead_rules(policy, spelling, found);
+        dead_rules(policy, spelling, EFFORT, found);
     }
 }
 
@@ -100,13 +100,14 @@ fn lists(path: &str, side: &EntityRule, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Rules that no packet can match or reach. `spelling` is how a rule writes its protocol.
+/// Rules that no packet can match or reach. `spelling` is how a rule writes its protocol, `effort`
+/// the number of conditions to compare at most.
 pub(super) fn dead_rules<'a>(
     policy: &Policy,
     spelling: impl Fn(Direction, usize) -> Option<&'a IntOrString>,
+    mut effort: u32,
     found: &mut Vec<Diagnostic>,
 ) {
-    let mut effort = EFFORT;
     for (direction, path) in
         [(Direction::Ingress, "spec.ingress"), (Direction::Egress, "spec.egress")]
     {
@@ -234,7 +235,7 @@ fn kubernetes_policy(object: &Object, spec: &NetworkPolicySpec, found: &mut Vec<
         found.extend(redundant::kubernetes_ports(&format!("{path}[{index}].ports"), ports));
     }
     if let Object::Policy(policy) = object {
-        dead_rules(policy, |_, _| None, found);
+        dead_rules(policy, |_, _| None, EFFORT, found);
     }
 }
 

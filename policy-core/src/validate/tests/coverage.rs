@@ -62,7 +62,7 @@ proptest! {
         let deciding = deciding(&model);
         for policy in model.policies.values() {
             let mut warnings = Vec::new();
-            warnings::dead_rules(policy, |_, _| None, &mut warnings);
+            warnings::dead_rules(policy, |_, _| None, 1_000_000, &mut warnings);
             for warning in warnings {
                 let path = warning.path.strip_prefix("spec.").unwrap();
                 let end = path.find(']').unwrap() + 1;
