@@ -16,7 +16,7 @@ use super::{coverage::is_everything, warnings::ends_the_walk};
 use crate::{
     labels::NAMESPACE_LABEL,
     model::{Model, NetworkSet},
-    policy::{Action, Policy, PolicyKey, PolicyKind, Rule},
+    policy::{Action, Policy, PolicyKey, PolicyKind, Rule, StagedAction},
     selector::Selector,
     tiers,
 };
@@ -29,17 +29,22 @@ mod entities;
 use entities::Entities;
 
 /// Policies, and the resources that they come from.
-const KINDS: [(PolicyKind, Kind); 3] = [
+const KINDS: [(PolicyKind, Kind); 6] = [
     (PolicyKind::GlobalNetworkPolicy, Kind::GlobalNetworkPolicy),
     (PolicyKind::NetworkPolicy, Kind::NetworkPolicy),
     (PolicyKind::KubernetesNetworkPolicy, Kind::KubernetesNetworkPolicy),
+    (PolicyKind::StagedGlobalNetworkPolicy, Kind::StagedGlobalNetworkPolicy),
+    (PolicyKind::StagedNetworkPolicy, Kind::StagedNetworkPolicy),
+    (PolicyKind::StagedKubernetesNetworkPolicy, Kind::StagedKubernetesNetworkPolicy),
 ];
 
 /// Warnings about the resources `of` in the model. Names of other kinds, and of what is not in the
 /// model, are passed over.
 pub fn advice(model: &Model, of: &BTreeSet<ResourceName>) -> Vec<(ResourceName, Diagnostic)> {
     let policies = of.iter().filter_map(|name| Some((name, policy(model, name)?)));
-    let named: Vec<(&ResourceName, &Policy)> = policies.collect();
+    // What takes a policy away says nothing itself.
+    let named: Vec<(&ResourceName, &Policy)> =
+        policies.filter(|(_, policy)| policy.staged != Some(StagedAction::Delete)).collect();
     let sets = of.iter().filter_map(|name| Some((name, network_set(model, name)?)));
     let emptied: Vec<(&ResourceName, &NetworkSet)> =
         sets.filter(|(_, set)| set.nets.is_empty()).collect();
@@ -107,10 +112,8 @@ fn subject<'a>(
     model: &Model,
     entities: &mut Entities<'a>,
 ) -> Option<Diagnostic> {
-    let path = match policy.key.kind {
-        PolicyKind::GlobalNetworkPolicy | PolicyKind::NetworkPolicy => "spec.selector",
-        PolicyKind::KubernetesNetworkPolicy => "spec.podSelector",
-    };
+    let kubernetes = policy.key.kind.enforced() == PolicyKind::KubernetesNetworkPolicy;
+    let path = if kubernetes { "spec.podSelector" } else { "spec.selector" };
     if policy.untracked {
         let applies = model.uplinks.values().any(|labels| policy.subject.matches(labels));
         return (!applies).then(|| {
@@ -139,6 +142,7 @@ fn peers<'a>(policy: &'a Policy, entities: &mut Entities<'a>, found: &mut Vec<Di
             Action::Deny => "the rule denies nothing now",
             Action::Allow => "the rule allows nothing now",
             Action::Pass => "the rule passes nothing on now",
+            Action::Log => "the rule logs nothing now",
         };
         let (message, hint) = if !picked.empty.is_empty() {
             let sets: Vec<&str> = picked.empty.iter().map(|set| set.name.as_str()).collect();
@@ -164,7 +168,7 @@ fn peers<'a>(policy: &'a Policy, entities: &mut Entities<'a>, found: &mut Vec<Di
 
 /// The selectors of both sides of each rule, with their field path.
 fn selectors(policy: &Policy) -> impl Iterator<Item = (&Rule, String, &Selector)> {
-    let kubernetes = policy.key.kind == PolicyKind::KubernetesNetworkPolicy;
+    let kubernetes = policy.key.kind.enforced() == PolicyKind::KubernetesNetworkPolicy;
     let rules = WAYS.into_iter().flat_map(|(direction, path)| {
         let rules = policy.rules(direction).unwrap_or_default();
         rules.iter().map(move |rule| (direction, path, rule))
@@ -199,7 +203,9 @@ struct Decided<'a>(HashMap<(&'a str, &'a Selector, Direction), &'a Policy>);
 impl<'a> Decided<'a> {
     fn of(model: &'a Model) -> Decided<'a> {
         let mut first: HashMap<_, &'a Policy> = HashMap::new();
-        for policy in model.policies.values().filter(|policy| !policy.untracked) {
+        for policy in
+            model.policies.values().filter(|policy| !policy.untracked && policy.staged.is_none())
+        {
             for (direction, _) in WAYS {
                 let mut rules = policy.rules(direction).unwrap_or_default().iter();
                 if rules.any(|rule| is_everything(rule) && ends_the_walk(rule.action)) {
@@ -230,6 +236,8 @@ impl<'a> Decided<'a> {
             let before = [&policy.subject, &namespace, &everyone]
                 .into_iter()
                 .filter_map(|subject| self.0.get(&(policy.tier.as_str(), subject, direction)))
+                // A staged policy does not stand behind the one whose place it would take.
+                .filter(|other| other.key != policy.key.enforced())
                 .find(|other| tiers::compare(other, policy).is_lt());
             if let Some(other) = before {
                 let message = format!(

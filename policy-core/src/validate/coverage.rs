@@ -10,7 +10,7 @@ use policy_common::abi::{Direction, Family};
 use crate::{
     identity::family,
     policy::{Action, EntityMatch, IcmpMatch, PortMatch, ProtocolMatch, Rule},
-    services::{self, Services},
+    services::{self, Named, Services},
 };
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -63,7 +63,8 @@ impl<'a> Reach<'a> {
             side.ports.clear();
             side.not_ports.clear();
         }
-        let services = FAMILIES.map(|family| services::of_rule(&without_ports, family, &[]));
+        let services = FAMILIES
+            .map(|family| services::of_rule(&without_ports, family, Named::default()).anywhere);
         let (source, destination) = (Side::of(&rule.source), Side::of(&rule.destination));
         let speaks_of = FAMILIES.map(|family| {
             !services[family as usize].is_empty()

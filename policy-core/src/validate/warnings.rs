@@ -32,21 +32,22 @@ const EFFORT: u32 = 2_000_000;
 pub(super) fn warnings(resource: &Resource, object: &Object) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     match resource {
-        Resource::NetworkPolicy(policy) => {
+        Resource::NetworkPolicy(policy) | Resource::StagedNetworkPolicy(policy) => {
             if let Some(spec) = &policy.spec {
                 let rules = [spec.ingress.as_deref(), spec.egress.as_deref()];
                 calico_policy(object, spec.types.as_deref(), rules, &mut found);
                 other_tier(policy.metadata.as_ref(), spec.tier.as_deref(), &mut found);
             }
         }
-        Resource::GlobalNetworkPolicy(policy) => {
+        Resource::GlobalNetworkPolicy(policy) | Resource::StagedGlobalNetworkPolicy(policy) => {
             if let Some(spec) = &policy.spec {
                 let rules = [spec.ingress.as_deref(), spec.egress.as_deref()];
                 calico_policy(object, spec.types.as_deref(), rules, &mut found);
                 other_tier(policy.metadata.as_ref(), spec.tier.as_deref(), &mut found);
             }
         }
-        Resource::KubernetesNetworkPolicy(policy) => {
+        Resource::KubernetesNetworkPolicy(policy)
+        | Resource::StagedKubernetesNetworkPolicy(policy) => {
             if let Some(spec) = &policy.spec {
                 kubernetes_policy(object, spec, &mut found);
             }
@@ -112,6 +113,9 @@ pub(super) fn dead_rules<'a>(
         [(Direction::Ingress, "spec.ingress"), (Direction::Egress, "spec.egress")]
     {
         let rules = policy.rules(direction).unwrap_or_default();
+        if !rules.is_empty() && !rules.iter().any(|rule| ends_the_walk(rule.action)) {
+            found.push(only_logs(path, &policy.tier));
+        }
         let reaches: Vec<Reach<'_>> = rules.iter().map(Reach::of).collect();
         // What the author wrote as one rule may be several here; all of them must be dead.
         let same = |a: &Rule, b: &Rule| a.index == b.index;
@@ -163,14 +167,23 @@ pub(super) fn dead_rules<'a>(
 /// Whether a finding is about a rule as a whole. What is one rule to the author of a Kubernetes
 /// policy has other fields than ours.
 fn rule_is_whole(policy: &Policy, field: &str) -> bool {
-    field.is_empty() || policy.key.kind == PolicyKind::KubernetesNetworkPolicy
+    field.is_empty() || policy.key.kind.enforced() == PolicyKind::KubernetesNetworkPolicy
 }
 
 /// Whether a packet that matches is done with, in its tier at least.
 pub(super) fn ends_the_walk(action: Action) -> bool {
     match action {
         Action::Allow | Action::Deny | Action::Pass => true,
+        Action::Log => false,
     }
+}
+
+fn only_logs(path: &str, tier: &str) -> Diagnostic {
+    let message = format!(
+        "the rules only log: what no other policy decides is then denied at the end of the tier \
+         `{tier}`, unless its defaultAction is Pass"
+    );
+    Diagnostic::warning(path, message).with_hint("put an Allow or Pass rule behind them")
 }
 
 fn covered(

@@ -31,6 +31,23 @@ const SHADOWED: &[Rules] = &[
     ),
     ("{action: Allow, protocol: TCP}\n{action: Deny}", &[]),
     ("{action: Pass}\n{action: Deny}", &[("spec.ingress[1]", "rule 0 matches everything")]),
+    // A Log rule covers nothing, and can be covered.
+    ("{action: Log}\n{action: Allow, protocol: TCP}", &[]),
+    (
+        "{action: Deny}\n{action: Log, protocol: TCP}",
+        &[("spec.ingress[1]", "rule 0 matches everything")],
+    ),
+    (
+        "{action: Log, protocol: TCP}\n{action: Log}",
+        &[("spec.ingress", "the rules only log: what no other policy decides is then denied")],
+    ),
+    // Source ports are conditions like the others.
+    (
+        "{action: Allow, protocol: TCP, source: {ports: ['1:9']}}\n{action: Deny, protocol: TCP, source: \
+         {ports: [5]}, destination: {ports: [80]}}",
+        &[("spec.ingress[1]", FIRST)],
+    ),
+    ("{action: Allow, protocol: TCP, source: {ports: [5]}}\n{action: Deny, protocol: TCP}", &[]),
     // Protocols and ports.
     (
         "{action: Allow, protocol: TCP}\n{action: Deny, protocol: 6}",
