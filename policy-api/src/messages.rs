@@ -132,6 +132,17 @@ pub enum EndpointState {
     Unsupported,
 }
 
+/// A port that an endpoint gives a name to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointPort {
+    /// Name.
+    pub name: String,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// Port.
+    pub port: u16,
+}
+
 /// One endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointStatus {
@@ -149,8 +160,11 @@ pub struct EndpointStatus {
     pub ifindex: u32,
     /// Own addresses.
     pub addresses: Vec<IpAddr>,
-    /// Effective labels, sorted.
+    /// Effective labels, sorted; those of its namespace left out.
     pub labels: std::collections::BTreeMap<String, String>,
+    /// Named ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<EndpointPort>,
     /// Where it stands.
     pub state: EndpointState,
     /// Why it is not enforcing, if it is not.

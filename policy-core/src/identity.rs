@@ -17,6 +17,8 @@ use crate::{
 
 /// The one label of the host's own addresses.
 pub const HOST_LABEL: &str = "palisade.io/host";
+/// Label of an uplink: the name of its interface.
+pub const INTERFACE_LABEL: &str = "palisade.io/interface";
 /// Labels that every namespace carries, with its own name as the value (the first is set by the
 /// Kubernetes API server, the second by libcalico-go `conversion.go`).
 const NAMESPACE_NAMES: [&str; 2] = ["kubernetes.io/metadata.name", "projectcalico.org/name"];
@@ -24,6 +26,11 @@ const NAMESPACE_NAMES: [&str; 2] = ["kubernetes.io/metadata.name", "projectcalic
 /// Labels of the host.
 pub fn host_labels() -> Labels {
     [(HOST_LABEL, "")].into_iter().collect()
+}
+
+/// Labels of an uplink.
+pub fn uplink_labels(interface: &str) -> Labels {
+    [(HOST_LABEL, ""), (INTERFACE_LABEL, interface)].into_iter().collect()
 }
 
 /// Labels of an endpoint: its own, and those of its namespace behind `pcns.`.

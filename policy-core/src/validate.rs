@@ -29,6 +29,7 @@ use crate::{
 };
 
 mod calico;
+mod claims;
 mod endpoint;
 mod entity;
 mod fields;
@@ -43,7 +44,8 @@ mod tier;
 mod untracked;
 mod warnings;
 
-pub use references::{references, undeletable};
+pub use claims::Claims;
+pub use references::{open_references, references, undeletable};
 pub use warnings::warnings;
 
 use report::Report;

@@ -6,9 +6,16 @@ use std::time::Duration;
 
 use policy_api::resource::Kind;
 
-use crate::args::{Args, ChangeFormat, FileArgs, ListFormat, RawCommand, StreamFormat, TextFormat};
+use policy_core::assemble::Host;
+use policy_core::model::{DefaultAction, Settings};
+
+use crate::args::{
+    self, Args, ChangeFormat, FileArgs, FindingFormat, HostAccess, ListFormat, OfflineArgs,
+    RawCommand, StreamFormat, TextFormat,
+};
 use crate::failure::Failure;
 use crate::kinds;
+use crate::offline::Offline;
 use crate::service::Service;
 
 /// Drops shown by `observe` when not told how many.
@@ -30,10 +37,19 @@ pub(crate) enum Command {
     Get { selection: Selection, output: ListFormat },
     Endpoints { names: Vec<String>, namespace: Option<String>, output: ListFormat },
     Status { output: TextFormat },
-    Explain { source: String, destination: String, service: Service, output: TextFormat },
+    Validate { files: Vec<PathBuf>, endpoints: Vec<PathBuf>, strict: bool, output: FindingFormat },
+    Explain { question: Question, offline: Option<Offline>, output: TextFormat },
     Observe { follow: bool, last: usize, output: StreamFormat },
     Version { client_only: bool, output: TextFormat },
     Completion { shell: clap_complete::Shell },
+}
+
+/// Who connects to whom, and on what.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) source: String,
+    pub(crate) destination: String,
+    pub(crate) service: Service,
 }
 
 /// What to delete.
@@ -97,9 +113,15 @@ pub(crate) fn resolve(args: Args) -> Result<Invocation, Failure> {
             Command::Endpoints { names, namespace, output }
         }
         RawCommand::Status { output } => Command::Status { output },
-        RawCommand::Explain { source, destination, service, output } => {
-            let service = service.parse::<Service>()?;
-            Command::Explain { source, destination, service, output }
+        RawCommand::Validate { paths, files, endpoints, strict, output } => {
+            let files = FileArgs { files: paths.into_iter().chain(files.files).collect() };
+            let files = require_files("validate", files)?;
+            once([&files, &endpoints])?;
+            Command::Validate { files, endpoints, strict, output }
+        }
+        RawCommand::Explain { source, destination, service, files, offline, output } => {
+            let question = Question { source, destination, service: service.parse()? };
+            Command::Explain { question, offline: resolve_offline(files, offline)?, output }
         }
         RawCommand::Observe { follow, last, output } => {
             let last = last.unwrap_or(if follow { 0 } else { LAST_DROPS });
@@ -119,10 +141,42 @@ fn require_files(command: &str, args: FileArgs) -> Result<Vec<PathBuf>, Failure>
              input){or_name}"
         )));
     }
-    if args.files.iter().filter(|file| file.as_os_str() == "-").count() > 1 {
-        return Err(Failure::usage("standard input can be read once: write `-f -` only once"));
-    }
+    once([&args.files])?;
     Ok(args.files)
+}
+
+fn once<const N: usize>(lists: [&[PathBuf]; N]) -> Result<(), Failure> {
+    if lists.into_iter().flatten().filter(|file| file.as_os_str() == "-").count() > 1 {
+        return Err(Failure::usage("standard input can be read once: write `-` only once"));
+    }
+    Ok(())
+}
+
+/// The host that files describe, if there are files.
+fn resolve_offline(files: FileArgs, args: OfflineArgs) -> Result<Option<Offline>, Failure> {
+    let files = files.files;
+    once([&files, &args.endpoints])?;
+    let settings = Settings {
+        default_action: match args.default_action {
+            None | Some(args::DefaultAction::Allow) => DefaultAction::Allow,
+            Some(args::DefaultAction::Deny) => DefaultAction::Deny,
+        },
+        host_access: args.host_access == Some(HostAccess::Allow),
+    };
+    let live = files.is_empty() && args.endpoints.is_empty();
+    let host = Host {
+        settings,
+        addresses: args.host_addresses.into_iter().collect(),
+        uplinks: args.uplinks.into_iter().collect(),
+    };
+    let given = args.default_action.is_some() || args.host_access.is_some();
+    if live && (given || !host.addresses.is_empty() || !host.uplinks.is_empty()) {
+        return Err(Failure::usage(
+            "an agent knows its own host: --default-action, --host-access, --host-address and \
+             --uplink need --endpoints FILE or -f FILE",
+        ));
+    }
+    Ok((!live).then_some(Offline { files, endpoints: args.endpoints, host }))
 }
 
 /// `KIND NAME...` or `KIND/NAME...`.

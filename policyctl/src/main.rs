@@ -7,6 +7,7 @@ mod command;
 mod failure;
 mod input;
 mod kinds;
+mod offline;
 mod output;
 mod run;
 mod service;

@@ -1,8 +1,11 @@
 //! Does what a command says. Input: an [`Invocation`]; output: text on the screen and how it
-//! ended. Changes are in `run/change.rs`, what only reads in `run/show.rs`.
+//! ended. Changes are in `run/change.rs`, what only reads in `run/show.rs`, what works on files in
+//! `run/validate.rs` and `run/explain.rs`.
 
 mod change;
+mod explain;
 mod show;
+mod validate;
 
 use clap::CommandFactory;
 
@@ -38,8 +41,11 @@ async fn run(invocation: Invocation, screen: &Screen) -> Result<Exit, Failure> {
             show::endpoints(&client, screen, &names, namespace.as_deref(), output).await
         }
         Command::Status { output } => show::status(&client, screen, output).await,
-        Command::Explain { source, destination, service, output } => {
-            show::explain(&client, screen, source, destination, service, output).await
+        Command::Validate { files, endpoints, strict, output } => {
+            validate::validate(screen, &files, &endpoints, strict, output)
+        }
+        Command::Explain { question, offline, output } => {
+            explain::explain(&client, screen, question, offline, output).await
         }
         Command::Observe { follow, last, output } => {
             show::observe(&client, screen, follow, last, output).await

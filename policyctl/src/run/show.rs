@@ -1,7 +1,7 @@
 //! Commands that read and change nothing. Input: what is asked for; output: the agent's answer in
 //! the format wanted, friendly words when there is nothing to show.
 
-use policy_api::messages::{EndpointStatus, ExplainRequest, ResourceName, StoredResource, Verdict};
+use policy_api::messages::{EndpointStatus, ResourceName, StoredResource};
 use serde::Serialize;
 use serde_json::json;
 
@@ -11,7 +11,6 @@ use crate::command::Selection;
 use crate::failure::{Exit, Failure};
 use crate::kinds;
 use crate::output::{self, Screen, text};
-use crate::service::Service;
 
 /// Our version, which is that of the messages too.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -157,27 +156,6 @@ pub(super) async fn status(
     Ok(if healthy { Exit::Fine } else { Exit::Difference })
 }
 
-pub(super) async fn explain(
-    client: &Client,
-    screen: &Screen,
-    source: String,
-    destination: String,
-    service: Service,
-    format: TextFormat,
-) -> Result<Exit, Failure> {
-    let request =
-        ExplainRequest { source, destination, protocol: service.protocol(), port: service.port() };
-    let answer = client.explain(&request).await?;
-    let (source, destination) = (&request.source, &request.destination);
-    show(screen, format, &answer, || {
-        output::explain::explanation(source, destination, &service.to_string(), &answer)
-    })?;
-    Ok(match answer.verdict {
-        Verdict::Allow => Exit::Fine,
-        Verdict::Deny => Exit::Difference,
-    })
-}
-
 pub(super) async fn observe(
     client: &Client,
     screen: &Screen,
@@ -242,7 +220,8 @@ pub(super) async fn version(
     failure.map_or(Ok(Exit::Fine), Err)
 }
 
-fn show(
+/// Prints one answer in the format wanted.
+pub(super) fn show(
     screen: &Screen,
     format: TextFormat,
     value: &impl Serialize,

@@ -8,4 +8,5 @@ mod bad_input;
 mod change;
 mod ctl;
 mod no_agent;
+mod offline;
 mod show;
