@@ -3,7 +3,7 @@
 
 use policy_api::messages::{EndpointStatus, ResourceName, StoredResource};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::{ListFormat, StreamFormat, TextFormat};
 use crate::client::Client;
@@ -36,16 +36,21 @@ pub(super) async fn get(
                 .collect();
             screen.print(&names)?;
         }
-        ListFormat::Yaml => screen.yaml_documents(resources.iter().map(|it| &it.resource))?,
-        ListFormat::Json => match (&resources[..], &selection.names[..]) {
-            ([only], [_]) => screen.json(&only.resource)?,
-            _ => {
-                let items: Vec<_> = resources.iter().map(|it| &it.resource).collect();
-                screen.json(&json!({ "apiVersion": "v1", "kind": "List", "items": items }))?;
-            }
-        },
+        ListFormat::Yaml => screen.yaml(&for_apply(&resources, selection))?,
+        ListFormat::Json => screen.json(&for_apply(&resources, selection))?,
     }
     Ok(Exit::Fine)
+}
+
+/// What `apply -f -` reads: the resource that was asked for by name, or a list, as kubectl does.
+fn for_apply(resources: &[StoredResource], selection: &Selection) -> Value {
+    match (resources, &selection.names[..]) {
+        ([only], [_]) => only.resource.clone(),
+        _ => {
+            let items: Vec<_> = resources.iter().map(|it| &it.resource).collect();
+            json!({ "apiVersion": "v1", "kind": "List", "items": items })
+        }
+    }
 }
 
 /// What is selected, in a stable order; a name that selects nothing is an error.

@@ -242,7 +242,7 @@ fn nothing_to_get_is_said_kindly_but_a_missing_name_is_an_error() {
     let json: Value = serde_json::from_str(&json.out).expect("JSON");
     assert_eq!(json["items"], json!([]));
     let yaml = run(agent.socket(), &["get", "-o", "yaml"]);
-    assert_eq!((yaml.code, yaml.out.as_str()), (0, ""));
+    assert_eq!((yaml.code, yaml.out.as_str()), (0, "apiVersion: v1\nitems: []\nkind: List\n"));
 }
 
 fn endpoints() -> Value {
