@@ -9,7 +9,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use policy_api::messages::{Component, EndpointState, RuleName};
+use aya::maps::MapError;
+use policy_api::messages::{Component, EndpointState, RuleCount, RuleName};
 use policy_common::abi::{Counter, Direction, DropKey, DropReason, PEER_NONE, RULE_NONE};
 use policy_core::peers::PeerName;
 use prometheus_client::{
@@ -187,6 +188,22 @@ impl Metrics {
         self.fence_seconds.observe(seconds);
     }
 
+    /// What the rules have decided that are wanted.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's counters cannot be read.
+    pub fn rules(&self, wanted: impl Fn(&RuleName) -> bool) -> Result<Vec<RuleCount>, MapError> {
+        let names = Arc::clone(&self.source.published.borrow());
+        let totals = self.source.rules(&names, wanted)?;
+        let counts = totals.into_iter().map(|(rule, Counter { packets, bytes })| RuleCount {
+            rule: rule.clone(),
+            packets,
+            bytes,
+        });
+        Ok(counts.collect())
+    }
+
     /// OpenMetrics text.
     ///
     /// # Errors
@@ -272,6 +289,17 @@ fn add(sum: &mut Counter, counter: Counter) {
 }
 
 impl Source {
+    /// Totals of the rules that are wanted.
+    fn rules<'a>(
+        &self,
+        names: &'a Published,
+        wanted: impl Fn(&RuleName) -> bool,
+    ) -> Result<Vec<(&'a RuleName, Counter)>, MapError> {
+        let counters = lock(&self.counters);
+        let wanted = names.ids.rules().filter(|(_, rule)| wanted(rule));
+        wanted.map(|(id, rule)| Ok((rule, counters.rule(id)?))).collect()
+    }
+
     /// Drop totals by series, bounded.
     fn drops(&self, names: &Published) -> Result<BTreeMap<DropSeries, Counter>, fmt::Error> {
         let counters = lock(&self.counters);
@@ -323,11 +351,7 @@ impl KernelCollector {
         encoder: &mut DescriptorEncoder<'_>,
         names: &Published,
     ) -> Result<(), fmt::Error> {
-        let counters = lock(&self.0.counters);
-        let mut totals = Vec::new();
-        for (id, rule) in names.ids.rules() {
-            totals.push((rule, counters.rule(id).map_err(unreadable)?));
-        }
+        let totals = self.0.rules(names, |_| true).map_err(unreadable)?;
         let mut counter = |name: &str, help: &str, value: fn(&Counter) -> u64| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             totals.iter().try_for_each(|(rule, total)| {
@@ -427,7 +451,7 @@ impl KernelCollector {
     }
 }
 
-fn unreadable(error: aya::maps::MapError) -> fmt::Error {
+fn unreadable(error: MapError) -> fmt::Error {
     warn!(%error, "cannot read the kernel's counters");
     fmt::Error
 }

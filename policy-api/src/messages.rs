@@ -7,6 +7,7 @@
 //! | `GET /v1/resources?kind=&namespace=&name=` | | `Vec<StoredResource>` |
 //! | `GET /v1/endpoints` | | `Vec<EndpointStatus>` |
 //! | `GET /v1/status` | | [`Status`] |
+//! | `GET /v1/rules?tier=&namespace=&policy=` | | `Vec<RuleCount>` |
 //! | `POST /v1/explain` | [`ExplainRequest`] | [`Explanation`], 404 or 422 with [`Refusal`] |
 //! | `GET /v1/observe?follow=&last=` | | newline-delimited [`DropRecord`] |
 //!
@@ -304,6 +305,19 @@ pub struct RuleName {
     pub rule: String,
     /// `allow` or `deny`.
     pub action: String,
+}
+
+/// What a rule, or the default at the end of a tier, has decided. A rule that no endpoint's policy
+/// holds is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleCount {
+    /// Which.
+    #[serde(flatten)]
+    pub rule: RuleName,
+    /// Packets since it is in the datapath, restarts of the agent included.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// One end of a dropped packet.

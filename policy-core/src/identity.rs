@@ -57,13 +57,16 @@ fn own(labels: &Labels) -> impl Iterator<Item = (String, String)> {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
 }
 
+/// Labels of a namespace: those of its document, and the two that every namespace has.
+pub fn namespace_labels(model: &Model, namespace: &str) -> Labels {
+    let own = model.namespaces.get(namespace).into_iter().flat_map(Labels::iter);
+    own.chain(NAMESPACE_NAMES.map(|name| (name, namespace))).collect()
+}
+
 fn in_namespace(model: &Model, labels: &Labels, namespace: &str) -> Labels {
     let mut all: BTreeMap<String, String> = own(labels).collect();
-    for (name, value) in model.namespaces.get(namespace).iter().flat_map(|labels| labels.iter()) {
+    for (name, value) in namespace_labels(model, namespace).iter() {
         all.insert(format!("{NAMESPACE_PREFIX}{name}"), value.to_owned());
-    }
-    for name in NAMESPACE_NAMES {
-        all.insert(format!("{NAMESPACE_PREFIX}{name}"), namespace.to_owned());
     }
     all.insert(NAMESPACE_LABEL.to_owned(), namespace.to_owned());
     all.into_iter().collect()

@@ -22,6 +22,12 @@ Examples:
   policyctl explain shop/web 192.0.2.7 53/udp
   policyctl explain 192.0.2.7 web icmp:8";
 
+const DESCRIBE_EXAMPLES: &str = "\
+Examples:
+  policyctl describe netpol db -n shop
+  policyctl describe endpoint shop/web
+  policyctl describe tier default";
+
 const EXPLAIN_OFFLINE: &str = "\
 Without an agent:
   policyctl endpoints -o json > endpoints.json    once, on a host that has one
@@ -231,6 +237,24 @@ pub(crate) enum RawCommand {
         /// How to print them; `wide` has more columns, `name` is one name on a line.
         #[arg(short, long, value_name = "FORMAT", default_value = "table")]
         output: ListFormat,
+    },
+
+    /// Show everything about one thing: a policy, endpoint, tier, network set or namespace.
+    ///
+    /// A policy's rules with what they have decided so far, whom it selects and what looks wrong; an
+    /// endpoint's policies in the order in which they are asked; the rules that use a network set.
+    #[command(after_help = DESCRIBE_EXAMPLES)]
+    Describe {
+        /// `KIND NAME...` or `KIND/NAME...`; the kind is `endpoint` or one that `get` knows, a name
+        /// may be NAMESPACE/NAME.
+        #[arg(value_name = "KIND NAME", required = true)]
+        target: Vec<String>,
+        /// Only in this namespace; in all of them if left out.
+        #[arg(short, long, value_name = "NS")]
+        namespace: Option<String>,
+        /// How to print it; `json` and `yaml` are lists, as several things may have the name.
+        #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+        output: TextFormat,
     },
 
     /// Show the container interfaces behind the fence and the policies that hold there.

@@ -13,6 +13,7 @@ use crate::args::{
     self, Args, ChangeFormat, FileArgs, FindingFormat, HostAccess, ListFormat, OfflineArgs,
     RawCommand, StreamFormat, TextFormat,
 };
+use crate::describe::Sort;
 use crate::failure::Failure;
 use crate::kinds;
 use crate::offline::Offline;
@@ -35,6 +36,7 @@ pub(crate) enum Command {
     Apply { files: Vec<PathBuf>, dry_run: bool, output: ChangeFormat },
     Delete { target: DeleteTarget, ignore_not_found: bool, output: ChangeFormat },
     Get { selection: Selection, output: ListFormat },
+    Describe { targets: Vec<DescribeTarget>, namespace: Option<String>, output: TextFormat },
     Endpoints { names: Vec<String>, namespace: Option<String>, output: ListFormat },
     Status { output: TextFormat },
     Validate { files: Vec<PathBuf>, endpoints: Vec<PathBuf>, strict: bool, output: FindingFormat },
@@ -70,6 +72,16 @@ pub(crate) struct NamedTarget {
     pub(crate) name: String,
 }
 
+/// What to describe.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct DescribeTarget {
+    /// The kind as typed, for messages.
+    pub(crate) sort_text: String,
+    pub(crate) sort: Sort,
+    /// `NAME` or `NAMESPACE/NAME`.
+    pub(crate) name: String,
+}
+
 /// What to get.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Selection {
@@ -98,16 +110,24 @@ pub(crate) fn resolve(args: Args) -> Result<Invocation, Failure> {
                 DeleteTarget::Files(require_files("delete", files)?)
             } else {
                 let targets = named_targets(&target)?;
-                check_namespace(
-                    targets.iter().flat_map(|it| it.kinds.iter().copied()),
-                    namespace.as_deref(),
-                )?;
+                check_namespace(targets.iter().flat_map(|it| &it.kinds), namespace.as_deref())?;
                 DeleteTarget::Named { targets, namespace }
             };
             Command::Delete { target, ignore_not_found, output }
         }
         RawCommand::Get { target, namespace, all_namespaces: _, output } => {
             Command::Get { selection: selection(&target, namespace)?, output }
+        }
+        RawCommand::Describe { target, namespace, output } => {
+            let targets = describe_targets(&target)?;
+            check_namespace(
+                targets.iter().flat_map(|target| match &target.sort {
+                    Sort::Endpoint => &[][..],
+                    Sort::Kinds(kinds) => kinds,
+                }),
+                namespace.as_deref(),
+            )?;
+            Command::Describe { targets, namespace, output }
         }
         RawCommand::Endpoints { names, namespace, output } => {
             Command::Endpoints { names, namespace, output }
@@ -255,13 +275,45 @@ fn selection(words: &[String], namespace: Option<String>) -> Result<Selection, F
             }
         }
     }
-    check_namespace(selection.kinds.iter().copied(), selection.namespace.as_deref())?;
+    check_namespace(&selection.kinds, selection.namespace.as_deref())?;
     Ok(selection)
 }
 
+/// `KIND NAME...` or `KIND/NAME...`, where a name may be `NAMESPACE/NAME`.
+fn describe_targets(words: &[String]) -> Result<Vec<DescribeTarget>, Failure> {
+    let target = |kind: &str, name: &str| {
+        let sort = match kind.to_ascii_lowercase().as_str() {
+            "endpoint" | "endpoints" | "ep" => Sort::Endpoint,
+            "all" => return Err(Failure::usage("`all` is no kind to describe: name the kind")),
+            kind => Sort::Kinds(kinds::lookup(kind)?),
+        };
+        if name.is_empty() {
+            return Err(Failure::usage(format!("{kind}: no name given")));
+        }
+        Ok(DescribeTarget { sort_text: kind.to_owned(), sort, name: name.to_owned() })
+    };
+    match words {
+        [first, ..] if first.contains('/') => words
+            .iter()
+            .map(|word| match word.split_once('/') {
+                Some((kind, name)) => target(kind, name),
+                None => Err(Failure::usage(format!(
+                    "`{word}`: write everything as KIND/NAME, or all as KIND NAME..."
+                ))),
+            })
+            .collect(),
+        [kind] => Err(Failure::usage(format!(
+            "{kind}: name it, as in `policyctl describe {kind} NAME`; `policyctl get {kind}` lists \
+             them"
+        ))),
+        [kind, names @ ..] => names.iter().map(|name| target(kind, name)).collect(),
+        [] => Ok(Vec::new()),
+    }
+}
+
 /// `-n` with kinds that have no namespace would be ignored, so it is refused.
-fn check_namespace(
-    kinds: impl IntoIterator<Item = Kind>,
+fn check_namespace<'a>(
+    kinds: impl IntoIterator<Item = &'a Kind>,
     namespace: Option<&str>,
 ) -> Result<(), Failure> {
     match (namespace, kinds.into_iter().find(|kind| !kind.namespaced())) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use policy_api::diagnostic::Diagnostic;
 
+use crate::describe::Unreadable;
 use crate::kinds::UnknownKind;
 use crate::output::{Screen, style, text};
 use crate::service::ServiceError;
@@ -46,6 +47,8 @@ pub(crate) enum Failure {
     UnknownKind(#[from] UnknownKind),
     #[error(transparent)]
     Service(#[from] ServiceError),
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     /// The files are wrong; nothing was sent.
     #[error("nothing was sent to the agent")]
     Input(Vec<Diagnostic>),
@@ -142,6 +145,7 @@ impl Failure {
             | Failure::UnknownKind(_)
             | Failure::Service(_)
             | Failure::Files(_)
+            | Failure::Unreadable(_)
             | Failure::NoAgent { .. }
             | Failure::SocketPermission(_)
             | Failure::NotASocket(_)

@@ -4,6 +4,7 @@
 mod args;
 mod client;
 mod command;
+mod describe;
 mod failure;
 mod input;
 mod kinds;

@@ -1,6 +1,7 @@
 //! Everything that is printed. Input: answers of the agent; output: text on standard output
 //! (results) and standard error (notes, warnings, errors), coloured when it goes to a terminal.
 
+pub(crate) mod describe;
 pub(crate) mod explain;
 pub(crate) mod flow;
 pub(crate) mod status;
@@ -169,7 +170,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
         #[test]
         fn what_is_written_as_yaml_is_read_as_the_same(value in tree()) {

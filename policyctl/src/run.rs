@@ -3,6 +3,7 @@
 //! `run/validate.rs` and `run/explain.rs`.
 
 mod change;
+mod describe;
 mod explain;
 mod show;
 mod validate;
@@ -39,6 +40,9 @@ async fn run(invocation: Invocation, screen: &Screen) -> Result<Exit, Failure> {
         Command::Get { selection, output } => show::get(&client, screen, &selection, output).await,
         Command::Endpoints { names, namespace, output } => {
             show::endpoints(&client, screen, &names, namespace.as_deref(), output).await
+        }
+        Command::Describe { targets, namespace, output } => {
+            describe::describe(&client, screen, &targets, namespace.as_deref(), output).await
         }
         Command::Status { output } => show::status(&client, screen, output).await,
         Command::Validate { files, endpoints, strict, output } => {

@@ -94,7 +94,7 @@ fn nothing_found(selection: &Selection) -> String {
     format!("no {what}{place} yet: apply some with `policyctl apply -f FILE`")
 }
 
-fn in_namespace(namespace: Option<&str>) -> String {
+pub(super) fn in_namespace(namespace: Option<&str>) -> String {
     namespace.map(|it| format!(" in namespace {it}")).unwrap_or_default()
 }
 
