@@ -36,7 +36,7 @@ impl Offline {
         let endpoints = input::endpoints::read(&self.endpoints);
         match (objects, endpoints) {
             (Ok(objects), Ok(endpoints)) => {
-                build(&self.host, &objects, &endpoints).map_err(Failure::Files)
+                build(&self.host, objects.iter(), &endpoints).map_err(Failure::Files)
             }
             (objects, endpoints) => {
                 let wrong = [objects.err(), endpoints.err()];
@@ -51,10 +51,10 @@ impl Offline {
 /// # Errors
 ///
 /// What is wrong with saved endpoints.
-pub(crate) fn build(
+pub(crate) fn build<'a>(
     host: &Host,
-    objects: &[Object],
-    endpoints: &input::endpoints::Endpoints,
+    objects: impl Iterator<Item = &'a Object> + Clone,
+    endpoints: &'a input::endpoints::Endpoints,
 ) -> Result<Model, Vec<Diagnostic>> {
     let all = endpoints.objects.iter().chain(objects);
     assemble::offline(host, all, endpoints.saved())

@@ -75,7 +75,7 @@ fn calico(rule: &Rule, direction: &str, namespace: Option<&str>) -> String {
 fn traffic(rule: &Rule) -> String {
     let mut words = Vec::new();
     words.extend(rule.ip_version.map(|version| format!("IPv{version}")));
-    words.extend(rule.protocol.as_ref().map(|protocol| protocol_name(protocol)));
+    words.extend(rule.protocol.as_ref().map(protocol_name));
     if let Some(not) = &rule.not_protocol {
         words.push(format!("everything but {}", protocol_name(not)));
     }
@@ -136,15 +136,15 @@ fn side(side: &EntityRule, namespace: Option<&str>) -> String {
 fn ports(ports: &[IntOrString], not: &str) -> Option<String> {
     let noun = if ports.len() == 1 && not.is_empty() { "port" } else { "ports" };
     let shown: Vec<String> = ports.iter().map(|port| port.to_string().replace(':', "-")).collect();
-    some(shown).map(|shown| format!("{noun} {not}{shown}"))
+    some(&shown).map(|shown| format!("{noun} {not}{shown}"))
 }
 
 fn listed(items: &Option<Vec<String>>) -> Option<String> {
-    some(items.clone().unwrap_or_default())
+    some(items.as_deref().unwrap_or_default())
 }
 
 /// `a, b, c, d and 12 more`.
-fn some(items: Vec<String>) -> Option<String> {
+fn some(items: &[String]) -> Option<String> {
     let more = items.len().saturating_sub(SHOWN);
     let shown = items.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
     match (items.len(), more) {
@@ -235,7 +235,7 @@ mod tests {
 
     use super::*;
 
-    fn policy(version: &str, namespace: Option<&str>, spec: Value) -> StoredResource {
+    fn policy(version: &str, namespace: Option<&str>, spec: &Value) -> StoredResource {
         StoredResource {
             name: ResourceName {
                 api_version: version.to_owned(),
@@ -288,7 +288,7 @@ mod tests {
         ] {
             let mut spec = json!({});
             spec[direction] = json!([rule]);
-            let found = rules(&policy(CALICO, Some("shop"), spec), direction).expect("rules");
+            let found = rules(&policy(CALICO, Some("shop"), &spec), direction).expect("rules");
             assert_eq!(found, [expected]);
         }
     }
@@ -311,7 +311,7 @@ mod tests {
             ],
             "egress": null,
         });
-        let policy = policy(KUBERNETES, Some("shop"), spec);
+        let policy = policy(KUBERNETES, Some("shop"), &spec);
         assert_eq!(
             rules(&policy, "ingress").expect("rules"),
             [

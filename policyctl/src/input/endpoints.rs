@@ -61,7 +61,7 @@ pub(crate) fn read(arguments: &[PathBuf]) -> Result<Endpoints, Vec<Diagnostic>> 
         match documents {
             Ok(documents) => {
                 for document in documents {
-                    wrong.extend(take(Rc::new(document), &mut endpoints));
+                    wrong.extend(take(&Rc::new(document), &mut endpoints));
                 }
             }
             Err(diagnostics) => wrong.extend(diagnostics),
@@ -71,9 +71,9 @@ pub(crate) fn read(arguments: &[PathBuf]) -> Result<Endpoints, Vec<Diagnostic>> 
 }
 
 /// Takes in what one document has; what is wrong with it comes back.
-fn take(document: Rc<Document>, endpoints: &mut Endpoints) -> Vec<Diagnostic> {
+fn take(document: &Rc<Document>, endpoints: &mut Endpoints) -> Vec<Diagnostic> {
     let found = match &document.value {
-        Value::Array(items) => saved(items, &document, endpoints),
+        Value::Array(items) => saved(items, document, endpoints),
         value => resource(value, endpoints),
     };
     found.into_iter().map(|diagnostic| document.locate(diagnostic)).collect()

@@ -1,5 +1,5 @@
-//! `validate`: what is wrong with policy files. Input: files, and endpoints if selectors are to be
-//! tried on them; output: every finding with its place, and one line that sums them up.
+//! `validate`: what is wrong with policy files. Input: files; output: every
+//! finding with its place, and one line that sums them up.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -7,16 +7,13 @@ use std::path::PathBuf;
 use policy_api::diagnostic::{Diagnostic, Severity};
 use policy_api::messages::ResourceName;
 use policy_api::resource::Kind;
-use policy_core::assemble::Host;
 use policy_core::validate::{self as core, Claims, Object};
 use serde::Serialize;
 
 use crate::args::FindingFormat;
 use crate::failure::{Exit, Failure};
-use crate::input::endpoints::Endpoints;
 use crate::input::{self, Finding, Reading};
 use crate::kinds;
-use crate::offline;
 use crate::output::{Screen, style, text};
 
 /// A finding as `-o json` has it; the names are a promise.
@@ -41,13 +38,11 @@ struct Printed<'a> {
 pub(super) fn validate(
     screen: &Screen,
     files: &[PathBuf],
-    endpoints: &[PathBuf],
     strict: bool,
     format: FindingFormat,
 ) -> Result<Exit, Failure> {
     let mut reading = input::check(files);
-    let endpoints = input::endpoints::read(endpoints).map_err(Failure::Files)?;
-    let found = across(&reading, &endpoints)?;
+    let found = across(&reading);
     reading.add(found);
     let Reading { files, resources, unreadable, .. } = reading;
     let findings = reading.into_findings();
@@ -90,10 +85,7 @@ fn printed(finding: &Finding) -> Printed<'_> {
 }
 
 /// What shows only when all resources are looked at together.
-fn across(
-    reading: &Reading<Object>,
-    endpoints: &Endpoints,
-) -> Result<Vec<(ResourceName, Diagnostic)>, Failure> {
+fn across(reading: &Reading<Object>) -> Vec<(ResourceName, Diagnostic)> {
     let objects = || reading.items.iter().map(|item| &item.meaning);
     // The error in a tier is told; its policies are none the worse for it.
     let refused = reading.refused.iter().filter(|name| kinds::is_of(name, Kind::Tier));
@@ -106,10 +98,7 @@ fn across(
             found.extend(conflicts.into_iter().map(|it| (object.resource_name(), it)));
         }
     }
-    // TEMP
-    let objects: Vec<Object> = objects().cloned().collect();
-    offline::build(&Host::default(), &objects, endpoints).map_err(Failure::Files)?;
-    Ok(found)
+    found
 }
 
 fn summary(errors: usize, warnings: usize) -> String {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::agent::{Agent, Answers};
 use crate::ctl::run;
 
-fn stored(resource: Value) -> Value {
+fn stored(resource: &Value) -> Value {
     json!({
         "api_version": resource["apiVersion"], "kind": resource["kind"],
         "namespace": resource["metadata"]["namespace"], "name": resource["metadata"]["name"],
@@ -16,15 +16,15 @@ fn stored(resource: Value) -> Value {
 fn resources() -> Value {
     let calico = "projectcalico.org/v3";
     json!([
-        stored(json!({
+        stored(&json!({
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": { "name": "shop", "labels": { "env": "prod" } },
         })),
-        stored(json!({
+        stored(&json!({
             "apiVersion": calico, "kind": "Tier", "metadata": { "name": "security" },
             "spec": { "order": 100, "defaultAction": "Pass" },
         })),
-        stored(json!({
+        stored(&json!({
             "apiVersion": calico, "kind": "GlobalNetworkPolicy",
             "metadata": { "name": "block", "annotations": { "owner": "security\nteam" } },
             "spec": {
@@ -40,12 +40,12 @@ fn resources() -> Value {
                 ],
             },
         })),
-        stored(json!({
+        stored(&json!({
             "apiVersion": calico, "kind": "GlobalNetworkSet",
             "metadata": { "name": "blocked", "labels": { "list": "blocked" } },
             "spec": { "nets": (0..30).map(|it| format!("192.0.2.{it}/32")).collect::<Vec<_>>() },
         })),
-        stored(json!({
+        stored(&json!({
             "apiVersion": calico, "kind": "NetworkPolicy",
             "metadata": { "name": "web", "namespace": "shop" },
             "spec": {
@@ -55,7 +55,7 @@ fn resources() -> Value {
                               "destination": { "ports": [80, "8000:8080", "https"] } }],
             },
         })),
-        stored(json!({
+        stored(&json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
             "metadata": { "name": "web", "namespace": "shop" },
             "spec": {
@@ -71,7 +71,7 @@ fn resources() -> Value {
 }
 
 fn endpoints() -> Value {
-    let endpoint = |name: &str, ifindex: u32, address: &str, rest: Value| {
+    let endpoint = |name: &str, ifindex: u32, address: &str, rest: &Value| {
         let mut endpoint = json!({
             "name": name, "namespace": "shop", "network": "shop_front", "interface": "veth1",
             "ifindex": ifindex, "addresses": [address], "state": "enforcing",
@@ -86,16 +86,16 @@ fn endpoints() -> Value {
         endpoint
     };
     json!([
-        endpoint("web", 17, "172.20.0.2", json!({})),
+        endpoint("web", 17, "172.20.0.2", &json!({})),
         endpoint(
             "late",
             0,
             "172.20.0.9",
-            json!({
+            &json!({
                 "state": "pending", "note": "starting: its interface is not identified yet\u{1b}[2J",
             })
         ),
-        endpoint("alone", 19, "10.0.0.1", json!({ "namespace": "lab", "labels": { "app": "x" } })),
+        endpoint("alone", 19, "10.0.0.1", &json!({ "namespace": "lab", "labels": { "app": "x" } })),
     ])
 }
 

@@ -172,7 +172,7 @@ fn wrong_usage_is_exit_code_2_and_asks_nobody() {
         (&["apply", "-f", "-", "-f", "-"], "only once"),
         (&["validate"], "validate what? Write `policyctl validate -f FILE`"),
         (&["validate", "-", "-f", "-"], "only once"),
-        (&["validate", "-", "--endpoints", "-"], "only once"),
+        (&["explain", "a", "b", "80/tcp", "-f", "-", "--endpoints", "-"], "only once"),
         (&["explain", "a", "b", "80/tcp", "--host-access", "allow"], "need --endpoints FILE or"),
         (&["delete"], "or `policyctl delete KIND NAME`"),
         (&["delete", "gnp"], "name the resource, as in `policyctl delete gnp NAME`"),
