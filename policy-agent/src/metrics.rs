@@ -10,8 +10,10 @@ use std::{
 };
 
 use aya::maps::MapError;
-use policy_api::messages::{Component, EndpointState, RuleCount, RuleName};
-use policy_common::abi::{Counter, Direction, DropKey, DropReason, PEER_NONE, RULE_NONE};
+use policy_api::messages::{Component, EndpointState, RuleCount, RuleName, StagedFlows};
+use policy_common::abi::{
+    Counter, Direction, DropKey, DropReason, EventKind, PEER_NONE, RULE_NONE, StagedCounter,
+};
 use policy_core::peers::PeerName;
 use prometheus_client::{
     collector::Collector,
@@ -195,13 +197,26 @@ impl Metrics {
     /// The kernel's counters cannot be read.
     pub fn rules(&self, wanted: impl Fn(&RuleName) -> bool) -> Result<Vec<RuleCount>, MapError> {
         let names = Arc::clone(&self.source.published.borrow());
-        let totals = self.source.rules(&names, wanted)?;
-        let counts = totals.into_iter().map(|(rule, Counter { packets, bytes })| RuleCount {
+        let (totals, staged) = self.source.rules(&names, &wanted)?;
+        let none = |rule: &RuleName| RuleCount {
             rule: rule.clone(),
-            packets,
-            bytes,
-        });
-        Ok(counts.collect())
+            packets: 0,
+            bytes: 0,
+            staged: StagedFlows::default(),
+        };
+        // Rules that nothing has met yet are there, too.
+        let held = names.ids.rules().map(|(_, rule)| rule).filter(|rule| wanted(rule));
+        let mut counts: BTreeMap<&RuleName, RuleCount> =
+            held.map(|rule| (rule, none(rule))).collect();
+        for (rule, Counter { packets, bytes }) in totals {
+            let count = counts.entry(rule).or_insert_with(|| none(rule));
+            (count.packets, count.bytes) = (packets, bytes);
+        }
+        for (rule, StagedCounter { denied, allowed }) in staged {
+            counts.entry(rule).or_insert_with(|| none(rule)).staged =
+                StagedFlows { allowed, denied };
+        }
+        Ok(counts.into_values().collect())
     }
 
     /// OpenMetrics text.
@@ -246,13 +261,14 @@ fn port(key: &DropKey) -> String {
 }
 
 impl Metrics {
-    /// Forgets what rules have counted whose numbers may be given away again.
-    pub fn clear_rules(&self, ids: impl IntoIterator<Item = u32>) {
+    /// Forgets what rules and lists of Log rules have counted whose numbers may be given away
+    /// again.
+    pub fn clear(&self, rules: &[u32], logs: &[u32]) {
         let mut counters = lock(&self.source.counters);
-        for id in ids {
-            if let Err(error) = counters.clear_rule(id) {
-                warn!(%error, "cannot clear the counter of a rule that is gone");
-            }
+        let rules = rules.iter().map(|id| counters.clear_rule(*id)).collect::<Vec<_>>();
+        let logs = logs.iter().map(|id| counters.clear_log(*id));
+        for error in rules.into_iter().chain(logs).filter_map(Result::err) {
+            warn!(%error, "cannot clear the counter of a rule that is gone");
         }
     }
 }
@@ -289,15 +305,34 @@ fn add(sum: &mut Counter, counter: Counter) {
 }
 
 impl Source {
-    /// Totals of the rules that are wanted.
+    /// What each rule that is wanted decided or logged, and what each of them would have decided in a
+    /// staged walk.
+    #[expect(clippy::type_complexity, reason = "two lists by rule, for two callers")]
     fn rules<'a>(
         &self,
         names: &'a Published,
         wanted: impl Fn(&RuleName) -> bool,
-    ) -> Result<Vec<(&'a RuleName, Counter)>, MapError> {
+    ) -> Result<(BTreeMap<&'a RuleName, Counter>, Vec<(&'a RuleName, StagedCounter)>), MapError>
+    {
         let counters = lock(&self.counters);
-        let wanted = names.ids.rules().filter(|(_, rule)| wanted(rule));
-        wanted.map(|(id, rule)| Ok((rule, counters.rule(id)?))).collect()
+        let mut totals: BTreeMap<&RuleName, Counter> = BTreeMap::new();
+        let mut staged = Vec::new();
+        for (id, rule) in names.ids.rules().filter(|(_, rule)| wanted(rule)) {
+            let flows = counters.staged(id)?;
+            if flows != StagedCounter::default() {
+                staged.push((rule, flows));
+            }
+            // A staged rule decides nothing, and a series that can only be 0 says otherwise.
+            if !rule.kind.starts_with("Staged") {
+                totals.insert(rule, counters.rule(id)?);
+            }
+        }
+        for (id, rules) in names.ids.logs() {
+            let counter = counters.log(id)?;
+            let rules = rules.iter().filter(|rule| wanted(rule));
+            rules.for_each(|rule| add(totals.entry(rule).or_default(), counter));
+        }
+        Ok((totals, staged))
     }
 
     /// Drop totals by series, bounded.
@@ -351,23 +386,31 @@ impl KernelCollector {
         encoder: &mut DescriptorEncoder<'_>,
         names: &Published,
     ) -> Result<(), fmt::Error> {
-        let totals = self.0.rules(names, |_| true).map_err(unreadable)?;
+        let (totals, staged) = self.0.rules(names, |_| true).map_err(unreadable)?;
         let mut counter = |name: &str, help: &str, value: fn(&Counter) -> u64| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             totals.iter().try_for_each(|(rule, total)| {
-                let labels = [
-                    ("tier", rule.tier.as_str()),
-                    ("policy_namespace", &rule.namespace),
-                    ("kind", &rule.kind),
-                    ("policy", &rule.policy),
-                    ("rule", &rule.rule),
-                    ("action", &rule.action),
-                ];
+                let labels = rule_labels(rule);
                 ConstCounter::new(value(total)).encode(family.encode_family(&labels)?)
             })
         };
-        counter("rule_packets", "Packets that a rule allowed or denied", |c| c.packets)?;
-        counter("rule_bytes", "Bytes that a rule allowed or denied", |c| c.bytes)
+        counter("rule_packets", "Packets that a rule allowed, denied or logged", |c| c.packets)?;
+        counter("rule_bytes", "Bytes that a rule allowed, denied or logged", |c| c.bytes)?;
+        let mut family = encoder.encode_descriptor(
+            "staged_flows",
+            "New flows that a rule would decide if the staged policies were in force, by what \
+             became of them",
+            None,
+            MetricType::Counter,
+        )?;
+        for (rule, flows) in staged {
+            for (enforced, count) in [("allow", flows.allowed), ("deny", flows.denied)] {
+                let [tier, namespace, kind, policy, name, action] = rule_labels(rule);
+                let labels = [tier, namespace, kind, policy, name, action, ("enforced", enforced)];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
     }
 
     fn state(
@@ -377,17 +420,20 @@ impl KernelCollector {
     ) -> Result<(), fmt::Error> {
         let events = lock(&self.0.counters).events().map_err(unreadable)?;
         let mut lost = encoder.encode_descriptor(
-            "drop_events_lost",
-            "Drops that were counted but not told as an event, by cause",
+            "events_lost",
+            "Packets that were counted but not told as an event, by kind and cause",
             None,
             MetricType::Counter,
         )?;
-        for (cause, count) in [
-            ("coalesced", events.coalesced),
-            ("rate-limit", events.limited),
-            ("ring-full", events.ring_full),
-        ] {
-            ConstCounter::new(count).encode(lost.encode_family(&[("cause", cause)])?)?;
+        for (kind, events) in EventKind::ALL.iter().zip(events) {
+            for (cause, count) in [
+                ("coalesced", events.coalesced),
+                ("rate-limit", events.limited),
+                ("ring-full", events.ring_full),
+            ] {
+                let labels = [("event", kind.name()), ("cause", cause)];
+                ConstCounter::new(count).encode(lost.encode_family(&labels)?)?;
+            }
         }
         let mut endpoints = encoder.encode_descriptor(
             "endpoints",
@@ -449,6 +495,17 @@ impl KernelCollector {
             MetricType::Gauge,
         )?)
     }
+}
+
+fn rule_labels(rule: &RuleName) -> [(&'static str, &str); 6] {
+    [
+        ("tier", rule.tier.as_str()),
+        ("policy_namespace", &rule.namespace),
+        ("kind", &rule.kind),
+        ("policy", &rule.policy),
+        ("rule", &rule.rule),
+        ("action", &rule.action),
+    ]
 }
 
 fn unreadable(error: MapError) -> fmt::Error {

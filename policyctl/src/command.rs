@@ -46,12 +46,17 @@ pub(crate) enum Command {
     Completion { shell: clap_complete::Shell },
 }
 
-/// Who connects to whom, and on what.
+/// A connection to be explained.
 #[derive(Debug)]
 pub(crate) struct Question {
+    /// Endpoint or address.
     pub(crate) source: String,
+    /// Endpoint or address.
     pub(crate) destination: String,
+    /// Protocol and destination port.
     pub(crate) service: Service,
+    /// Source port, if one was given.
+    pub(crate) source_port: Option<u16>,
 }
 
 /// What to delete.
@@ -138,8 +143,17 @@ pub(crate) fn resolve(args: Args) -> Result<Invocation, Failure> {
             let files = require_files("validate", files)?;
             Command::Validate { files, strict, output }
         }
-        RawCommand::Explain { source, destination, service, files, offline, output } => {
-            let question = Question { source, destination, service: service.parse()? };
+        RawCommand::Explain {
+            source,
+            destination,
+            service,
+            source_port,
+            files,
+            offline,
+            output,
+        } => {
+            let service = service.parse::<Service>()?;
+            let question = Question { source, destination, service, source_port };
             Command::Explain { question, offline: resolve_offline(files, offline)?, output }
         }
         RawCommand::Observe { follow, last, output } => {

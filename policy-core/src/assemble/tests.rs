@@ -44,6 +44,7 @@ fn verdict(model: &Model, source: &str, destination: &str, port: u16) -> Verdict
         source: source.to_owned(),
         destination: destination.to_owned(),
         protocol: 6,
+        source_port: None,
         port,
     };
     explain(model, &request).unwrap().verdict
@@ -97,6 +98,7 @@ fn a_host_has_settings_addresses_and_uplinks() {
         source: "198.51.100.1".to_owned(),
         destination: "web".to_owned(),
         protocol: 6,
+        source_port: None,
         port: 1,
     };
     let explained = explain(&open, &request).unwrap();

@@ -6,7 +6,7 @@ use policy_api::messages::EndpointStatus;
 use policy_core::labels::Labels;
 use policy_core::model::{DefaultAction, EndpointSpec};
 use policy_core::policy::Direction;
-use policy_core::tiers;
+use policy_core::tiers::{self, Listed};
 use serde::Serialize;
 
 use super::{Picture, PolicyName, TierEnd};
@@ -39,6 +39,10 @@ pub(crate) struct Applied {
     pub(crate) name: PolicyName,
     /// Rules for this direction.
     pub(crate) rules: usize,
+    /// Whether it decides; staged policies do not.
+    pub(crate) enforced: bool,
+    /// Whether it would decide if the staged policies were in force.
+    pub(crate) pending: bool,
 }
 
 impl Picture {
@@ -62,14 +66,15 @@ impl Picture {
 
     fn steps(&self, labels: &Labels, direction: Direction) -> Vec<Step> {
         let step = |tier: &tiers::Tier| {
-            let policies: Vec<Applied> = tiers::policies(&self.model, tier)
+            let policies: Vec<Applied> = tiers::listed(&self.model, tier)
                 .into_iter()
-                .filter(|policy| policy.subject.matches(labels))
-                .filter_map(|policy| {
+                .filter(|listed| listed.policy.subject.matches(labels))
+                .filter_map(|Listed { policy, enforced, pending }| {
                     // A Kubernetes rule with several peers is several of ours.
                     let rules = policy.rules(direction)?.iter().map(|rule| rule.index);
                     let rules = rules.collect::<BTreeSet<_>>().len();
-                    Some(Applied { name: PolicyName::from(&policy.key), rules })
+                    let name = PolicyName::from(&policy.key);
+                    Some(Applied { name, rules, enforced, pending })
                 })
                 .collect();
             (!policies.is_empty()).then(|| Step { tier: TierEnd::from(tier), policies })

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use policy_api::messages::{ResourceName, StoredResource};
-use policy_core::policy::{Direction, EntityMatch, Policy};
+use policy_core::policy::{Direction, EntityMatch, Policy, StagedAction};
 use policy_core::{identity, model, names, tiers};
 use serde::Serialize;
 
+use super::policy::staged;
 use super::{EndpointName, Picture, PolicyName, TierEnd};
 
 /// A tier.
@@ -33,6 +34,8 @@ pub(crate) struct Member {
     pub(crate) order: Option<f64>,
     /// `ingress`, `egress`.
     pub(crate) types: Vec<&'static str>,
+    /// `Set` or `Delete` for a staged policy, which is not in force.
+    pub(crate) staged: Option<&'static str>,
     /// Number of endpoints that it applies to now.
     pub(crate) endpoints: usize,
 }
@@ -88,11 +91,17 @@ impl Picture {
                 .filter(|direction| policy.rules(*direction).is_some())
                 .map(names::direction)
                 .collect(),
+            staged: policy.staged.map(staged),
             endpoints: labels.iter().filter(|labels| policy.subject.matches(labels)).count(),
         };
         let untracked = tiers::untracked(&self.model);
         let untracked = untracked.into_iter().filter(|policy| policy.tier == tier.name);
-        let policies = untracked.chain(tiers::policies(&self.model, tier));
+        let listed = tiers::listed(&self.model, tier).into_iter().map(|listed| listed.policy);
+        // What would take a policy away is on no packet's way.
+        let deletions = self.model.policies.values().filter(|policy| {
+            policy.tier == tier.name && policy.staged == Some(StagedAction::Delete)
+        });
+        let policies = untracked.chain(listed).chain(deletions);
         let end = names::tier_default(&tier.name);
         let count = self.counts.iter().find(|count| count.rule == end);
         Tier {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use policy_api::diagnostic::Diagnostic;
-use policy_api::messages::{ResourceName, StoredResource};
+use policy_api::messages::{ResourceName, StagedFlows, StoredResource};
 use policy_core::names;
-use policy_core::policy::Direction;
+use policy_core::policy::{Direction, StagedAction};
 use policy_core::tiers;
 use policy_core::validate;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,8 @@ pub(crate) struct Policy {
     pub(crate) order: Option<f64>,
     /// Whom it applies to, in Calico's words.
     pub(crate) selects: String,
+    /// `Set` or `Delete` for a staged policy, which is not in force.
+    pub(crate) staged: Option<&'static str>,
     /// Enforced at the uplinks, not on endpoints.
     pub(crate) untracked: bool,
     /// Rules for traffic into the endpoints; `None` if the policy has no say on it.
@@ -46,6 +48,16 @@ pub(crate) struct Rule {
     pub(crate) packets: Option<u64>,
     /// Their bytes.
     pub(crate) bytes: Option<u64>,
+    /// New flows that it would decide if the staged policies were in force.
+    pub(crate) staged: Option<StagedFlows>,
+}
+
+/// What a staged policy would do, in its author's words.
+pub(super) fn staged(action: StagedAction) -> &'static str {
+    match action {
+        StagedAction::Set => "Set",
+        StagedAction::Delete => "Delete",
+    }
 }
 
 impl Picture {
@@ -71,6 +83,7 @@ impl Picture {
             }),
             order: policy.order.0,
             selects: selects(stored),
+            staged: policy.staged.map(staged),
             untracked: policy.untracked,
             ingress: rules(Direction::Ingress),
             egress: rules(Direction::Egress),
@@ -103,6 +116,7 @@ impl Picture {
                 text,
                 packets: count.map(|count| count.packets),
                 bytes: count.map(|count| count.bytes),
+                staged: count.map(|count| count.staged),
             }
         });
         described.collect()

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use comfy_table::Cell;
-use policy_api::messages::EndpointState;
+use policy_api::messages::{EndpointState, StagedFlows};
 use policy_api::resource::{CALICO, CORE};
 
 use super::{style, table, text};
@@ -52,20 +52,24 @@ fn section(title: &str, body: &str) -> String {
 }
 
 fn policy(policy: &Policy) -> String {
+    let standing = match (policy.staged, policy.untracked) {
+        (Some("Delete"), _) => "no, staged: would delete the policy of its name",
+        (Some(_), _) => "no, staged",
+        (None, true) => "at the uplinks, before connection tracking",
+        (None, false) => "",
+    };
     let mut out = head([
         ("Name", text::clean(&policy.name.name).into_owned()),
         ("Namespace", namespace_of(policy.name.namespace.as_deref())),
         ("Kind", kind(&policy.name.kind, &policy.name.api_version)),
+        ("Enforced", standing.to_owned()),
         ("Tier", tier_words(&policy.tier)),
         ("Order", order(policy.order)),
         ("Selects", text::clean(&policy.selects).into_owned()),
         ("Annotations", pairs(&policy.annotations)),
     ]);
-    if policy.untracked {
-        out.push_str(&head([(
-            "Enforced",
-            "at the uplinks, before connection tracking".to_owned(),
-        )]));
+    if policy.staged == Some("Delete") {
+        return out;
     }
     for (title, way, rules) in
         [("Ingress", "come in", &policy.ingress), ("Egress", "go out", &policy.egress)]
@@ -73,7 +77,7 @@ fn policy(policy: &Policy) -> String {
         let body = match rules.as_deref() {
             None => "no say on this direction".to_owned(),
             Some([]) => format!("no rule: nothing may {way}, as far as this policy goes"),
-            Some(rules) => self::rules(rules),
+            Some(rules) => self::rules(rules, policy.staged.is_some()),
         };
         out.push_str(&section(title, &body));
     }
@@ -86,11 +90,11 @@ fn policy(policy: &Policy) -> String {
     out
 }
 
-fn rules(rules: &[Rule]) -> String {
+fn rules(rules: &[Rule], is_staged: bool) -> String {
     let mut lines = String::new();
     let width = rules.iter().map(|rule| rule.rule.len()).max().unwrap_or_default();
     let dim = style::DIM;
-    for Rule { rule, text, packets, bytes } in rules {
+    for Rule { rule, text, packets, bytes, staged } in rules {
         let sentence = text::clean(text);
         let sentence = match sentence.split_once(' ') {
             Some((action, rest)) => {
@@ -99,10 +103,11 @@ fn rules(rules: &[Rule]) -> String {
             }
             None => sentence.into_owned(),
         };
-        let count = match (packets, bytes) {
-            (Some(packets), Some(bytes)) => Some(traffic(*packets, *bytes)),
+        let count = match (packets, bytes, staged) {
+            (_, _, Some(flows)) if is_staged => Some(staged_flows(*flows)),
+            (Some(packets), Some(bytes), _) => Some(traffic(*packets, *bytes)),
             // What does not decide is not counted.
-            _ if !matches!(text.split_once(' '), Some(("Allow" | "Deny", _))) => None,
+            _ if text.starts_with("Pass ") => None,
             _ => Some("not in use".to_owned()),
         };
         lines.push_str(&format!("{:width$}  {sentence}\n", text::clean(rule)));
@@ -117,6 +122,17 @@ fn action_style(action: &str) -> anstyle::Style {
         "Allow" => style::GOOD,
         "Deny" => style::BAD,
         _ => style::WARN,
+    }
+}
+
+/// `would decide 12 new flows: 10 are allowed now, 2 denied`.
+fn staged_flows(StagedFlows { allowed, denied }: StagedFlows) -> String {
+    match allowed + denied {
+        0 => "would have decided no flow so far".to_owned(),
+        all => format!(
+            "would have decided {}: {allowed} were allowed, {denied} denied",
+            text::count(usize::try_from(all).unwrap_or(usize::MAX), "new flow")
+        ),
     }
 }
 
@@ -179,7 +195,16 @@ fn steps(steps: &[Step], default: &str) -> String {
         lines.push_str(&format!("tier {strong}{name}{strong:#}, order {}\n", order(tier.order)));
         for policy in policies {
             let rules = text::count(policy.rules, "rule");
-            lines.push_str(&format!("  {}: {rules}\n", policy_words(&policy.name)));
+            let staged = match (policy.enforced, policy.pending) {
+                (true, true) => "",
+                (true, false) => "; a staged policy would replace or delete it",
+                (false, _) => "; staged, not in force",
+            };
+            lines.push_str(&format!("  {}: {rules}{staged}\n", policy_words(&policy.name)));
+        }
+        if !policies.iter().any(|policy| policy.enforced) {
+            lines.push_str("  nothing is decided here yet\n");
+            continue;
         }
         let end = match tier.default_action {
             "Pass" => format!("{}passed{:#} to the next tier", style::WARN, style::WARN),

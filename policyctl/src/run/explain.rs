@@ -19,9 +19,14 @@ pub(super) async fn explain(
     offline: Option<Offline>,
     format: TextFormat,
 ) -> Result<Exit, Failure> {
-    let Question { source, destination, service } = question;
-    let request =
-        ExplainRequest { source, destination, protocol: service.protocol(), port: service.port() };
+    let Question { source, destination, service, source_port } = question;
+    let request = ExplainRequest {
+        source,
+        destination,
+        protocol: service.protocol(),
+        port: service.port(),
+        source_port,
+    };
     let answer = match offline {
         None => client.explain(&request).await?,
         Some(offline) => from_files(&offline, &request)?,

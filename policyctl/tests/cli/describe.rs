@@ -122,16 +122,19 @@ fn counts() -> Value {
     ])
 }
 
-fn agent() -> Agent {
-    let status = json!({
+fn status() -> Value {
+    json!({
         "version": "0.1.0", "abi_version": 1, "revision": 17, "uptime_seconds": 1,
         "default_action": "deny", "policies": 3, "endpoints_enforcing": 2, "endpoints_pending": 1,
         "endpoints_unsupported": 0, "components": [], "features": [], "maps": [],
-    });
+    })
+}
+
+fn agent() -> Agent {
     Answers::default()
         .json("GET /v1/resources", 200, &resources())
         .json("GET /v1/endpoints", 200, &endpoints())
-        .json("GET /v1/status", 200, &status)
+        .json("GET /v1/status", 200, &status())
         .json("GET /v1/rules", 200, &counts())
         .start()
 }
@@ -219,4 +222,37 @@ fn a_resource_of_another_version_is_not_left_out_in_silence() {
     let run = run(agent.socket(), &["describe", "gnp", "block"]);
     assert_eq!((run.code, run.out.as_str()), (2, ""));
     assert!(run.err.contains("tier.projectcalico.org/security, which this policyctl cannot read"));
+}
+
+#[test]
+fn staged_policies_are_not_taken_for_enforced_ones() {
+    let calico = "projectcalico.org/v3";
+    let staged = |kind: &str, name: &str, spec: &Value| {
+        stored(&json!({
+            "apiVersion": calico, "kind": kind,
+            "metadata": { "name": name, "namespace": "shop" }, "spec": spec,
+        }))
+    };
+    let mut resources = resources();
+    let list = resources.as_array_mut().expect("array");
+    list.push(staged(
+        "StagedNetworkPolicy",
+        "web",
+        &json!({ "selector": "app == 'web'", "ingress": [{ "action": "Deny" }] }),
+    ));
+    list.push(staged("StagedKubernetesNetworkPolicy", "web", &json!({ "stagedAction": "Delete" })));
+    let counts = json!([{
+        "tier": "default", "kind": "StagedNetworkPolicy", "namespace": "shop", "policy": "web",
+        "rule": "ingress[0]", "action": "deny", "packets": 0, "bytes": 0,
+        "staged": { "allowed": 11, "denied": 1 },
+    }]);
+    let agent = Answers::default()
+        .json("GET /v1/resources", 200, &resources)
+        .json("GET /v1/endpoints", 200, &endpoints())
+        .json("GET /v1/rules", 200, &counts)
+        .json("GET /v1/status", 200, &status())
+        .start();
+    let all =
+        run(agent.socket(), &["describe", "snp/web", "sknp/web", "endpoint/web", "tier/default"]);
+    insta::assert_snapshot!("describe_staged", all.transcript());
 }
