@@ -38,6 +38,8 @@ Examples:
   policyctl validate policies/                every policy file of a directory
   policyctl validate --strict -f web.yaml     warnings are errors, too
   policyctl validate -o json policies/ | jq '.[] | select(.severity == \"error\")'
+  policyctl validate policies/ --endpoints endpoints.json
+                                              does each selector match something there?
 
 Exit codes: 0 nothing wrong; 1 errors, or warnings with --strict; 2 a file cannot be read.";
 
@@ -289,6 +291,10 @@ pub(crate) enum RawCommand {
         paths: Vec<PathBuf>,
         #[command(flatten)]
         files: FileArgs,
+        /// Endpoints that there are, to warn of selectors that match nothing: a file with
+        /// WorkloadEndpoints, or what `policyctl endpoints -o json` printed. Repeatable.
+        #[arg(long, value_name = "FILE|DIR|-", value_hint = ValueHint::AnyPath)]
+        endpoints: Vec<PathBuf>,
         /// Exit with 1 for warnings, too.
         #[arg(long)]
         strict: bool,

@@ -39,7 +39,7 @@ pub(crate) enum Command {
     Describe { targets: Vec<DescribeTarget>, namespace: Option<String>, output: TextFormat },
     Endpoints { names: Vec<String>, namespace: Option<String>, output: ListFormat },
     Status { output: TextFormat },
-    Validate { files: Vec<PathBuf>, strict: bool, output: FindingFormat },
+    Validate { files: Vec<PathBuf>, endpoints: Vec<PathBuf>, strict: bool, output: FindingFormat },
     Explain { question: Question, offline: Option<Offline>, output: TextFormat },
     Observe { follow: bool, last: usize, output: StreamFormat },
     Version { client_only: bool, output: TextFormat },
@@ -138,10 +138,11 @@ pub(crate) fn resolve(args: Args) -> Result<Invocation, Failure> {
             Command::Endpoints { names, namespace, output }
         }
         RawCommand::Status { output } => Command::Status { output },
-        RawCommand::Validate { paths, files, strict, output } => {
+        RawCommand::Validate { paths, files, endpoints, strict, output } => {
             let files = FileArgs { files: paths.into_iter().chain(files.files).collect() };
             let files = require_files("validate", files)?;
-            Command::Validate { files, strict, output }
+            once([&files, &endpoints])?;
+            Command::Validate { files, endpoints, strict, output }
         }
         RawCommand::Explain {
             source,

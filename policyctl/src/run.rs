@@ -45,8 +45,8 @@ async fn run(invocation: Invocation, screen: &Screen) -> Result<Exit, Failure> {
             describe::describe(&client, screen, &targets, namespace.as_deref(), output).await
         }
         Command::Status { output } => show::status(&client, screen, output).await,
-        Command::Validate { files, strict, output } => {
-            validate::validate(screen, &files, strict, output)
+        Command::Validate { files, endpoints, strict, output } => {
+            validate::validate(screen, &files, &endpoints, strict, output)
         }
         Command::Explain { question, offline, output } => {
             explain::explain(&client, screen, question, offline, output).await

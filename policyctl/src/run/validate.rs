@@ -1,5 +1,5 @@
-//! `validate`: what is wrong with policy files. Input: files; output: every
-//! finding with its place, and one line that sums them up.
+//! `validate`: what is wrong with policy files. Input: files, and endpoints if selectors are to be
+//! tried on them; output: every finding with its place, and one line that sums them up.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -7,13 +7,16 @@ use std::path::PathBuf;
 use policy_api::diagnostic::{Diagnostic, Severity};
 use policy_api::messages::ResourceName;
 use policy_api::resource::Kind;
+use policy_core::assemble::Host;
 use policy_core::validate::{self as core, Claims, Object};
 use serde::Serialize;
 
 use crate::args::FindingFormat;
 use crate::failure::{Exit, Failure};
+use crate::input::endpoints::Endpoints;
 use crate::input::{self, Finding, Reading};
 use crate::kinds;
+use crate::offline;
 use crate::output::{Screen, style, text};
 
 /// A finding as `-o json` has it; the names are a promise.
@@ -38,11 +41,16 @@ struct Printed<'a> {
 pub(super) fn validate(
     screen: &Screen,
     files: &[PathBuf],
+    endpoints: &[PathBuf],
     strict: bool,
     format: FindingFormat,
 ) -> Result<Exit, Failure> {
     let mut reading = input::check(files);
-    let found = across(&reading);
+    let endpoints = match endpoints {
+        [] => None,
+        files => Some(input::endpoints::read(files).map_err(Failure::Files)?),
+    };
+    let found = across(&reading, endpoints.as_ref())?;
     reading.add(found);
     let Reading { files, resources, unreadable, .. } = reading;
     let findings = reading.into_findings();
@@ -85,7 +93,10 @@ fn printed(finding: &Finding) -> Printed<'_> {
 }
 
 /// What shows only when all resources are looked at together.
-fn across(reading: &Reading<Object>) -> Vec<(ResourceName, Diagnostic)> {
+fn across(
+    reading: &Reading<Object>,
+    endpoints: Option<&Endpoints>,
+) -> Result<Vec<(ResourceName, Diagnostic)>, Failure> {
     let objects = || reading.items.iter().map(|item| &item.meaning);
     // The error in a tier is told; its policies are none the worse for it.
     let refused = reading.refused.iter().filter(|name| kinds::is_of(name, Kind::Tier));
@@ -98,7 +109,12 @@ fn across(reading: &Reading<Object>) -> Vec<(ResourceName, Diagnostic)> {
             found.extend(conflicts.into_iter().map(|it| (object.resource_name(), it)));
         }
     }
-    found
+    if let Some(endpoints) = endpoints {
+        let model = offline::build(&Host::default(), objects(), endpoints);
+        let names = objects().map(Object::resource_name).collect();
+        found.extend(core::advice(&model.map_err(Failure::Files)?, &names));
+    }
+    Ok(found)
 }
 
 fn summary(errors: usize, warnings: usize) -> String {

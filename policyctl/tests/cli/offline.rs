@@ -221,6 +221,20 @@ fn explain_answers_from_files() {
 }
 
 #[test]
+fn selectors_are_tried_on_endpoints() {
+    let folder = folder(&[
+        ("db.yaml", &GOOD.replace("app == 'web'", "app == 'wbe'")),
+        ("static.yaml", STATIC),
+    ]);
+    let at = folder.path();
+    assert_eq!(offline(at, &["validate", "--strict", "{}/db.yaml"]).code, 0);
+    let arguments = ["validate", "--strict", "{}/db.yaml", "--endpoints", "{}/static.yaml"];
+    let tried = offline(at, &arguments);
+    assert_eq!(tried.code, 1, "{tried:?}");
+    assert!(tried.out.contains("warning: spec.ingress[0].source.selector: "), "{tried:?}");
+}
+
+#[test]
 fn what_the_host_is_decides_with() {
     let folder = folder(&[("db.yaml", GOOD), ("static.yaml", STATIC)]);
     let verdict = |question: &[&str], flags: &[&str]| {
