@@ -4,6 +4,7 @@
 //! [`compile`] -> [`plan`].
 
 mod canvas;
+pub mod changes;
 pub mod compile;
 pub mod digest;
 pub mod evaluate;
@@ -19,6 +20,7 @@ pub mod peers;
 pub mod plan;
 pub mod policy;
 mod prefixes;
+pub mod reach;
 pub mod selector;
 #[cfg(test)]
 mod semantics;
