@@ -30,10 +30,20 @@ pub(crate) enum Command {
     Get { selection: Selection, output: ListFormat },
     Endpoints { names: Vec<String>, namespace: Option<String>, output: ListFormat },
     Status { output: TextFormat },
+    Diff { question: DiffQuestion, limit: usize, output: TextFormat },
     Explain { source: String, destination: String, service: Service, output: TextFormat },
     Observe { follow: bool, last: usize, output: StreamFormat },
     Version { client_only: bool, output: TextFormat },
     Completion { shell: clap_complete::Shell },
+}
+
+/// What to compare.
+#[derive(Debug)]
+pub(crate) enum DiffQuestion {
+    /// What is in force with what a change would make of it.
+    Agent { files: Vec<PathBuf>, delete: Vec<NamedTarget>, namespace: Option<String>, prune: bool },
+    /// Two sets of files.
+    Files { before: Vec<PathBuf>, after: Vec<PathBuf>, endpoints: Vec<PathBuf> },
 }
 
 /// What to delete.
@@ -100,6 +110,23 @@ pub(crate) fn resolve(args: Args) -> Result<Invocation, Failure> {
         RawCommand::Explain { source, destination, service, output } => {
             let service = service.parse::<Service>()?;
             Command::Explain { source, destination, service, output }
+        }
+        RawCommand::Diff { files, prune, delete, namespace, against, endpoints, limit, output } => {
+            let question = if against.is_empty() {
+                let delete = named_targets(&delete)?;
+                let kinds = delete.iter().flat_map(|it| it.kinds.iter().copied());
+                check_namespace(kinds, namespace.as_deref())?;
+                // Pruning or deleting needs no files.
+                let files = if prune || !delete.is_empty() {
+                    files.files
+                } else {
+                    require_files("diff", files)?
+                };
+                DiffQuestion::Agent { files, delete, namespace, prune }
+            } else {
+                DiffQuestion::Files { before: against, after: files.files, endpoints }
+            };
+            Command::Diff { question, limit, output }
         }
         RawCommand::Observe { follow, last, output } => {
             let last = last.unwrap_or(if follow { 0 } else { LAST_DROPS });

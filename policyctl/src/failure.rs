@@ -46,6 +46,12 @@ pub(crate) enum Failure {
     /// The files are wrong; nothing was sent.
     #[error("nothing was sent to the agent")]
     Input(Vec<Diagnostic>),
+    /// The files to compare are wrong.
+    #[error("nothing was compared")]
+    Compared(Vec<Diagnostic>),
+    /// A failure of a command for which 1 is a result, as for diff(1).
+    #[error(transparent)]
+    Trouble(Box<Failure>),
     /// The agent said no; nothing has changed.
     #[error("{error}")]
     Refused { error: String, diagnostics: Vec<Diagnostic> },
@@ -96,14 +102,21 @@ impl Failure {
 
     /// Says what happened on standard error and gives the exit code.
     pub(crate) fn report(&self, screen: &Screen) -> ExitCode {
+        let failure = match self {
+            Failure::Trouble(failure) => failure,
+            failure => failure,
+        };
         // `policyctl get | head` closes our output when it has seen enough.
-        if let Failure::Output(error) = self
+        if let Failure::Output(error) = failure
             && error.kind() == io::ErrorKind::BrokenPipe
         {
             return ExitCode::SUCCESS;
         }
         let mut message = String::new();
-        if let Failure::Input(diagnostics) | Failure::Refused { diagnostics, .. } = self {
+        if let Failure::Input(diagnostics)
+        | Failure::Compared(diagnostics)
+        | Failure::Refused { diagnostics, .. } = failure
+        {
             for diagnostic in diagnostics.iter().take(SHOWN) {
                 message.push_str(&text::diagnostic(diagnostic));
                 message.push('\n');
@@ -113,8 +126,8 @@ impl Failure {
             }
         }
         let bad = style::BAD;
-        message.push_str(&format!("{bad}error:{bad:#} {}\n", text::clean(&self.to_string())));
-        if matches!(self, Failure::Usage(_) | Failure::UnknownKind(_) | Failure::Service(_)) {
+        message.push_str(&format!("{bad}error:{bad:#} {}\n", text::clean(&failure.to_string())));
+        if matches!(failure, Failure::Usage(_) | Failure::UnknownKind(_) | Failure::Service(_)) {
             message.push_str("See `policyctl --help`.\n");
         }
         // Standard error is where a failure to write would be reported.
@@ -132,6 +145,8 @@ impl Failure {
             Failure::Usage(_)
             | Failure::UnknownKind(_)
             | Failure::Service(_)
+            | Failure::Compared(_)
+            | Failure::Trouble(_)
             | Failure::NoAgent { .. }
             | Failure::SocketPermission(_)
             | Failure::NotASocket(_)

@@ -1,6 +1,7 @@
 //! Everything that is printed. Input: answers of the agent; output: text on standard output
 //! (results) and standard error (notes, warnings, errors), coloured when it goes to a terminal.
 
+pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod flow;
 pub(crate) mod status;
@@ -81,7 +82,12 @@ impl Screen {
     }
 }
 
-fn to_yaml(value: &impl Serialize) -> Result<String, Failure> {
+/// A value as YAML, with a line end.
+///
+/// # Errors
+///
+/// [`Failure::Encode`].
+pub(crate) fn to_yaml(value: &impl Serialize) -> Result<String, Failure> {
     let mut text =
         serde_yaml::to_string(value).map_err(|error| Failure::Encode(error.to_string()))?;
     if !text.ends_with('\n') {

@@ -1,7 +1,9 @@
 //! Does what a command says. Input: an [`Invocation`]; output: text on the screen and how it
-//! ended. Changes are in `run/change.rs`, what only reads in `run/show.rs`.
+//! ended. Changes are in `run/change.rs`, comparisons in `run/diff.rs`, what only
+//! reads in `run/show.rs`.
 
 mod change;
+mod diff;
 mod show;
 
 use clap::CommandFactory;
@@ -40,6 +42,11 @@ async fn run(invocation: Invocation, screen: &Screen) -> Result<Exit, Failure> {
         Command::Status { output } => show::status(&client, screen, output).await,
         Command::Explain { source, destination, service, output } => {
             show::explain(&client, screen, source, destination, service, output).await
+        }
+        Command::Diff { question, limit, output } => {
+            diff::diff(&client, screen, question, limit, output)
+                .await
+                .map_err(|failure| Failure::Trouble(Box::new(failure)))
         }
         Command::Observe { follow, last, output } => {
             show::observe(&client, screen, follow, last, output).await

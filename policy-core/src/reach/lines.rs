@@ -24,12 +24,11 @@ pub(super) fn lines(
     comparison: &Comparison<'_>,
 ) -> (Vec<ConnectionChange>, usize) {
     let names = Names::new(models[1], comparison);
-    // Everything but the families.
-    let mut lines: BTreeMap<ConnectionChange, BTreeSet<&'static str>> = BTreeMap::new();
+    let mut lines: [BTreeSet<ConnectionChange>; 2] = Default::default();
     let (mut ends, mut left_out) = (0, 0);
     for block in &comparison.blocks {
         let Some(first) = block.sources.first() else { continue };
-        if lines.len() >= MAX_CONNECTIONS || ends > MAX_ENDS {
+        if lines[0].len() + lines[1].len() >= MAX_CONNECTIONS || ends > MAX_ENDS {
             left_out += 1;
             continue;
         }
@@ -41,25 +40,73 @@ pub(super) fn lines(
         }
         ends += sources.len() + destinations.len();
         let shift = &comparison.shifts[block.shift];
-        let line = ConnectionChange {
+        lines[family as usize].insert(ConnectionChange {
             effect: shift.effect,
             sources,
             destinations,
-            families: Vec::new(),
+            families: vec![name(family).to_owned()],
             services: wording::services(&shift.services),
             source_ports: wording::source_ports(&shift.source_ports),
             reasons: reasons(compiled, shift),
-        };
-        lines.entry(line).or_default().insert(match family {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
         });
     }
-    let with_families = |(line, families): (ConnectionChange, BTreeSet<&str>)| ConnectionChange {
-        families: families.into_iter().map(str::to_owned).collect(),
-        ..line
+    (joined(lines, &names), left_out)
+}
+
+const fn name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
+}
+
+/// Makes one entry of two that say the same of both families. Who has no address of a family
+/// makes no difference there.
+fn joined(lines: [BTreeSet<ConnectionChange>; 2], names: &Names<'_>) -> Vec<ConnectionChange> {
+    let [v4, v6] = lines;
+    let all = names.ends_of_both();
+    let in_both = |line: &ConnectionChange| {
+        let common = |ends: &[End]| -> Vec<End> {
+            ends.iter().filter(|end| all.contains(end)).cloned().collect()
+        };
+        let (sources, destinations) = (common(&line.sources), common(&line.destinations));
+        let families = Vec::new();
+        (!sources.is_empty() && !destinations.is_empty()).then(|| ConnectionChange {
+            sources,
+            destinations,
+            families,
+            ..line.clone()
+        })
     };
-    (lines.into_iter().map(with_families).collect(), left_out)
+    // By what is said of the ends that have both families.
+    let mut counterparts: BTreeMap<ConnectionChange, Vec<ConnectionChange>> = BTreeMap::new();
+    let mut joined = BTreeSet::new();
+    for line in v6 {
+        match in_both(&line) {
+            Some(common) => counterparts.entry(common).or_default().push(line),
+            None => {
+                joined.insert(line);
+            }
+        }
+    }
+    for line in v4 {
+        let other = in_both(&line).and_then(|common| counterparts.get_mut(&common)?.pop());
+        joined.insert(match other {
+            Some(other) => ConnectionChange {
+                sources: union(line.sources, other.sources),
+                destinations: union(line.destinations, other.destinations),
+                families: [line.families, other.families].concat(),
+                ..other
+            },
+            None => line,
+        });
+    }
+    joined.extend(counterparts.into_values().flatten());
+    joined.into_iter().collect()
+}
+
+fn union(some: Vec<End>, others: Vec<End>) -> Vec<End> {
+    some.into_iter().chain(others).collect::<BTreeSet<End>>().into_iter().collect()
 }
 
 /// The workload that is all of one side: what it says to itself does not leave it, whatever the
@@ -111,6 +158,22 @@ impl<'a> Names<'a> {
             Member::Endpoint(id) => Some((id, self.model.endpoints.get(id)?)),
             Member::Host | Member::World | Member::Network { .. } => None,
         }
+    }
+
+    /// Ends that have addresses of both families, by any name that they may have.
+    fn ends_of_both(&self) -> BTreeSet<End> {
+        let [v4, v6] = [Family::V4, Family::V6].map(|family| -> BTreeSet<End> {
+            let groups = self.comparison.groups.iter().enumerate();
+            let of_family = groups.filter(|(_, group)| group.key.family == family);
+            of_family.flat_map(|(index, _)| self.ends(family, &[index])).collect()
+        });
+        let workloads = self.endpoints[0].keys().filter(|it| self.endpoints[1].contains_key(*it));
+        let whole = workloads.map(|(namespace, name)| End::Endpoint {
+            namespace: (*namespace).to_owned(),
+            name: (*name).to_owned(),
+            network: None,
+        });
+        v4.intersection(&v6).cloned().chain(whole).collect()
     }
 
     /// The members of some groups of one family, sorted.

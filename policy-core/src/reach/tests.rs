@@ -252,8 +252,7 @@ fn a_first_policy_cuts_everything_but_what_it_allows() {
         [
             "Cut shop/web-1,shop/web-2 -> shop/db IPv4+IPv6 all but 5432/tcp \
              [ingress endpoint-default>tier-default]",
-            "Cut host -> shop/db IPv4 all [ingress endpoint-default>tier-default]",
-            "Cut world -> shop/db IPv4+IPv6 all [ingress endpoint-default>tier-default]",
+            "Cut host,world -> shop/db IPv4+IPv6 all [ingress endpoint-default>tier-default]",
         ]
     );
     assert!(told(&after, &before).iter().all(|line| line.starts_with("Opened ")));

@@ -7,5 +7,6 @@ mod agent;
 mod bad_input;
 mod change;
 mod ctl;
+mod diff;
 mod no_agent;
 mod show;
