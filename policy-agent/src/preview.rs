@@ -26,6 +26,7 @@ use crate::{
 pub struct Changes {
     resources: Vec<ResourceChange>,
     warnings: Vec<Diagnostic>,
+    staged: bool,
 }
 
 /// Checks a request against the resources in force.
@@ -56,6 +57,7 @@ pub fn check(
     let changes = Changes {
         resources: changes::resources(values(now), values(&resources)),
         warnings: applied.warnings,
+        staged: request.staged,
     };
     Ok((Preview { base: resources.base(settings), resources }, changes))
 }
@@ -68,11 +70,8 @@ impl Changes {
     /// The whole difference: what the models before and after let through.
     #[must_use]
     pub fn compare(self, [before, after]: &[Model; 2]) -> Difference {
-        Difference {
-            resources: self.resources,
-            reach: reach::compare(before, after),
-            warnings: self.warnings,
-        }
+        let difference = reach::difference(self.resources, before, after, self.staged);
+        Difference { warnings: self.warnings, ..difference }
     }
 }
 

@@ -22,8 +22,8 @@ use axum::{
 use futures_util::{StreamExt as _, stream};
 use policy_api::difference::{DiffRequest, Difference};
 use policy_api::messages::{
-    ApplyRequest, ApplyResponse, DeleteRequest, DropRecord, EndpointStatus, ExplainRequest,
-    Explanation, Refusal, ResourceName, Status, StoredResource,
+    ApplyRequest, ApplyResponse, DeleteRequest, EndpointStatus, ExplainRequest, Explanation,
+    FlowRecord, Refusal, ResourceName, Status, StoredResource,
 };
 use policy_core::{
     explain::{ExplainError, explain},
@@ -224,7 +224,7 @@ impl Form for ExplainRequest {
 }
 
 impl Form for DiffRequest {
-    const FORM: &'static str = "an object with `resources`, `delete` and `prune`";
+    const FORM: &'static str = "an object with `resources`, `delete`, `prune` and `staged`";
 }
 
 impl<T: Form, S: Send + Sync> FromRequest<S> for Body_<T> {
@@ -383,7 +383,7 @@ async fn observe(State(api): State<Api>, Query_(watch): Query_<Watch>) -> Respon
     ([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response()
 }
 
-fn line(record: Arc<DropRecord>) -> Result<Bytes, Infallible> {
+fn line(record: Arc<FlowRecord>) -> Result<Bytes, Infallible> {
     let mut line = serde_json::to_vec(&*record).unwrap_or_default();
     line.push(b'\n');
     Ok(line.into())

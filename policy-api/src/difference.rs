@@ -25,6 +25,9 @@ pub struct DiffRequest {
     /// directory stays: only those files can take it away.
     #[serde(default)]
     pub prune: bool,
+    /// Every staged policy would be in force in place of the one of its name, or take it away.
+    #[serde(default)]
+    pub staged: bool,
 }
 
 /// What would change.
@@ -32,6 +35,10 @@ pub struct DiffRequest {
 pub struct Difference {
     /// Resources that would be created, configured or deleted, by kind and name.
     pub resources: Vec<ResourceChange>,
+    /// Staged policies that would be in force, if that was asked, such as
+    /// `StagedNetworkPolicy shop/db` or `StagedNetworkPolicy shop/db (deletes NetworkPolicy shop/db)`.
+    #[serde(default)]
+    pub staged: Vec<String>,
     /// Connections that would be opened or cut.
     pub reach: Reach,
     /// Things that would be accepted but look wrong.

@@ -9,12 +9,18 @@
 //! are taken together (`ends`), and what two such groups say to each other is compared once for
 //! each combination of classes (`readings`). `lines` makes of it what people read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-use policy_api::difference::Reach;
+use policy_api::difference::{Difference, Reach, ResourceChange};
 use policy_common::abi::Direction;
 
-use crate::model::{EndpointId, EndpointSpec, Model};
+use crate::{
+    model::{EndpointId, EndpointSpec, Model},
+    policy::{Policy, StagedAction},
+};
 
 mod compiled;
 mod ends;
@@ -32,6 +38,33 @@ use readings::{Allowed, Reading, Shift};
 pub const MAX_CONNECTIONS: usize = 10_000;
 /// Ends that all entries of an answer name at most.
 pub const MAX_ENDS: usize = 200_000;
+
+/// A whole difference, of which the resources are known already. `staged`: every staged policy of
+/// `after` would be in force.
+pub fn difference(
+    resources: Vec<ResourceChange>,
+    before: &Model,
+    after: &Model,
+    staged: bool,
+) -> Difference {
+    if !staged {
+        let reach = compare(before, after);
+        return Difference { resources, reach, ..Difference::default() };
+    }
+    let told = |policy: &Arc<Policy>| match policy.staged {
+        None => None,
+        Some(StagedAction::Set) => Some(policy.key.to_string()),
+        Some(StagedAction::Delete) => {
+            Some(format!("{} (deletes {})", policy.key, policy.key.enforced()))
+        }
+    };
+    Difference {
+        resources,
+        staged: after.policies.values().filter_map(told).collect(),
+        reach: compare(before, &after.with_staged_enforced()),
+        ..Difference::default()
+    }
+}
 
 /// What `after` makes of the connections that `before` allows and denies.
 pub fn compare(before: &Model, after: &Model) -> Reach {

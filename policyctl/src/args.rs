@@ -26,6 +26,7 @@ Examples:
   policyctl diff -f policies/            what would `apply -f policies/` do?
   policyctl diff -f policies/ --prune    ... and if nothing else were left
   policyctl diff --delete gnp/default-deny
+  policyctl diff --staged                what would the staged policies do if they were in force?
   policyctl diff --against old/ -f new/ --endpoints endpoints.yaml
                                          without an agent
 
@@ -220,6 +221,9 @@ pub(crate) enum RawCommand {
         /// same with icmpv6; proto:NUMBER for a protocol without ports.
         #[arg(value_name = "PORT/PROTO")]
         service: String,
+        /// From this port, for rules that ask for it; else from one as systems choose them (49152).
+        #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+        source_port: Option<u16>,
         /// How to print the answer.
         #[arg(short, long, value_name = "FORMAT", default_value = "text")]
         output: TextFormat,
@@ -233,6 +237,9 @@ pub(crate) enum RawCommand {
     Diff {
         #[command(flatten)]
         files: FileArgs,
+        /// Also put every staged policy in force: what are they about to do?
+        #[arg(long)]
+        staged: bool,
         /// Also delete everything else that was applied; what is in the policy directory stays.
         #[arg(long, conflicts_with = "against")]
         prune: bool,

@@ -30,8 +30,8 @@ pub(crate) enum Command {
     Get { selection: Selection, output: ListFormat },
     Endpoints { names: Vec<String>, namespace: Option<String>, output: ListFormat },
     Status { output: TextFormat },
-    Diff { question: DiffQuestion, limit: usize, output: TextFormat },
-    Explain { source: String, destination: String, service: Service, output: TextFormat },
+    Diff { question: DiffQuestion, staged: bool, limit: usize, output: TextFormat },
+    Explain { question: Question, output: TextFormat },
     Observe { follow: bool, last: usize, output: StreamFormat },
     Version { client_only: bool, output: TextFormat },
     Completion { shell: clap_complete::Shell },
@@ -44,6 +44,19 @@ pub(crate) enum DiffQuestion {
     Agent { files: Vec<PathBuf>, delete: Vec<NamedTarget>, namespace: Option<String>, prune: bool },
     /// Two sets of files.
     Files { before: Vec<PathBuf>, after: Vec<PathBuf>, endpoints: Vec<PathBuf> },
+}
+
+/// A connection to be explained.
+#[derive(Debug)]
+pub(crate) struct Question {
+    /// Endpoint or address.
+    pub(crate) source: String,
+    /// Endpoint or address.
+    pub(crate) destination: String,
+    /// Protocol and destination port.
+    pub(crate) service: Service,
+    /// Source port, if one was given.
+    pub(crate) source_port: Option<u16>,
 }
 
 /// What to delete.
@@ -107,17 +120,28 @@ pub(crate) fn resolve(args: Args) -> Result<Invocation, Failure> {
             Command::Endpoints { names, namespace, output }
         }
         RawCommand::Status { output } => Command::Status { output },
-        RawCommand::Explain { source, destination, service, output } => {
+        RawCommand::Explain { source, destination, service, source_port, output } => {
             let service = service.parse::<Service>()?;
-            Command::Explain { source, destination, service, output }
+            let question = Question { source, destination, service, source_port };
+            Command::Explain { question, output }
         }
-        RawCommand::Diff { files, prune, delete, namespace, against, endpoints, limit, output } => {
+        RawCommand::Diff {
+            files,
+            staged,
+            prune,
+            delete,
+            namespace,
+            against,
+            endpoints,
+            limit,
+            output,
+        } => {
             let question = if against.is_empty() {
                 let delete = named_targets(&delete)?;
                 let kinds = delete.iter().flat_map(|it| it.kinds.iter().copied());
                 check_namespace(kinds, namespace.as_deref())?;
-                // Pruning or deleting needs no files.
-                let files = if prune || !delete.is_empty() {
+                // Other changes need no files.
+                let files = if staged || prune || !delete.is_empty() {
                     files.files
                 } else {
                     require_files("diff", files)?
@@ -126,7 +150,7 @@ pub(crate) fn resolve(args: Args) -> Result<Invocation, Failure> {
             } else {
                 DiffQuestion::Files { before: against, after: files.files, endpoints }
             };
-            Command::Diff { question, limit, output }
+            Command::Diff { question, staged, limit, output }
         }
         RawCommand::Observe { follow, last, output } => {
             let last = last.unwrap_or(if follow { 0 } else { LAST_DROPS });

@@ -40,11 +40,11 @@ async fn run(invocation: Invocation, screen: &Screen) -> Result<Exit, Failure> {
             show::endpoints(&client, screen, &names, namespace.as_deref(), output).await
         }
         Command::Status { output } => show::status(&client, screen, output).await,
-        Command::Explain { source, destination, service, output } => {
-            show::explain(&client, screen, source, destination, service, output).await
+        Command::Explain { question, output } => {
+            show::explain(&client, screen, question, output).await
         }
-        Command::Diff { question, limit, output } => {
-            diff::diff(&client, screen, question, limit, output)
+        Command::Diff { question, staged, limit, output } => {
+            diff::diff(&client, screen, question, staged, limit, output)
                 .await
                 .map_err(|failure| Failure::Trouble(Box::new(failure)))
         }

@@ -109,7 +109,7 @@ impl Compiled {
         std::iter::once(readings::open()).chain(classes).chain(blocks).collect()
     }
 
-    /// A rule of a reading.
+    /// A rule of a reading. Rules of block lists come after all others.
     pub(super) fn rule(&self, rule: usize) -> Option<&RuleName> {
         let names = &self.tables.names;
         names.get(rule).or_else(|| self.blocks.names.get(rule - names.len()))

@@ -7,12 +7,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use policy_api::difference::Effect;
-use policy_common::abi::{Interval, VERDICT_ALLOW};
+use policy_common::abi::{
+    Interval, SOURCE_BASE, VERDICT_ALLOW, VERDICT_NESTED, VERDICT_RULE, source,
+};
 
-use crate::services::{SERVICES, Services};
-
-/// One past the last source port.
-pub(super) const SOURCE_PORTS: u32 = 1 << 16;
+use crate::services::{SERVICES, SOURCE_PORTS, Services};
 
 /// What decides at an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,16 +46,29 @@ pub(super) fn deny(rule: usize) -> Reading {
     always(Ruling { allow: false, rule: Some(rule) })
 }
 
-/// A class of the compiler.
+/// A class of the compiler. What staged policies and Log rules say there does not matter.
 pub(super) fn of_class(class: &[Interval]) -> Reading {
+    let (line, blocks) = class.split_at(class.partition_point(|step| step.start < SOURCE_BASE));
     let ruling = |verdict: u32| Ruling {
         allow: verdict & VERDICT_ALLOW != 0,
-        rule: Some((verdict & !VERDICT_ALLOW) as usize),
+        // Rules are numbered from 1.
+        rule: ((verdict & VERDICT_RULE) as usize).checked_sub(1),
     };
-    class
-        .iter()
-        .map(|step| Step { start: step.start, rulings: vec![(0, ruling(step.verdict))] })
-        .collect()
+    let block = |number: u32| {
+        let first = source(number, 0);
+        let from = blocks.partition_point(|step| step.start < first);
+        let own = blocks[from..].iter().take_while(|step| step.start - first < SOURCE_PORTS);
+        own.map(|step| (step.start - first, ruling(step.verdict))).collect()
+    };
+    let step = |step: &Interval| Step {
+        start: step.start,
+        rulings: if step.verdict & VERDICT_NESTED == 0 {
+            vec![(0, ruling(step.verdict))]
+        } else {
+            block(step.verdict & VERDICT_RULE)
+        },
+    };
+    line.iter().map(step).collect()
 }
 
 /// Numbers readings by what they allow, whatever the rules.

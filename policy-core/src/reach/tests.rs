@@ -8,10 +8,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    evaluate::{Packet, evaluate},
+    evaluate::{Packet, evaluate, staged},
     identity::{self, Owner},
-    testing::{self, ADDRESSES, SERVICES, ip, random_history},
+    testing::{self, ADDRESSES, SERVICES, ip, random_history, random_model},
 };
+
+/// At the edges of what rules of the small world name.
+const SOURCE_PORTS: [u16; 4] = [0, 80, 8080, 40_000];
 
 /// Who has an address in both models, if it is the same one.
 enum Who {
@@ -76,7 +79,7 @@ fn group_of(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// For every pair of addresses of the small world and every service.
     #[test]
@@ -116,8 +119,11 @@ proptest! {
                     })
                     .map(|block| &comparison.shifts[block.shift])
                     .collect();
-                for (protocol, port) in SERVICES {
-                    let packet = Packet { source, destination, protocol, port };
+                let services = SERVICES.into_iter();
+                for ((protocol, port), source_port) in
+                    services.flat_map(|service| SOURCE_PORTS.map(|port| (service, port)))
+                {
+                    let packet = Packet { source, destination, protocol, port, source_port };
                     let ends = [from, to];
                     let [was, is] = [before, after].map(|model| decisions(model, &packet, ends));
                     let allowed = |ends: &[Option<(Verdict, _)>; 2]| {
@@ -132,8 +138,8 @@ proptest! {
                     let found: Vec<&&Shift> = shifts
                         .iter()
                         .filter(|shift| {
-                            let ranges = shift.services.ranges().iter();
-                            ranges.clone().any(|(start, end)| (*start..*end).contains(&at))
+                            shift.services.contains(at)
+                                && shift.source_ports.contains(u32::from(source_port))
                         })
                         .collect();
                     prop_assert_eq!(
@@ -154,6 +160,28 @@ proptest! {
                         };
                         let found = turn.map(|(was, is)| (rule(0, was), rule(1, is)));
                         prop_assert_eq!(found, expected);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The evaluator has its own account of what staged policies would do.
+    #[test]
+    fn staged_policies_in_force_decide_as_the_evaluator_says(model in random_model()) {
+        let enforced = model.with_staged_enforced();
+        for (source, destination) in pairs() {
+            for (protocol, port) in SERVICES {
+                let packet = Packet { source, destination, protocol, port, source_port: 8080 };
+                for id in model.endpoints.keys() {
+                    for direction in [Direction::Egress, Direction::Ingress] {
+                        let pending = staged(&model, &packet, direction, id)
+                            .or_else(|| evaluate(&model, &packet, direction, id));
+                        let is = evaluate(&enforced, &packet, direction, id);
+                        prop_assert_eq!(
+                            is.map(|decision| decision.verdict),
+                            pending.map(|decision| decision.verdict)
+                        );
                     }
                 }
             }
@@ -229,6 +257,73 @@ fn shop() -> Model {
     }
     model.host_addresses.insert(ip("10.0.0.254"));
     model
+}
+
+/// What the datapath's lists of prefixes and the division of addresses have to be asked for.
+#[test]
+fn a_network_that_longer_prefixes_use_up_is_nobody() {
+    let mut before = shop();
+    let nets = |nets: &[&str]| nets.iter().map(|net| testing::net(net)).collect();
+    let mut rule = testing::any_rule(crate::policy::Action::Deny);
+    rule.source.nets = nets(&["192.0.2.0/24"]);
+    let mut inner = testing::any_rule(crate::policy::Action::Allow);
+    inner.source.nets = nets(&["192.0.2.0/25", "192.0.2.128/25"]);
+    let policy = |rules| testing::policy("db", "app == 'db'", rules);
+    testing::add_policy(&mut before, policy(vec![inner.clone(), rule.clone()]));
+    let mut after = before.clone();
+    testing::add_policy(
+        &mut after,
+        policy(vec![inner, testing::any_rule(crate::policy::Action::Allow)]),
+    );
+    assert_eq!(
+        told(&before, &after),
+        ["Opened shop/web-1,shop/web-2,host,world -> shop/db IPv4+IPv6 all \
+          [ingress tier-default>dbingress[0]]"]
+    );
+}
+
+#[test]
+fn an_uplink_that_drops_is_an_end() {
+    let mut before = shop();
+    before.uplinks.insert(2, testing::labels(&[("uplink", "")]));
+    let mut after = before.clone();
+    let mut rule = testing::any_rule(crate::policy::Action::Deny);
+    rule.source.nets = vec![testing::net("203.0.113.0/24")];
+    let mut policy = testing::policy("feed", "all()", vec![rule]);
+    policy.untracked = true;
+    testing::add_policy(&mut after, policy);
+    let line = "203.0.113.0/24(203.0.113.0/24 +0) -> shop/db,shop/web-1,shop/web-2 IPv4 all";
+    assert_eq!(told(&before, &after), [format!("Cut {line} [uplink ->feedingress[0]]")]);
+    assert_eq!(told(&after, &before), [format!("Opened {line} [uplink feedingress[0]>-]")]);
+}
+
+#[test]
+fn a_rule_about_source_ports_opens_for_those_only() {
+    let mut before = shop();
+    let mut rule = allow(5432, "app == 'web'");
+    testing::add_policy(&mut before, testing::policy("db", "app == 'db'", vec![]));
+    rule.source.ports = vec![crate::policy::PortMatch::Range(1024, 65535)];
+    let mut after = before.clone();
+    testing::add_policy(&mut after, testing::policy("db", "app == 'db'", vec![rule]));
+    let reach = compare(&before, &after);
+    let [change] = &reach.connections[..] else { panic!("{reach:?}") };
+    assert_eq!(change.source_ports, ["1024-65535"]);
+    assert_eq!(change.services, ["5432/tcp"]);
+}
+
+#[test]
+fn an_endpoint_that_only_one_side_has_is_named_and_not_compared() {
+    let before = shop();
+    let mut after = before.clone();
+    after.endpoints.remove(&EndpointId("db".to_owned()));
+    testing::add_endpoint(&mut after, "new", testing::endpoint(7, "new", "db", &["10.0.0.7"]));
+    let reach = compare(&before, &after);
+    assert_eq!(reach.endpoints, 2);
+    assert_eq!(
+        (&reach.endpoints_gone[..], &reach.endpoints_new[..]),
+        (&["shop/db".to_owned()][..], &["shop/new".to_owned()][..])
+    );
+    assert_eq!(reach.connections, []);
 }
 
 fn allow(port: u16, from: &str) -> crate::policy::Rule {

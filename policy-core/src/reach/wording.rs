@@ -3,8 +3,7 @@
 //! In: [`Services`]. Out: `5432/tcp`, `1000-2000/udp`, `icmp type 8`, `all tcp`, `all`; a set that
 //! is nearly everything is told by what is missing: `all but 22/tcp`.
 
-use super::readings::SOURCE_PORTS;
-use crate::services::{ICMP, ICMPV6, SERVICES, Services, WITH_PORTS};
+use crate::services::{ICMP, ICMPV6, SERVICES, SOURCE_PORTS, Services, WITH_PORTS};
 
 /// Coordinates of one protocol.
 const PROTOCOL: u32 = 1 << 16;

@@ -29,6 +29,12 @@ pub(crate) fn difference(difference: &Difference, limit: usize) -> Result<String
         lines.extend(of_resource(resource)?);
         lines.push(String::new());
     }
+    if !difference.staged.is_empty() {
+        let strong = style::STRONG;
+        lines.push(format!("{strong}put in force, though staged{strong:#}"));
+        lines.extend(difference.staged.iter().map(|it| format!("  {}", text::clean(it))));
+        lines.push(String::new());
+    }
     let reach = &difference.reach;
     for change in reach.connections.iter().take(limit) {
         lines.extend(of_connections(change));
@@ -96,9 +102,9 @@ fn of_field(field: &FieldChange) -> Result<Vec<String>, Failure> {
         let (first, rest) = written(value)?;
         let mut own = vec![format!("{}:{first}", text::clean(&field.path))];
         let left_out = rest.len().saturating_sub(SHOWN_LINES);
-        own.extend(rest.into_iter().take(SHOWN_LINES).map(|line| format!("    {line}")));
+        own.extend(rest.into_iter().take(SHOWN_LINES).map(|line| format!("  {line}")));
         if left_out > 0 {
-            own.push(format!("    ... and {left_out} more lines"));
+            own.push(format!("  ... and {left_out} more lines"));
         }
         lines.extend(own.into_iter().map(|line| format!("{style}  {sign} {line}{style:#}")));
     }
@@ -169,13 +175,16 @@ fn of_reason(reason: &Reason, effect: Effect) -> [String; 2] {
     };
     let at = text::clean(&reason.at);
     [
-        format!("    {at:<7} was {was} by {}", decider(reason.before.as_ref())),
-        format!("            now {now} by {}", decider(reason.after.as_ref())),
+        format!("    {at:<7} was {was}{}", decider(reason.before.as_ref())),
+        format!("            now {now}{}", decider(reason.after.as_ref())),
     ]
 }
 
 fn decider(rule: Option<&RuleName>) -> String {
-    rule.map_or_else(|| "nobody: nothing is enforced there".to_owned(), text::rule)
+    rule.map_or_else(
+        || ": nothing is enforced there".to_owned(),
+        |rule| format!(" by {}", text::rule(rule)),
+    )
 }
 
 fn end(end: &End) -> String {

@@ -23,15 +23,16 @@ pub(super) async fn diff(
     client: &Client,
     screen: &Screen,
     question: DiffQuestion,
+    staged: bool,
     limit: usize,
     format: TextFormat,
 ) -> Result<Exit, Failure> {
     let difference = match question {
         DiffQuestion::Agent { files, delete, namespace, prune } => {
-            with_agent(client, &files, delete, namespace.as_deref(), prune).await?
+            with_agent(client, &files, delete, namespace.as_deref(), prune, staged).await?
         }
         DiffQuestion::Files { before, after, endpoints } => {
-            of_files(&before, &after, &endpoints).map_err(Failure::Compared)?
+            of_files(&before, &after, &endpoints, staged).map_err(Failure::Compared)?
         }
     };
     for warning in &difference.warnings {
@@ -55,6 +56,7 @@ async fn with_agent(
     delete: Vec<NamedTarget>,
     namespace: Option<&str>,
     prune: bool,
+    staged: bool,
 ) -> Result<Difference, Failure> {
     let input = match files {
         [] => None,
@@ -65,7 +67,7 @@ async fn with_agent(
         names.push(settle(client, target, namespace).await?);
     }
     let resources = input.as_ref().map(Input::values).unwrap_or_default();
-    let answer = client.diff(&DiffRequest { resources, delete: names, prune }).await;
+    let answer = client.diff(&DiffRequest { resources, delete: names, prune, staged }).await;
     let Some(input) = input else { return answer };
     let answer = answer.map_err(|failure| located(failure, &input))?;
     let warnings = answer.warnings.into_iter().map(|warning| input.locate(warning)).collect();
@@ -78,6 +80,7 @@ fn of_files(
     before: &[PathBuf],
     after: &[PathBuf],
     endpoints: &[PathBuf],
+    staged: bool,
 ) -> Result<Difference, Vec<Diagnostic>> {
     let endpoints = match endpoints {
         [] => None,
@@ -92,11 +95,9 @@ fn of_files(
         }
         Ok(model)
     };
-    Ok(Difference {
-        resources: changes::resources(before.iter(), after.iter()),
-        reach: reach::compare(&model(&before)?, &model(&after)?),
-        warnings: Vec::new(),
-    })
+    let resources = changes::resources(before.iter(), after.iter());
+    let difference = reach::difference(resources, &model(&before)?, &model(&after)?, staged);
+    Ok(difference)
 }
 
 fn add(model: &mut Model, object: Object) {

@@ -23,6 +23,24 @@ spec:
     destination: {ports: [5432]}
 ";
 
+const STAGED: &str = "\
+apiVersion: projectcalico.org/v3
+kind: StagedNetworkPolicy
+metadata: {name: db, namespace: shop}
+spec: {stagedAction: Delete}
+---
+apiVersion: projectcalico.org/v3
+kind: StagedGlobalNetworkPolicy
+metadata: {name: no-low-ports}
+spec:
+  selector: app == 'web'
+  ingress:
+  - action: Deny
+    protocol: TCP
+    source: {ports: ['1:1023']}
+  - action: Allow
+";
+
 const ENDPOINTS: &str = "\
 apiVersion: projectcalico.org/v3
 kind: WorkloadEndpoint
@@ -161,10 +179,9 @@ fn what_would_go_is_asked_by_name() {
     let agent = Answers::default().json("POST /v1/diff", 200, &answer()).start();
     let told = run(agent.socket(), &["diff", "--prune", "--delete", "gnp/a", "--delete", "gnp/b"]);
     assert_eq!(told.code, 1, "{told:?}");
-    let gnp = |name: &str| {
-        json!({"api_version": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy", "name": name})
-    };
-    let expected = json!({"resources": [], "delete": [gnp("a"), gnp("b")], "prune": true});
+    let gnp = |name: &str| json!({"api_version": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy", "name": name});
+    let expected =
+        json!({"resources": [], "delete": [gnp("a"), gnp("b")], "prune": true, "staged": false});
     assert_eq!(agent.seen(), [("POST /v1/diff".to_owned(), Some(expected))]);
 }
 
@@ -206,6 +223,7 @@ fn two_sets_of_files_are_compared_without_an_agent() {
         ("endpoints.yaml", ENDPOINTS),
         ("old.yaml", DB),
         ("new.yaml", &DB.replace("[5432]", "[5432, 5433]").replace("'web'", "'web' || has(x)")),
+        ("with-staged.yaml", &format!("{DB}---\n{STAGED}")),
         ("none.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n"),
     ]);
     let compare = |before: &str, after: &str| {
@@ -218,6 +236,19 @@ fn two_sets_of_files_are_compared_without_an_agent() {
     };
     insta::assert_snapshot!("diff_offline", compare("old.yaml", "new.yaml").transcript());
     insta::assert_snapshot!("diff_offline_first", compare("none.yaml", "old.yaml").transcript());
+    let staged = |before: &str, after: &str| {
+        let [endpoints, before, after] = ["endpoints.yaml", before, after].map(|it| files.path(it));
+        let files = [text(&before), text(&after), text(&endpoints)];
+        let [before, after, endpoints] = files;
+        run(
+            Path::new(SOCKET),
+            &["diff", "--staged", "--against", before, "-f", after, "--endpoints", endpoints],
+        )
+    };
+    insta::assert_snapshot!(
+        "diff_staged",
+        staged("with-staged.yaml", "with-staged.yaml").transcript()
+    );
     let same = compare("old.yaml", "old.yaml");
     assert_eq!(same.transcript(), "--- stderr\nno difference, 2 endpoints compared\n--- exit 0");
 }
