@@ -79,7 +79,7 @@ fn compare(path: &str, before: &Value, after: &Value, found: &mut Vec<FieldChang
                 match (old.get(name), new.get(name)) {
                     (Some(old), Some(new)) => compare(&path, old, new, found),
                     (old, new) => {
-                        found.push(FieldChange { path, before: old.cloned(), after: new.cloned() })
+                        found.push(FieldChange { path, before: old.cloned(), after: new.cloned() });
                     }
                 }
             }

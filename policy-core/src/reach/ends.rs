@@ -120,10 +120,11 @@ impl Builder<'_> {
         };
         let owners = models.map(identity::owners);
         for (address, owner) in &owners[0] {
-            if *owner == Owner::Host && owners[1].get(address) == Some(&Owner::Host) {
-                if let Some(state) = at(address) {
-                    self.add(state, None, Member::Host);
-                }
+            if *owner == Owner::Host
+                && owners[1].get(address) == Some(&Owner::Host)
+                && let Some(state) = at(address)
+            {
+                self.add(state, None, Member::Host);
             }
         }
         for (id, spec) in &models[0].endpoints {

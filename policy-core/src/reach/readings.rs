@@ -73,11 +73,14 @@ pub(super) fn of_class(class: &[Interval]) -> Reading {
 
 /// Numbers readings by what they allow, whatever the rules.
 #[derive(Default)]
-pub(super) struct Allowed(HashMap<Vec<(u32, Vec<(u32, bool)>)>, usize>);
+pub(super) struct Allowed(HashMap<Vec<AllowedStep>, usize>);
+
+/// A step without its rules.
+type AllowedStep = (u32, Vec<(u32, bool)>);
 
 impl Allowed {
     pub(super) fn number(&mut self, reading: &Reading) -> usize {
-        let mut steps: Vec<(u32, Vec<(u32, bool)>)> = Vec::with_capacity(reading.len());
+        let mut steps: Vec<AllowedStep> = Vec::with_capacity(reading.len());
         for step in reading {
             let mut allowed: Vec<(u32, bool)> =
                 step.rulings.iter().map(|(start, ruling)| (*start, ruling.allow)).collect();
@@ -111,9 +114,10 @@ pub(super) struct Shift {
 /// after.
 pub(super) fn shifts(source: [&Reading; 2], destination: [&Reading; 2]) -> Vec<Shift> {
     type Reason = (Effect, Option<Turn>, Option<Turn>);
+    type Ranges = Vec<(u32, u32)>;
     let all = [source[0], source[1], destination[0], destination[1]];
     // By reason and source ports.
-    let mut found: BTreeMap<(Reason, Vec<(u32, u32)>), Vec<(u32, u32)>> = BTreeMap::new();
+    let mut found: BTreeMap<(Reason, Ranges), Ranges> = BTreeMap::new();
     let mut at = [0; 4];
     for (start, end) in pieces(all.iter().flat_map(|it| it.iter().map(|step| step.start)), SERVICES)
     {
@@ -124,7 +128,7 @@ pub(super) fn shifts(source: [&Reading; 2], destination: [&Reading; 2]) -> Vec<S
             }
             steps.get(at[end]).map_or(&[][..], |step| step.rulings.as_slice())
         });
-        let mut reasons: BTreeMap<Reason, Vec<(u32, u32)>> = BTreeMap::new();
+        let mut reasons: BTreeMap<Reason, Ranges> = BTreeMap::new();
         let starts = rulings.iter().flat_map(|it| it.iter().map(|(start, _)| *start));
         for (first, last) in pieces(starts, SOURCE_PORTS) {
             let [egress_before, egress_after, ingress_before, ingress_after] =

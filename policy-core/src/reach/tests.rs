@@ -269,7 +269,7 @@ fn a_network_that_longer_prefixes_use_up_is_nobody() {
     let mut inner = testing::any_rule(crate::policy::Action::Allow);
     inner.source.nets = nets(&["192.0.2.0/25", "192.0.2.128/25"]);
     let policy = |rules| testing::policy("db", "app == 'db'", rules);
-    testing::add_policy(&mut before, policy(vec![inner.clone(), rule.clone()]));
+    testing::add_policy(&mut before, policy(vec![inner.clone(), rule]));
     let mut after = before.clone();
     testing::add_policy(
         &mut after,
