@@ -106,6 +106,11 @@ impl Input {
         self.resources.iter().map(|(_, document)| document.value.clone()).collect()
     }
 
+    /// Name and value of each.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&ResourceName, &Value)> {
+        self.resources.iter().map(|(name, document)| (name, &document.value))
+    }
+
     /// Their names.
     pub(crate) fn names(&self) -> Vec<ResourceName> {
         self.resources.iter().map(|(name, _)| name.clone()).collect()
