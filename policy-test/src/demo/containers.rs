@@ -25,7 +25,7 @@ use super::{
 use crate::{
     agent::{Agent, AgentOptions},
     engine,
-    examples::{Endpoint, HOST, Table},
+    table::{Endpoint, HOST, Table},
     lab::Lab,
     net::Reach,
 };

@@ -19,7 +19,7 @@ use super::{
     stage::{SERVED, Stage},
 };
 use crate::{
-    examples::{HOST, Service, Table},
+    table::{HOST, Service, Table},
     net::Reach,
 };
 

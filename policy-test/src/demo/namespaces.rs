@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     agent::{Agent, AgentOptions},
-    examples::{HOST, Table},
+    table::{HOST, Table},
     lab::{Bridge, Lab, Workload},
     net::{Reach, TcpEcho},
 };
