@@ -131,14 +131,35 @@ pub struct Row {
     pub to: String,
     /// To which port.
     pub port: Service,
+    /// From which port; absent: from one that a system chooses.
+    #[serde(default)]
+    pub source_port: Option<u16>,
     /// What must become of it.
     pub verdict: Verdict,
     /// What must decide, as [`decider`] puts it; absent if neither end is enforced.
     #[serde(default)]
     pub by: Option<String>,
+    /// The Log rules that it comes past, in order.
+    #[serde(default)]
+    pub logged: Vec<String>,
+    /// What would become of it with every staged policy in force; absent if none of them changes
+    /// what applies at either end.
+    #[serde(default)]
+    pub staged: Option<Staged>,
     /// Why no socket can express it.
     #[serde(default)]
     pub without_sockets: Option<String>,
+}
+
+/// What staged policies would do.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Staged {
+    /// What would become of a connection.
+    pub verdict: Verdict,
+    /// What would decide.
+    #[serde(default)]
+    pub by: Option<String>,
 }
 
 /// A change while everything runs, and what holds from then on.
@@ -290,16 +311,21 @@ impl Endpoint {
 /// the last end that is enforced. `None` if nothing is enforced at either end.
 #[must_use]
 pub fn decider(explanation: &Explanation) -> Option<String> {
-    // An end that is no endpoint has no rule.
-    let decided = |rule: &&RuleName| !rule.rule.is_empty();
     let path = explanation.paths.first()?;
-    let rules = path.ends.iter().filter(|end| end.verdict == path.verdict).map(|end| &end.rule);
-    let mut rules = rules.filter(decided);
-    let rule = match path.verdict {
-        Verdict::Deny => rules.next(),
-        Verdict::Allow => rules.next_back(),
-    };
-    rule.map(rule_text)
+    combine(path.ends.iter().map(|end| (end.verdict, &end.rule))).1
+}
+
+/// What two ends make of a connection.
+fn combine<'a>(
+    ends: impl Iterator<Item = (Verdict, &'a RuleName)> + Clone,
+) -> (Verdict, Option<String>) {
+    let mut denials = ends.clone().filter(|(verdict, _)| *verdict == Verdict::Deny);
+    if let Some((verdict, rule)) = denials.next() {
+        return (verdict, Some(rule_text(rule)));
+    }
+    // An end that is no endpoint has no rule.
+    let last = ends.filter(|(_, rule)| !rule.rule.is_empty()).last();
+    (Verdict::Allow, last.map(|(_, rule)| rule_text(rule)))
 }
 
 /// `namespace/policy ingress[0]`, `policy egress[1]` for a global one, or a default's name.

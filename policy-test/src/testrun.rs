@@ -243,6 +243,11 @@ impl Ring {
         self.compiler.ids().rules()
     }
 
+    /// Every log id that is in use, with its Log rules.
+    pub fn logs(&self) -> impl Iterator<Item = (u32, &[RuleName])> {
+        self.compiler.ids().logs()
+    }
+
     /// What a peer id is called.
     #[must_use]
     pub fn peer(&self, id: u32) -> Option<String> {

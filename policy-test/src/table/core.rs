@@ -6,19 +6,15 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use policy_api::messages::Verdict;
-use policy_common::abi::Direction;
+use policy_api::messages::{RuleName, Verdict};
+use policy_common::abi::{Direction, VERDICT_ALLOW, VERDICT_RULE};
 use policy_core::{
     compile::Compiler,
     model::Model,
     simulate::{Kernel, Outcome, Probe},
-    validate,
 };
 
-use super::{
-    Attempt, Step, Table, World, rule_text,
-    world::{Interface, expect_refusal, values},
-};
+use super::{Attempt, Table, World, world::Interface};
 
 /// Interface index of a table's first endpoint; the uplinks' begin at 1.
 const FIRST_ENDPOINT: usize = 100;
@@ -34,7 +30,11 @@ pub fn run(table: &Table) -> Result<usize> {
     let mut decided = 0;
     for step in table.phases() {
         world.enter(&step)?;
-        refusals(&step).with_context(|| format!("step `{}`", step.name))?;
+        for refused in &step.refused {
+            if let Err(error) = world.refuses(refused) {
+                failures.push(format!("step `{}`: {error:#}", step.name));
+            }
+        }
         let model = world.model(|interface| index(table, interface))?;
         let planned = compiler.plan(&model)?;
         planned.plan.ops.iter().for_each(|op| kernel.apply(op));
@@ -47,9 +47,8 @@ pub fn run(table: &Table) -> Result<usize> {
             }
         };
         for attempt in &attempts {
-            let found = simulate(&model, &compiler, &kernel, attempt)?;
-            if found != (attempt.row.verdict, attempt.row.by.clone()) {
-                failures.push(format!("{}: the maps say {found:?}", attempt.case));
+            if let Err(error) = simulate(&model, &compiler, &kernel, attempt) {
+                failures.push(format!("{}: {error:#}", attempt.case));
             }
         }
         decided += attempts.len();
@@ -68,55 +67,67 @@ fn index(table: &Table, interface: Interface<'_>) -> Result<u32> {
     Ok(u32::try_from(place)?)
 }
 
-/// Holds what a step says of refused resources against validation.
-fn refusals(step: &Step) -> Result<()> {
-    for refused in &step.refused {
-        let documents = values(&refused.resource)?;
-        let [resource] = &documents[..] else { bail!("not one resource:\n{}", refused.resource) };
-        match validate::decode(resource) {
-            Ok(object) => bail!("{} is accepted", object.resource_name().name),
-            Err(diagnostics) => expect_refusal(refused, &diagnostics)?,
+/// A packet through the maps: the uplinks if it comes from elsewhere, the sender, the receiver. At
+/// each it comes to, they say what the evaluator says.
+fn simulate(model: &Model, compiler: &Compiler, kernel: &Kernel, attempt: &Attempt) -> Result<()> {
+    let (source, destination) = (attempt.path.source, attempt.path.destination);
+    let name = |rule: u32| compiler.ids().rule(rule).cloned();
+    let endpoint = |address: IpAddr| {
+        model.endpoints.values().find(|endpoint| endpoint.addresses.contains(&address))
+    };
+    let [egress, ingress] = &attempt.path.ends[..] else { bail!("not two ends") };
+    if endpoint(source).is_none() && !model.host_addresses.contains(&source) {
+        let blocked = model.uplinks.keys().find_map(|&uplink| kernel.blocked(uplink, source));
+        let denied = (egress.verdict == Verdict::Deny).then(|| egress.rule.clone());
+        ensure!(blocked.and_then(name) == denied, "an uplink says {blocked:?}, not {denied:?}");
+    }
+    for (end, address, direction) in
+        [(egress, source, Direction::Egress), (ingress, destination, Direction::Ingress)]
+    {
+        if let Some(endpoint) = endpoint(address) {
+            let outcome = kernel.look_up(&Probe {
+                ifindex: endpoint.ifindex,
+                direction,
+                source,
+                destination,
+                protocol: attempt.service.protocol,
+                port: attempt.service.port,
+                source_port: attempt.source_port(),
+            });
+            let Outcome::Decided { allow, rule, staged, log, .. } = outcome else {
+                bail!("{direction:?}: {outcome:?}")
+            };
+            let found = Found {
+                verdict: verdict(allow),
+                rule: name(rule),
+                logged: compiler.ids().log(log).unwrap_or_default().to_vec(),
+                staged: (staged != 0)
+                    .then(|| (verdict(staged & VERDICT_ALLOW != 0), name(staged & VERDICT_RULE))),
+            };
+            let wanted = Found {
+                verdict: end.verdict,
+                rule: Some(end.rule.clone()),
+                logged: end.logged.clone(),
+                staged: end.staged.as_ref().map(|it| (it.verdict, Some(it.rule.clone()))),
+            };
+            ensure!(found == wanted, "{direction:?}: the maps say {found:?}, not {wanted:?}");
+        }
+        if end.verdict == Verdict::Deny {
+            break;
         }
     }
     Ok(())
 }
 
-/// A packet through the maps: the uplinks if it comes from elsewhere, the sender, the receiver.
-fn simulate(
-    model: &Model,
-    compiler: &Compiler,
-    kernel: &Kernel,
-    attempt: &Attempt,
-) -> Result<(Verdict, Option<String>)> {
-    let (source, destination) = (attempt.path.source, attempt.path.destination);
-    let name = |rule: u32| compiler.ids().rule(rule).map(rule_text);
-    let endpoint = |address: IpAddr| {
-        model.endpoints.values().find(|endpoint| endpoint.addresses.contains(&address))
-    };
-    if endpoint(source).is_none() && !model.host_addresses.contains(&source) {
-        let blocked = model.uplinks.keys().find_map(|&uplink| kernel.blocked(uplink, source));
-        if let Some(rule) = blocked {
-            return Ok((Verdict::Deny, name(rule)));
-        }
-    }
-    let mut by = None;
-    for (end, direction) in [(source, Direction::Egress), (destination, Direction::Ingress)] {
-        let Some(endpoint) = endpoint(end) else { continue };
-        let outcome = kernel.look_up(&Probe {
-            ifindex: endpoint.ifindex,
-            direction,
-            source,
-            destination,
-            protocol: attempt.service.protocol,
-            port: attempt.service.port,
-        });
-        let Outcome::Decided { allow, rule, .. } = outcome else {
-            bail!("{}: {outcome:?}", attempt.case)
-        };
-        by = name(rule);
-        if !allow {
-            return Ok((Verdict::Deny, by));
-        }
-    }
-    Ok((Verdict::Allow, by))
+/// What is decided at one end.
+#[derive(Debug, PartialEq, Eq)]
+struct Found {
+    verdict: Verdict,
+    rule: Option<RuleName>,
+    logged: Vec<RuleName>,
+    staged: Option<(Verdict, Option<RuleName>)>,
+}
+
+fn verdict(allow: bool) -> Verdict {
+    if allow { Verdict::Allow } else { Verdict::Deny }
 }

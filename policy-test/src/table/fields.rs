@@ -1,14 +1,18 @@
 //! Which fields of the policy language the tables speak of.
 //!
-//! Inputs: the wire types of `policy-api`, the resources of tables. Outputs: the paths of both, such as
-//! `NetworkPolicy spec.ingress[].source.nets`, so that a test can tell which field no table has.
+//! Inputs: the wire types of `policy-api`, the resources of tables. Outputs: the fields of both, such as
+//! `EntityRule.notNets`, so that a test can tell which one no table has.
 //!
-//! The paths of a type come from its own `Deserialize`: a deserializer that has every field to
+//! The fields of a type come from its own `Deserialize`: a deserializer that has every field to
 //! offer, and writes down which ones it is asked for.
 
-use std::{cell::RefCell, collections::BTreeSet, fmt};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use policy_api::resource::Object;
 use serde::{
     Deserialize, Deserializer,
@@ -17,35 +21,23 @@ use serde::{
 };
 use serde_json::Value;
 
-/// The paths of a resource's type, each with the kind in front.
+/// Every path that a resource of a type can have, such as `spec.ingress[].source.notNets`, with the type and
+/// field that it leads to.
 ///
 /// # Errors
 /// If the type asks for something that no YAML has.
-pub fn of_type<S: for<'de> Deserialize<'de>>(kind: &str) -> Result<BTreeSet<String>> {
-    let found = RefCell::new(BTreeSet::new());
+pub fn of_type<S: for<'de> Deserialize<'de>>() -> Result<BTreeMap<String, String>> {
+    let found = RefCell::new(BTreeMap::new());
     Object::<S>::deserialize(Asked { path: String::new(), found: &found })?;
-    Ok(found.into_inner().into_iter().map(|path| format!("{kind} {path}")).collect())
+    Ok(found.into_inner())
 }
 
 /// The paths of a resource as it was written.
-///
-/// # Errors
-/// If it has no kind.
-pub fn of_resource(resource: &Value) -> Result<BTreeSet<String>> {
-    let kind = resource.get("kind").and_then(Value::as_str).context("a resource has a kind")?;
-    let version = resource.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+#[must_use]
+pub fn of_resource(resource: &Value) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     walk(resource, "", &mut found);
-    Ok(found.into_iter().map(|path| format!("{} {path}", kind_name(version, kind))).collect())
-}
-
-/// A kind's name that no other has.
-#[must_use]
-pub fn kind_name(version: &str, kind: &str) -> String {
-    match (version, kind) {
-        ("networking.k8s.io/v1", "NetworkPolicy") => "KubernetesNetworkPolicy".to_owned(),
-        _ => kind.to_owned(),
-    }
+    found
 }
 
 fn walk(value: &Value, path: &str, found: &mut BTreeSet<String>) {
@@ -71,7 +63,7 @@ fn join(path: &str, field: &str) -> String {
 /// Offers whatever is asked for.
 struct Asked<'a> {
     path: String,
-    found: &'a RefCell<BTreeSet<String>>,
+    found: &'a RefCell<BTreeMap<String, String>>,
 }
 
 /// A type that cannot be satisfied.
@@ -123,16 +115,16 @@ impl<'de> Deserializer<'de> for Asked<'_> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unsatisfied> {
         // Labels and annotations: names are not fields.
-        visitor.visit_map(Fields { names: &[], path: self.path, found: self.found, next: None })
+        visitor.visit_map(Fields { of: "", names: &[], path: self.path, found: self.found, next: None })
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
+        of: &'static str,
         names: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Unsatisfied> {
-        visitor.visit_map(Fields { names, path: self.path, found: self.found, next: None })
+        visitor.visit_map(Fields { of, names, path: self.path, found: self.found, next: None })
     }
 
     forward_to_deserialize_any! {
@@ -155,9 +147,10 @@ impl<'de> SeqAccess<'de> for Once<'_> {
 }
 
 struct Fields<'a> {
+    of: &'static str,
     names: &'static [&'static str],
     path: String,
-    found: &'a RefCell<BTreeSet<String>>,
+    found: &'a RefCell<BTreeMap<String, String>>,
     next: Option<String>,
 }
 
@@ -171,7 +164,7 @@ impl<'de> MapAccess<'de> for Fields<'_> {
         let Some((name, rest)) = self.names.split_first() else { return Ok(None) };
         self.names = rest;
         let path = join(&self.path, name);
-        self.found.borrow_mut().insert(path.clone());
+        self.found.borrow_mut().insert(path.clone(), format!("{}.{name}", self.of));
         self.next = Some(path);
         seed.deserialize(name.into_deserializer()).map(Some)
     }

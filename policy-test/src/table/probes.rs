@@ -164,7 +164,12 @@ fn arrive(probes: &mut [Probe], which: impl Fn(&Probe) -> bool) {
 impl Probe {
     fn send(number: u32, attempt: &Attempt) -> io::Result<Self> {
         let (service, path) = (attempt.service, &attempt.path);
-        let from = SocketAddr::new(path.source, 0);
+        // A raw socket has no port; its message has.
+        let from_port = match service.protocol {
+            TCP | UDP => attempt.row.source_port.unwrap_or(0),
+            _ => 0,
+        };
+        let from = SocketAddr::new(path.source, from_port);
         let to = SocketAddr::new(path.destination, port(service));
         let message = [MARK, &number.to_be_bytes()].concat();
         let (client, source) = match service.protocol {
@@ -173,6 +178,7 @@ impl Probe {
                 socket.set_nonblocking(true)?;
                 // Its end is one packet, and none that is sent again.
                 socket.set_linger(Some(Duration::ZERO))?;
+                socket.set_reuse_address(true)?;
                 socket.bind(&from.into())?;
                 sent(socket.connect(&to.into()))?;
                 let source = socket.local_addr()?;
@@ -196,7 +202,7 @@ impl Probe {
             }
             protocol => {
                 let socket = raw(from.ip(), protocol)?;
-                let mut payload = frames::payload(service, 49_152, &message);
+                let mut payload = frames::payload(service, attempt.source_port(), &message);
                 if protocol == ICMP
                     && let Ok(slice) = Icmpv4Slice::from_slice(&payload)
                 {

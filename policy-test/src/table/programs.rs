@@ -22,6 +22,17 @@ const SIZES: Sizes = Sizes { conntrack_v4: 4096, conntrack_v6: 4096 };
 /// opens a connection.
 const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49_152..=u16::MAX;
 
+/// Packets, by what they were counted for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counted {
+    /// The rule that decides.
+    rule: u64,
+    /// The list of Log rules before it.
+    log: u64,
+    /// The staged rule, with what is done instead.
+    staged: u64,
+}
+
 /// The loaded programs, for one table after the other.
 pub struct Programs {
     ring: Ring,
@@ -81,7 +92,8 @@ impl Programs {
     /// One packet: at the uplinks, at the sender's interface, at the receiver's, as far as it comes.
     fn attempt(&mut self, attempt: &Attempt) -> Result<()> {
         let path = &attempt.path;
-        let port = self.ports.next().context("ports go round")?;
+        let next = self.ports.next().context("ports go round")?;
+        let port = attempt.row.source_port.unwrap_or(next);
         let frame = frames::frame(path.source, path.destination, attempt.service, port)?;
         let [egress, ingress] = &path.ends[..] else { anyhow::bail!("not two ends: {path:?}") };
         match self.endpoint(path.source) {
@@ -114,23 +126,52 @@ impl Programs {
         Ok(())
     }
 
-    /// One end, with its rule's counter: it moves by this one packet.
+    /// One end, with the counters of the rule that decides, of the Log rules before it, and of the
+    /// staged rule: each moves by this one packet.
     fn end(&self, hook: Hook, index: u32, frame: &[u8], end: &EndDecision) -> Result<()> {
-        let ids: Vec<u32> = self.ring.rules().filter(|(_, name)| **name == end.rule).map(|(id, _)| id).collect();
-        let counted = || -> Result<u64> {
-            let each = ids.iter().map(|&id| Ok(self.ring.rule_counter(id)?.packets));
-            each.sum()
-        };
-        let before = counted()?;
+        let before = self.counted(end)?;
         let found = self.ring.judge(hook, index, frame)?;
         let direction = match hook {
             Hook::FromEndpoint => Direction::Egress,
             _ => Direction::Ingress,
         };
         self.expect(&found, direction, DropReason::Policy, end)?;
-        let moved = counted()? - before;
-        ensure!(moved == 1, "{hook:?}: {moved} packets were counted for {:?}", end.rule);
+        let after = self.counted(end)?;
+        let once = Counted {
+            rule: 1,
+            log: u64::from(!end.logged.is_empty()),
+            staged: u64::from(end.staged.is_some()),
+        };
+        let moved = Counted {
+            rule: after.rule - before.rule,
+            log: after.log - before.log,
+            staged: after.staged - before.staged,
+        };
+        ensure!(moved == once, "{direction:?}: the counters moved by {moved:?}, not {once:?}");
         Ok(())
+    }
+
+    /// What has been counted for what decides at one end.
+    fn counted(&self, end: &EndDecision) -> Result<Counted> {
+        let mut counted = Counted::default();
+        for (id, name) in self.ring.rules() {
+            if *name == end.rule {
+                counted.rule += self.ring.rule_counter(id)?.packets;
+            }
+            if end.staged.as_ref().is_some_and(|staged| staged.rule == *name) {
+                let flows = self.ring.staged_counter(id)?;
+                counted.staged += match end.verdict {
+                    Verdict::Allow => flows.allowed,
+                    Verdict::Deny => flows.denied,
+                };
+            }
+        }
+        for (id, names) in self.ring.logs() {
+            if !end.logged.is_empty() && *names == end.logged[..] {
+                counted.log += self.ring.log_counter(id)?.packets;
+            }
+        }
+        Ok(counted)
     }
 
     fn expect(

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use policy_agent::observer::{icmp, protocol_name};
 use policy_api::messages::{
-    ApplyRequest, DeleteRequest, EndDecision, EndpointState, ExplainRequest, Explanation, Refusal,
+    ApplyRequest, DeleteRequest, EndpointState, ExplainRequest, Explanation, Refusal,
     ResourceName, RuleName, StoredResource, Verdict,
 };
 use policy_core::validate;
@@ -229,7 +229,13 @@ impl Sockets {
         })?;
         for host in world.host() {
             let known = || -> Result<bool> {
-                let explanation = self.explain(*host, *host, 6, 1)?;
+                let explanation = self.explain(&ExplainRequest {
+                    source: host.to_string(),
+                    destination: host.to_string(),
+                    protocol: 6,
+                    port: 1,
+                    source_port: None,
+                })?;
                 let walk = explanation.paths.iter().flat_map(|path| &path.ends);
                 Ok(walk.flat_map(|end| &end.walk).all(|line| line.contains("the host itself")))
             };
@@ -238,20 +244,8 @@ impl Sockets {
         Ok(())
     }
 
-    fn explain(
-        &self,
-        source: IpAddr,
-        destination: IpAddr,
-        protocol: u8,
-        port: u16,
-    ) -> Result<Explanation> {
-        let request = ExplainRequest {
-            source: source.to_string(),
-            destination: destination.to_string(),
-            protocol,
-            port,
-        };
-        let answer = self.request("/v1/explain", &request)?;
+    fn explain(&self, request: &ExplainRequest) -> Result<Explanation> {
+        let answer = self.request("/v1/explain", request)?;
         ensure!(answer.status == 200, "explain: {}: {}", answer.status, answer.text());
         answer.json()
     }
@@ -259,16 +253,15 @@ impl Sockets {
     /// Holds the agent's explanation against the evaluator's here.
     fn explained(&self, attempt: &Attempt) -> Result<()> {
         let (path, service) = (&attempt.path, attempt.service);
-        let found = self.explain(path.source, path.destination, service.protocol, service.port)?;
-        let ends = |ends: &[EndDecision]| -> Vec<(Verdict, RuleName)> {
-            ends.iter().map(|end| (end.verdict, end.rule.clone())).collect()
-        };
+        let found = self.explain(&ExplainRequest {
+            source: path.source.to_string(),
+            destination: path.destination.to_string(),
+            protocol: service.protocol,
+            port: service.port,
+            source_port: attempt.row.source_port,
+        })?;
         let [only] = &found.paths[..] else { bail!("{}: {found:#?}", attempt.case) };
-        ensure!(
-            ends(&only.ends) == ends(&path.ends),
-            "{}: the agent explains {found:#?}",
-            attempt.case
-        );
+        ensure!(only == path, "{}: the agent explains {only:#?}\nnot {path:#?}", attempt.case);
         Ok(())
     }
 

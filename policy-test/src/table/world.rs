@@ -8,17 +8,20 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use policy_api::{
     diagnostic::Diagnostic,
-    messages::{ExplainRequest, ExplainedPath, Explanation, ResourceName},
+    messages::{EPHEMERAL_PORT, ExplainRequest, ExplainedPath, Explanation, ResourceName, Verdict},
     yaml,
 };
 use policy_core::{
     explain::{ExplainError, explain},
     model::{DefaultAction, EndpointId, EndpointSpec, Model, Settings},
+    services::WITH_PORTS,
     validate::{self, Object, StaticEndpoint},
 };
 use serde_json::Value;
 
-use super::{Action, Endpoint, HOST, HostAccess, Refused, Row, Service, Step, Table, decider};
+use super::{
+    Action, Endpoint, HOST, HostAccess, Refused, Row, Service, Staged, Step, Table, combine, rule_text,
+};
 
 /// Endpoints, settings and resources, as the steps taken so far have left them.
 #[derive(Clone, Debug)]
@@ -53,6 +56,18 @@ pub struct Attempt {
     pub service: Service,
     /// The walk at both ends.
     pub path: ExplainedPath,
+}
+
+impl Attempt {
+    /// The source port of the evaluator's packet: the row's, else one as systems choose it.
+    #[must_use]
+    pub fn source_port(&self) -> u16 {
+        if WITH_PORTS.contains(&self.service.protocol) {
+            self.row.source_port.unwrap_or(EPHEMERAL_PORT)
+        } else {
+            0
+        }
+    }
 }
 
 impl World {
@@ -176,6 +191,28 @@ impl World {
         Ok(model)
     }
 
+    /// Holds what a step says of a refused resource against validation, by itself and with all others.
+    ///
+    /// # Errors
+    /// If it is accepted, or refused for something else.
+    pub fn refuses(&self, refused: &Refused) -> Result<()> {
+        let documents = values(&refused.resource)?;
+        let [resource] = &documents[..] else { bail!("not one resource:\n{}", refused.resource) };
+        let object = match validate::decode(resource) {
+            Ok(object) => object,
+            Err(diagnostics) => return expect_refusal(refused, &diagnostics),
+        };
+        let others = self
+            .resources
+            .values()
+            .map(|value| validate::decode(value).map_err(refusal))
+            .collect::<Result<Vec<Object>>>()?;
+        let dangling = validate::references(others.iter().chain([&object]));
+        let dangling: Vec<Diagnostic> = dangling.into_iter().map(|(_, found)| found).collect();
+        ensure!(!dangling.is_empty(), "accepted:\n{}", refused.resource);
+        expect_refusal(refused, &dangling)
+    }
+
     /// The packets that the rows of a step stand for: one for each pair of addresses on which the
     /// two ends meet. What the evaluator says is held against the row.
     ///
@@ -194,6 +231,7 @@ impl World {
                         destination: destination.clone(),
                         protocol: service.protocol,
                         port: service.port,
+                        source_port: row.source_port,
                     };
                     let paths = match explain(model, &request) {
                         Ok(Explanation { paths, .. }) => paths,
@@ -245,14 +283,27 @@ pub enum Interface<'a> {
 
 /// Holds the evaluator's walk against a row.
 fn expect(case: &str, row: &Row, path: &ExplainedPath) -> Result<()> {
-    let alone = Explanation { verdict: path.verdict, paths: vec![path.clone()] };
-    let found = (path.verdict, decider(&alone));
+    let ends = || path.ends.iter();
+    let (verdict, by) = combine(ends().map(|end| (end.verdict, &end.rule)));
+    // What is denied at one end does not come to the other.
+    let denies = ends().position(|end| end.verdict == Verdict::Deny).unwrap_or(path.ends.len());
+    let logged: Vec<String> =
+        ends().take(denies + 1).flat_map(|end| &end.logged).map(rule_text).collect();
+    let staged = ends().any(|end| end.staged.is_some()).then(|| {
+        let would = ends().map(|end| match &end.staged {
+            Some(staged) => (staged.verdict, &staged.rule),
+            None => (end.verdict, &end.rule),
+        });
+        let (verdict, by) = combine(would);
+        Staged { verdict, by }
+    });
+    let found = (verdict, by, logged, staged);
+    let wanted = (row.verdict, row.by.clone(), row.logged.clone(), row.staged.clone());
     let walk: Vec<&str> =
         path.ends.iter().flat_map(|end| end.walk.iter().map(String::as_str)).collect();
     ensure!(
-        found == (row.verdict, row.by.clone()),
-        "{case}: the evaluator says {found:?}, the table {:?}\n  {}",
-        (row.verdict, &row.by),
+        found == wanted,
+        "{case}: the evaluator says {found:?}, the table {wanted:?}\n  {}",
         walk.join("\n  ")
     );
     Ok(())
@@ -266,7 +317,8 @@ pub(super) fn expect_refusal(refused: &Refused, diagnostics: &[Diagnostic]) -> R
     let found = diagnostics
         .iter()
         .any(|found| found.path == refused.at && found.to_string().contains(&refused.says));
-    ensure!(found, "no diagnostic at {} says `{}`: {diagnostics:#?}", refused.at, refused.says);
+    let all: Vec<String> = diagnostics.iter().map(|it| format!("{}: {it}", it.path)).collect();
+    ensure!(found, "no diagnostic at {} says `{}`: {all:#?}", refused.at, refused.says);
     Ok(())
 }
 

@@ -6,7 +6,10 @@
 
 mod fields;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt::Debug,
+    path::{Path, PathBuf},
+};
 
 use policy_test::{
     examples,
@@ -32,17 +35,19 @@ fn name(path: &Path) -> String {
 }
 
 /// Runs every table, and tells of all that fail.
-fn run<T>(tables: Vec<(String, Table)>, mut runner: impl FnMut(&Table) -> anyhow::Result<T>) -> Vec<T> {
-    let mut results = Vec::new();
+fn run<T: Debug>(
+    tables: Vec<(String, Table)>,
+    mut runner: impl FnMut(&Table) -> anyhow::Result<T>,
+) {
     let mut failures = Vec::new();
     for (name, table) in tables {
         match runner(&table) {
-            Ok(result) => results.push(result),
+            // Seen with --nocapture.
+            Ok(packets) => println!("{name}: {packets:?}"),
             Err(error) => failures.push(format!("{name}: {error:#}")),
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-    results
 }
 
 #[test]
