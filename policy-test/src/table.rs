@@ -285,8 +285,7 @@ impl Endpoint {
         };
         let ports: Vec<Value> = self.ports.iter().map(port).collect::<Result<_>>()?;
         let mut spec = self.spec.clone();
-        for (field, value) in
-            [("interfaceName", json!(interface)), ("ipNetworks", json!(networks))]
+        for (field, value) in [("interfaceName", json!(interface)), ("ipNetworks", json!(networks))]
         {
             let before = spec.insert(field.to_owned(), value);
             ensure!(before.is_none(), "{}: {field} is the runner's to say", self.name);

@@ -115,7 +115,13 @@ impl<'de> Deserializer<'de> for Asked<'_> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unsatisfied> {
         // Labels and annotations: names are not fields.
-        visitor.visit_map(Fields { of: "", names: &[], path: self.path, found: self.found, next: None })
+        visitor.visit_map(Fields {
+            of: "",
+            names: &[],
+            path: self.path,
+            found: self.found,
+            next: None,
+        })
     }
 
     fn deserialize_struct<V: Visitor<'de>>(

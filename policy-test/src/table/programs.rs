@@ -10,10 +10,7 @@ use policy_agent::kernel::{load::Sizes, pin::Hook};
 use policy_api::messages::{EndDecision, RuleName, Verdict};
 use policy_common::abi::{Direction, DropReason};
 
-use super::{
-    Attempt, Table, World, frames,
-    world::Interface,
-};
+use super::{Attempt, Table, World, frames, world::Interface};
 use crate::testrun::{self, Ring};
 
 /// Small tables: most of a test's time is loading.

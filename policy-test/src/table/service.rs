@@ -56,9 +56,7 @@ impl FromStr for Service {
             "icmpv6" => ICMPV6,
             port => {
                 let known = NAMES.iter().find(|(name, _)| *name == rest);
-                let Some(&(_, protocol)) = known else {
-                    bail!("{rest}: no protocol with ports")
-                };
+                let Some(&(_, protocol)) = known else { bail!("{rest}: no protocol with ports") };
                 let port = port.parse().with_context(|| format!("{text}: no port"))?;
                 return Ok(Self { protocol, port });
             }
@@ -101,7 +99,9 @@ mod tests {
             let service: Service = text.parse().unwrap();
             assert_eq!(service.to_string(), text);
         }
-        for text in ["6", "1", "80/gre", "80/", "icmp/8", "icmp/8/0", "icmpv6/128/0", "icmp/256/0", ""] {
+        for text in
+            ["6", "1", "80/gre", "80/", "icmp/8", "icmp/8/0", "icmpv6/128/0", "icmp/256/0", ""]
+        {
             let read = text.parse::<Service>();
             assert!(read.is_err(), "{text}: {read:?}");
         }

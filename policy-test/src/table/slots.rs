@@ -61,7 +61,8 @@ impl Slots {
                 continue;
             }
             let used = |slot: &usize| self.taken.values().any(|taken| taken == slot);
-            let slot = (0..=self.workloads.len()).find(|slot| !used(slot)).context("one is free")?;
+            let slot =
+                (0..=self.workloads.len()).find(|slot| !used(slot)).context("one is free")?;
             if slot == self.workloads.len() {
                 let workload = self.lab.workload(&format!("t{slot}"), &self.bridge, &[])?;
                 self.workloads.push(workload);

@@ -17,8 +17,8 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use policy_agent::observer::{icmp, protocol_name};
 use policy_api::messages::{
-    ApplyRequest, DeleteRequest, EndpointState, ExplainRequest, Explanation, Refusal,
-    ResourceName, RuleName, StoredResource, Verdict,
+    ApplyRequest, DeleteRequest, EndpointState, ExplainRequest, Explanation, Refusal, ResourceName,
+    RuleName, StoredResource, Verdict,
 };
 use policy_core::validate;
 use prometheus_parse::{Scrape, Value as Metric};
@@ -104,11 +104,8 @@ impl Sockets {
                 .map(endpoint_name)
                 .collect::<Result<_>>()?;
             self.delete(&[change.delete, gone].concat())?;
-            let mut apply = if number == 0 {
-                world.resources().cloned().collect()
-            } else {
-                change.apply
-            };
+            let mut apply =
+                if number == 0 { world.resources().cloned().collect() } else { change.apply };
             if number == 0 || change.endpoints {
                 self.arrange(&world, table)?;
                 for endpoint in world.endpoints() {
@@ -272,8 +269,7 @@ impl Sockets {
             *expected.entry(dropped(attempt)?).or_default() += 1;
         }
         let before = self.drops()?;
-        let mut probes =
-            Probes::send(attempts, |address| self.slots.netns(world, address))?;
+        let mut probes = Probes::send(attempts, |address| self.slots.netns(world, address))?;
         let start = Instant::now();
         loop {
             probes.poll()?;

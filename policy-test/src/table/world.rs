@@ -20,7 +20,8 @@ use policy_core::{
 use serde_json::Value;
 
 use super::{
-    Action, Endpoint, HOST, HostAccess, Refused, Row, Service, Staged, Step, Table, combine, rule_text,
+    Action, Endpoint, HOST, HostAccess, Refused, Row, Service, Staged, Step, Table, combine,
+    rule_text,
 };
 
 /// Endpoints, settings and resources, as the steps taken so far have left them.
@@ -175,7 +176,8 @@ impl World {
         for (place, endpoint) in self.endpoints.iter().enumerate() {
             let ifindex = index(Interface::Endpoint(place))?;
             let resource = endpoint.resource(&format!("veth{ifindex}"))?;
-            let Object::WorkloadEndpoint(endpoint) = validate::decode(&resource).map_err(refusal)?
+            let Object::WorkloadEndpoint(endpoint) =
+                validate::decode(&resource).map_err(refusal)?
             else {
                 bail!("{resource}: no endpoint");
             };
