@@ -74,12 +74,14 @@ struct Dropped {
 }
 
 impl Sockets {
-    /// Makes the lab.
+    /// Makes the lab and starts an agent: without one there is nothing to run.
     ///
     /// # Errors
-    /// As [`crate::lab::Lab::new`].
+    /// As [`crate::lab::Lab::new`] and [`AgentOptions::start`].
     pub fn new() -> Result<Self> {
-        Ok(Self { agent: None, slots: Slots::new()? })
+        let mut sockets = Self { agent: None, slots: Slots::new()? };
+        sockets.prepare(Settings::default())?;
+        Ok(sockets)
     }
 
     /// Runs a table.
