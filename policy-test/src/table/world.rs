@@ -120,7 +120,7 @@ impl World {
             self.add(wanted, &mut change);
         }
         for value in values(&step.delete)? {
-            let name = validate::resource_name(&value).map_err(refusal)?;
+            let name = validate::resource_name(&value).map_err(|found| refusal(&found))?;
             let gone = self.resources.remove(&name);
             gone.with_context(|| format!("step `{}`: there is no {}", step.name, name.name))?;
             change.delete.push(name);
@@ -155,7 +155,7 @@ impl World {
         let objects = self
             .resources
             .values()
-            .map(|value| validate::decode(value).map_err(refusal))
+            .map(|value| validate::decode(value).map_err(|found| refusal(&found)))
             .collect::<Result<Vec<Object>>>()?;
         let dangling = validate::references(objects.iter());
         ensure!(dangling.is_empty(), "{dangling:?}");
@@ -177,7 +177,7 @@ impl World {
             let ifindex = index(Interface::Endpoint(place))?;
             let resource = endpoint.resource(&format!("veth{ifindex}"))?;
             let Object::WorkloadEndpoint(endpoint) =
-                validate::decode(&resource).map_err(refusal)?
+                validate::decode(&resource).map_err(|found| refusal(&found))?
             else {
                 bail!("{resource}: no endpoint");
             };
@@ -207,7 +207,7 @@ impl World {
         let others = self
             .resources
             .values()
-            .map(|value| validate::decode(value).map_err(refusal))
+            .map(|value| validate::decode(value).map_err(|found| refusal(&found)))
             .collect::<Result<Vec<Object>>>()?;
         let dangling = validate::references(others.iter().chain([&object]));
         let dangling: Vec<Diagnostic> = dangling.into_iter().map(|(_, found)| found).collect();
@@ -327,7 +327,7 @@ pub(super) fn expect_refusal(refused: &Refused, diagnostics: &[Diagnostic]) -> R
 /// The resources of a text, by their names.
 fn documents(text: &str) -> Result<BTreeMap<ResourceName, Value>> {
     let named = |value: Value| {
-        let name = validate::resource_name(&value).map_err(refusal)?;
+        let name = validate::resource_name(&value).map_err(|found| refusal(&found))?;
         Ok((name, value))
     };
     let values = values(text)?;
@@ -343,11 +343,11 @@ pub(super) fn values(text: &str) -> Result<Vec<Value>> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
-    let documents = yaml::read("table", text.as_bytes()).map_err(refusal)?;
+    let documents = yaml::read("table", text.as_bytes()).map_err(|found| refusal(&found))?;
     Ok(documents.into_iter().map(|document| document.value).collect())
 }
 
-fn refusal(diagnostics: Vec<Diagnostic>) -> anyhow::Error {
+fn refusal(diagnostics: &[Diagnostic]) -> anyhow::Error {
     let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
     anyhow!("{}", lines.join("\n"))
 }
