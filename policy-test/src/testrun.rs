@@ -238,6 +238,16 @@ impl Ring {
         self.compiler.ids().rule(id)
     }
 
+    /// Every rule id that is in use, with its name.
+    pub fn rules(&self) -> impl Iterator<Item = (u32, &RuleName)> {
+        self.compiler.ids().rules()
+    }
+
+    /// Every log id that is in use, with its Log rules.
+    pub fn logs(&self) -> impl Iterator<Item = (u32, &[RuleName])> {
+        self.compiler.ids().logs()
+    }
+
     /// What a peer id is called.
     #[must_use]
     pub fn peer(&self, id: u32) -> Option<String> {
