@@ -572,20 +572,31 @@ pub fn quoted<S: Source>(source: &S, error: &Packet, inner: &mut Packet) -> Resu
             inner.policy_port = inner.destination_port;
             inner.kind = if inner.protocol == protocol::TCP { Kind::Tcp } else { Kind::Stateful };
         }
-        protocol::ICMP | protocol::ICMPV6 => {
-            inner.kind = match inner.family {
-                Family::V4 => icmp_kind(header.u8(0)),
-                Family::V6 => icmpv6_kind(header.u8(0)),
-            };
-            match inner.kind {
-                Kind::EchoRequest => inner.source_port = header.be16(4),
-                Kind::EchoReply => inner.destination_port = header.be16(4),
-                _ => return Err(unrelated),
-            }
-            inner.policy_port = header.be16(0);
+        protocol::ICMP if matches!(inner.family, Family::V4) => {
+            quoted_icmp(header, inner, icmp_kind)?;
+        }
+        protocol::ICMPV6 if matches!(inner.family, Family::V6) => {
+            quoted_icmp(header, inner, icmpv6_kind)?;
         }
         _ => inner.kind = Kind::Stateful,
     }
+    Ok(())
+}
+
+/// The message that an ICMP error is about; nobody but an echo is tracked.
+#[inline(always)]
+fn quoted_icmp<V: View>(
+    header: V,
+    inner: &mut Packet,
+    kind: fn(u8) -> Kind,
+) -> Result<(), DropReason> {
+    inner.kind = kind(header.u8(0));
+    match inner.kind {
+        Kind::EchoRequest => inner.source_port = header.be16(4),
+        Kind::EchoReply => inner.destination_port = header.be16(4),
+        _ => return Err(DropReason::UnrelatedIcmp),
+    }
+    inner.policy_port = header.be16(0);
     Ok(())
 }
 

@@ -1,12 +1,15 @@
 //! A YAML node of any type that remembers where it stands.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Number, Value};
 use serde_yaml::{Location, Spanned};
 
-use super::Place;
+use super::{
+    Place,
+    places::{Inside, Places},
+};
 
 #[derive(Debug)]
 pub(super) enum Node {
@@ -21,41 +24,28 @@ pub(super) fn place(location: &Location) -> Place {
 }
 
 impl Node {
-    /// The value without places, which go into `places` by field path. `path` is the path of this
-    /// node and is left as it was.
-    pub(super) fn into_value(
-        self,
-        path: &mut String,
-        places: &mut BTreeMap<String, Place>,
-    ) -> Value {
-        let length = path.len();
-        match self {
-            Node::Scalar(value) => value,
+    /// The value, and the places of it and of everything in it; it stands at `own`.
+    pub(super) fn split(self, own: Place) -> (Value, Places) {
+        let (value, inside) = match self {
+            Node::Scalar(value) => (value, Inside::Nothing),
             Node::List(entries) => {
-                let mut list = Vec::with_capacity(entries.len());
-                for (index, entry) in entries.into_iter().enumerate() {
-                    path.push_str(&format!("[{index}]"));
-                    places.insert(path.clone(), place(&entry.referenced));
-                    list.push(entry.value.into_value(path, places));
-                    path.truncate(length);
-                }
-                Value::Array(list)
+                let entries = entries.into_iter();
+                let (list, places) =
+                    entries.map(|entry| entry.value.split(place(&entry.referenced))).unzip();
+                (Value::Array(list), Inside::List(places))
             }
             Node::Mapping(entries) => {
                 let mut mapping = Map::new();
+                let mut fields = Vec::with_capacity(entries.len());
                 for (key, entry) in entries {
-                    if !path.is_empty() {
-                        path.push('.');
-                    }
-                    path.push_str(&key.value);
-                    places.insert(path.clone(), place(&key.referenced));
-                    let value = entry.value.into_value(path, places);
+                    let (value, places) = entry.value.split(place(&key.referenced));
+                    fields.push((key.value.clone(), places));
                     mapping.insert(key.value, value);
-                    path.truncate(length);
                 }
-                Value::Object(mapping)
+                (Value::Object(mapping), Inside::Mapping(fields))
             }
-        }
+        };
+        (value, Places { own, inside })
     }
 }
 
