@@ -565,38 +565,27 @@ pub fn quoted<S: Source>(source: &S, error: &Packet, inner: &mut Packet) -> Resu
         }
     }
     let header = source.view::<8>(inner.transport as usize).ok_or(unrelated)?;
-    match inner.protocol {
-        protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP => {
+    match (inner.protocol, inner.family) {
+        (protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP, _) => {
             inner.source_port = header.be16(0);
             inner.destination_port = header.be16(2);
             inner.policy_port = inner.destination_port;
             inner.kind = if inner.protocol == protocol::TCP { Kind::Tcp } else { Kind::Stateful };
         }
-        protocol::ICMP if matches!(inner.family, Family::V4) => {
-            quoted_icmp(header, inner, icmp_kind)?;
-        }
-        protocol::ICMPV6 if matches!(inner.family, Family::V6) => {
-            quoted_icmp(header, inner, icmpv6_kind)?;
+        (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => {
+            inner.kind = match inner.family {
+                Family::V4 => icmp_kind(header.u8(0)),
+                Family::V6 => icmpv6_kind(header.u8(0)),
+            };
+            match inner.kind {
+                Kind::EchoRequest => inner.source_port = header.be16(4),
+                Kind::EchoReply => inner.destination_port = header.be16(4),
+                _ => return Err(unrelated),
+            }
+            inner.policy_port = header.be16(0);
         }
         _ => inner.kind = Kind::Stateful,
     }
-    Ok(())
-}
-
-/// The message that an ICMP error is about; nobody but an echo is tracked.
-#[inline(always)]
-fn quoted_icmp<V: View>(
-    header: V,
-    inner: &mut Packet,
-    kind: fn(u8) -> Kind,
-) -> Result<(), DropReason> {
-    inner.kind = kind(header.u8(0));
-    match inner.kind {
-        Kind::EchoRequest => inner.source_port = header.be16(4),
-        Kind::EchoReply => inner.destination_port = header.be16(4),
-        _ => return Err(DropReason::UnrelatedIcmp),
-    }
-    inner.policy_port = header.be16(0);
     Ok(())
 }
 
