@@ -565,14 +565,14 @@ pub fn quoted<S: Source>(source: &S, error: &Packet, inner: &mut Packet) -> Resu
         }
     }
     let header = source.view::<8>(inner.transport as usize).ok_or(unrelated)?;
-    match inner.protocol {
-        protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP => {
+    match (inner.protocol, inner.family) {
+        (protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP, _) => {
             inner.source_port = header.be16(0);
             inner.destination_port = header.be16(2);
             inner.policy_port = inner.destination_port;
             inner.kind = if inner.protocol == protocol::TCP { Kind::Tcp } else { Kind::Stateful };
         }
-        protocol::ICMP | protocol::ICMPV6 => {
+        (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => {
             inner.kind = match inner.family {
                 Family::V4 => icmp_kind(header.u8(0)),
                 Family::V6 => icmpv6_kind(header.u8(0)),

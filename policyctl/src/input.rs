@@ -234,7 +234,7 @@ fn read<T>(arguments: &[PathBuf], meaning: impl Fn(&Value) -> Meaning<T>) -> Rea
 }
 
 fn twice(name: &ResourceName, first: &Document) -> Diagnostic {
-    let line = first.place("metadata.name").map(|it| format!(":{}", it.line)).unwrap_or_default();
+    let line = format!(":{}", first.place("metadata.name").line);
     Diagnostic::error(
         "metadata.name",
         format!("{} is given twice, first in {}{line}", kinds::qualified(name), first.file),
