@@ -22,6 +22,8 @@ use policy_core::{
 
 /// Packets that are tried on one model. Each costs a walk through the whole policy.
 const PACKETS: usize = 16;
+/// Source ports that packets come from, and next to which rules begin and end.
+const SOURCE_PORTS: [u16; 5] = [1, 53, 80, 1024, 50_000];
 /// Interface index of the first endpoint.
 const FIRST_IFINDEX: u32 = 10;
 
@@ -148,8 +150,9 @@ fn agree(model: &Model, compiler: &Compiler, kernel: &Kernel, choice: &[u8]) {
             Direction::Ingress => (remote, own),
             Direction::Egress => (own, remote),
         };
-        let probe = Probe { ifindex, direction, source, destination, protocol, port };
-        let question = Packet { source, destination, protocol, port };
+        let source_port = SOURCE_PORTS[take(SOURCE_PORTS.len(), packet)];
+        let probe = Probe { ifindex, direction, source, destination, protocol, port, source_port };
+        let question = Packet { source, destination, protocol, port, source_port };
         let Some(expected) = evaluate::evaluate(model, &question, direction, id) else {
             panic!("{} is no endpoint of the model", id.0)
         };

@@ -198,13 +198,6 @@ fn bounds_are_enforced() {
     }
     assert!(refused(&bomb).message.contains("aliases"), "{}", refused(&bomb));
 
-    // The name is part of two thousand paths.
-    let list = "1, ".repeat(2_000);
-    let long = format!("? {}\n: [{list}]\n", "x".repeat(64 * 1024));
-    assert!(refused(&long).message.contains("too long"), "{}", refused(&long));
-    let short = format!("? {}\n: [{list}]\n", "x".repeat(64));
-    assert!(read("f", short.as_bytes()).is_ok());
-
     let many = "---\na: 1\n".repeat(MAX_RESOURCES + 1);
     assert!(read("f", many.as_bytes()).is_err());
 }
