@@ -199,6 +199,14 @@ impl Scene<'_> {
         {
             return Err("the rule is about the other IP version".to_owned());
         }
+        for side in [&rule.source, &rule.destination] {
+            // Upstream splits a rule by family and leaves out the half that one of its lists of
+            // networks has nothing for.
+            let ours = |net: &IpNet| identity::family(net.addr()) == self.family();
+            if !side.not_nets.is_empty() && !side.not_nets.iter().any(ours) {
+                return Err("the rule's notNets are all of the other IP version".to_owned());
+            }
+        }
         if let Some(wanted) = rule.protocol.is {
             let family = self.family();
             if (wanted == ICMP && family == Family::V6)

@@ -3,9 +3,11 @@
 //! In: a rule, a family, and the named ports of the side whose port is meant. Out: [`Services`],
 //! sorted disjoint ranges over [`policy_common::abi::service`].
 
+use ipnet::IpNet;
 use policy_common::abi::{Family, service};
 
 use crate::{
+    identity,
     model::NamedPort,
     policy::{IcmpMatch, PortMatch, Rule},
 };
@@ -103,10 +105,17 @@ fn protocol(number: u8) -> (u32, u32) {
     (start, start + (1 << 16))
 }
 
-/// Whether a rule's family conditions let it speak of `family`: `ipVersion`, and that ICMP is a
-/// protocol of IPv4 and ICMPv6 of IPv6.
+/// Whether a rule's family conditions let it speak of `family`: `ipVersion`, that ICMP is a protocol
+/// of IPv4 and ICMPv6 of IPv6, and that a list of networks of the other family alone, excluded ones
+/// too, leaves nothing of itself for this one (calico `felix/rules/policy.go`,
+/// `FilterRuleToIPVersion`).
 pub fn speaks_of(rule: &Rule, family: Family) -> bool {
+    let (source, destination) = (&rule.source, &rule.destination);
+    let lists = [&source.nets, &source.not_nets, &destination.nets, &destination.not_nets];
+    let one_is_ours =
+        |nets: &[IpNet]| nets.iter().any(|net| identity::family(net.addr()) == family);
     rule.family.is_none_or(|only| only == family)
+        && lists.iter().all(|nets| nets.is_empty() || one_is_ours(nets))
         && match (rule.protocol.is, family) {
             (Some(ICMP), Family::V6) | (Some(ICMPV6), Family::V4) => false,
             (_, Family::V4 | Family::V6) => true,

@@ -103,7 +103,13 @@ fn families() {
         ("source: {nets: [10.0.0.0/24, 'fd00::/64']}", "allow p ingress[0]", "allow p ingress[0]"),
         ("source: {nets: [10.0.0.0/24]}", "allow p ingress[0]", "deny default tier-default"),
         ("source: {nets: ['::/0']}", "deny default tier-default", "allow p ingress[0]"),
-        ("source: {notNets: [10.0.0.0/24]}", "deny default tier-default", "allow p ingress[0]"),
+        // Excluded networks of one family make it a rule about that family.
+        (
+            "source: {notNets: [10.0.0.0/24]}",
+            "deny default tier-default",
+            "deny default tier-default",
+        ),
+        ("source: {notNets: [10.9.0.0/24]}", "allow p ingress[0]", "deny default tier-default"),
         (
             "source: {notNets: [10.0.0.0/24, 'fd00::/64']}",
             "deny default tier-default",
