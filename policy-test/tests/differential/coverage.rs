@@ -39,7 +39,7 @@ const CONDITIONS: [&str; 27] = [
 ];
 
 /// What must have had the last word.
-const DECISIONS: [&str; 13] = [
+const DECISIONS: [&str; 15] = [
     "GlobalNetworkPolicy allow",
     "GlobalNetworkPolicy deny",
     "GlobalNetworkPolicy pass",
@@ -49,6 +49,8 @@ const DECISIONS: [&str; 13] = [
     "NetworkPolicy pass",
     "default-action Allow",
     "default-action Deny",
+    "doNotTrack deny",
+    "doNotTrack nothing",
     "end of tier: Deny",
     "end of tier: Pass",
     "host-access",

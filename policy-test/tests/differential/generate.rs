@@ -14,6 +14,8 @@ use crate::set::PolicySet;
 
 /// Interfaces that an endpoint may be on.
 pub(crate) const INTERFACES: [&str; 5] = ["w0", "w1", "w2", "w3", "w4"];
+/// Where packets come in from outside.
+pub(crate) const UPLINK: &str = "up0";
 const NAMESPACES: [&str; 3] = ["default", "shop", "ops"];
 /// Addresses that are nobody's, unless a network holds them.
 pub(crate) const ADDRESSES: [&str; 7] = [

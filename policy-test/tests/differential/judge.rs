@@ -17,7 +17,7 @@ use policy_core::{
 
 use crate::{
     coverage::Coverage,
-    generate::INTERFACES,
+    generate::{INTERFACES, UPLINK},
     oracle::{Oracle, kubernetes},
     packets::Ask,
     set::{self, PolicySet},
@@ -175,8 +175,8 @@ fn in_tables(
 /// The first packet about which two differ.
 pub(crate) fn afresh(set: &PolicySet, asks: &[Ask]) -> Result<(), Dispute> {
     let number = |interface: &str| {
-        let at = INTERFACES.iter().position(|it| *it == interface).context("an interface")?;
-        Ok(u32::try_from(at)? + 10)
+        let mut all = INTERFACES.into_iter().chain([UPLINK]);
+        Ok(u32::try_from(all.position(|it| it == interface).context("an interface")?)? + 10)
     };
     let general = |error: anyhow::Error| Dispute::general(&error);
     let reading = Reading::of(set, &number).map_err(|error| Dispute::refused(&error))?;
@@ -185,9 +185,35 @@ pub(crate) fn afresh(set: &PolicySet, asks: &[Ask]) -> Result<(), Dispute> {
     let planned = compiler.plan(&reading.model).map_err(|error| general(error.into()))?;
     planned.plan.ops.iter().for_each(|op| kernel.apply(op));
     compiler.commit(planned);
+    let (mut seen, ids) = (Coverage::default(), compiler.ids());
+    let uplink = number(UPLINK).map_err(general)?;
+    for ask in asks.iter().filter(|ask| ask.interface == UPLINK) {
+        blocked(&reading, &kernel, ids, uplink, ask, &mut seen)?;
+    }
     let known = |ask: &&Ask| reading.model.endpoints.contains_key(&set::id(&ask.interface));
     let asks: Vec<Ask> = asks.iter().filter(known).cloned().collect();
-    verdicts(&reading, &kernel, compiler.ids(), &asks, &mut Coverage::default()).map(drop)
+    verdicts(&reading, &kernel, ids, &asks, &mut seen).map(drop)
+}
+
+/// The rule that blocks a packet at its uplink, by the documents and by the tables.
+///
+/// # Errors
+/// If they do not say the same.
+pub(crate) fn blocked(
+    reading: &Reading,
+    kernel: &Kernel,
+    ids: &Ids,
+    uplink: u32,
+    ask: &Ask,
+    seen: &mut Coverage,
+) -> Result<Option<u32>, Dispute> {
+    let (wanted, found) = (reading.oracle.blocks(ask, seen), kernel.blocked(uplink, ask.source));
+    let name = found.and_then(|rule| ids.rule(rule));
+    if name != wanted.as_ref() {
+        let what = format!("the documents block it by {wanted:?}, the tables by {name:?}");
+        return Err(Dispute::about(ask, what));
+    }
+    Ok(found)
 }
 
 /// An ask as a kept case has it.

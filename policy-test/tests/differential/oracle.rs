@@ -24,7 +24,7 @@ use policy_common::abi::Direction;
 use serde_json::Value;
 
 use self::{
-    rule::{Action, Rule, Side, View},
+    rule::{Action, Condition, Rule, Side, View},
     selector::Selector,
 };
 use crate::{coverage::Coverage, packets::Ask, set::PolicySet};
@@ -77,6 +77,8 @@ struct Policy {
     /// `name/namespace/kind`.
     tie: String,
     untracked: bool,
+    /// Where its document stands in the set.
+    document: usize,
     subject: Subject,
     ingress: Option<Vec<Rule>>,
     egress: Option<Vec<Rule>>,
@@ -167,8 +169,8 @@ impl Oracle {
             policies: Vec::new(),
             only_kubernetes: None,
         };
-        for document in &set.resources {
-            oracle.take(document).with_context(|| document.to_string())?;
+        for (at, document) in set.resources.iter().enumerate() {
+            oracle.take(at, document).with_context(|| document.to_string())?;
         }
         oracle.tiers.sort_by(|a, b| a.order.total_cmp(&b.order).then(a.name.cmp(&b.name)));
         oracle.policies.sort_by(|a, b| a.order.total_cmp(&b.order).then(a.tie.cmp(&b.tie)));
@@ -181,7 +183,7 @@ impl Oracle {
         Ok(oracle)
     }
 
-    fn take(&mut self, document: &Value) -> Result<()> {
+    fn take(&mut self, at: usize, document: &Value) -> Result<()> {
         let (metadata, spec) = (&document["metadata"], &document["spec"]);
         let name = text(&metadata["name"]).to_owned();
         match (text(&document["apiVersion"]), text(&document["kind"])) {
@@ -220,13 +222,14 @@ impl Oracle {
                     order: 1_000.0,
                     tie: format!("{name}/{}/KubernetesNetworkPolicy", namespace(document)),
                     untracked: false,
+                    document: at,
                     subject: Subject::Kubernetes(document.clone()),
                     ingress: rules(Direction::Ingress),
                     egress: rules(Direction::Egress),
                 });
             }
             (_, kind @ ("NetworkPolicy" | "GlobalNetworkPolicy")) => {
-                let policy = calico(document, kind, &name)?;
+                let policy = calico(at, document, kind, &name)?;
                 self.policies.push(policy);
             }
             (version, kind) => bail!("{version} {kind} is nothing that the oracle knows"),
@@ -317,9 +320,9 @@ impl Oracle {
         seen: &mut Coverage,
     ) -> Result<Option<Answer>> {
         let mut applies = false;
-        for policy in &self.policies {
+        for policy in self.policies.iter().filter(|policy| policy.name.tier == tier.name) {
             let rules = policy.rules(ask.direction);
-            let (Some(rules), true) = (rules, self.selects(policy, tier, pod)) else { continue };
+            let (Some(rules), true) = (rules, self.selects(policy, pod)) else { continue };
             applies = true;
             for rule in rules {
                 if !self.matches(rule, &policy.subject, pod, ask, seen)? {
@@ -357,9 +360,56 @@ impl Oracle {
         }))
     }
 
-    fn selects(&self, policy: &Policy, tier: &Tier, pod: &Pod) -> bool {
-        policy.name.tier == tier.name
-            && !policy.untracked
+    /// Policies by the place of their document, each with the endpoints that it selects.
+    pub(crate) fn subjects(&self) -> impl Iterator<Item = (usize, Vec<&Pod>)> {
+        self.policies.iter().map(|policy| {
+            let selected = self.pods.iter().filter(|pod| self.selects(policy, pod));
+            (policy.document, selected.collect())
+        })
+    }
+
+    /// The rule that blocks a source at an uplink, before connections are tracked.
+    pub(crate) fn blocks(&self, ask: &Ask, seen: &mut Coverage) -> Option<RuleName> {
+        let mut labels = self.host_labels.clone();
+        labels.insert("palisade.io/interface".to_owned(), ask.interface.clone());
+        let uplink = Entity { namespace: None, labels: &labels };
+        for tier in &self.tiers {
+            for policy in self.policies.iter().filter(|it| it.name.tier == tier.name) {
+                let Subject::Calico { own, .. } = &policy.subject else { continue };
+                let selected = own.as_ref().is_none_or(|own| self.of_labels(own, &uplink));
+                let rules = policy.ingress.iter().flatten();
+                let mut rules = rules.filter(|_| policy.untracked && selected);
+                if let Some(rule) = rules.find(|rule| self.is_source(rule, ask.source)) {
+                    seen.decides("doNotTrack deny");
+                    return Some(RuleName {
+                        rule: format!("ingress[{}]", rule.index),
+                        action: "deny".to_owned(),
+                        ..policy.name.clone()
+                    });
+                }
+            }
+        }
+        seen.decides("doNotTrack nothing");
+        None
+    }
+
+    /// A block list speaks of networks, and of network sets by their labels.
+    fn is_source(&self, rule: &Rule, source: IpAddr) -> bool {
+        let contains = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&source));
+        rule.conditions.iter().all(|(_, condition)| match condition {
+            Condition::Nets(_, nets) => contains(nets),
+            Condition::Who(_, who) => {
+                self.sets.iter().filter(|set| contains(&set.nets)).any(|set| {
+                    let namespace = set.namespace.as_deref();
+                    who.is(self, &Entity { namespace, labels: &set.labels })
+                })
+            }
+            _ => false,
+        })
+    }
+
+    fn selects(&self, policy: &Policy, pod: &Pod) -> bool {
+        !policy.untracked
             && match &policy.subject {
                 Subject::Kubernetes(document) => kubernetes::selects(document, pod),
                 Subject::Calico { namespace, namespaces, own } => {
@@ -430,7 +480,7 @@ fn rule_name(tier: &str, namespace: &str, kind: &str, policy: &str) -> RuleName 
     }
 }
 
-fn calico(document: &Value, kind: &str, name: &str) -> Result<Policy> {
+fn calico(at: usize, document: &Value, kind: &str, name: &str) -> Result<Policy> {
     let spec = &document["spec"];
     let namespace = (kind == "NetworkPolicy").then(|| namespace(document));
     let types = list(&spec["types"]);
@@ -452,6 +502,7 @@ fn calico(document: &Value, kind: &str, name: &str) -> Result<Policy> {
         order: spec["order"].as_f64().unwrap_or(f64::INFINITY),
         tie: format!("{name}/{shown}/{kind}"),
         untracked: spec["doNotTrack"] == Value::Bool(true),
+        document: at,
         ingress: has_say("Ingress", some("ingress") || !some("egress"))
             .then(|| rules("ingress"))
             .transpose()?,

@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    generate::{ADDRESSES, pick},
-    oracle::{Oracle, any_net, list, rule::protocol},
+    generate::{ADDRESSES, UPLINK, pick},
+    oracle::{Oracle, Pod, any_net, list, rule::protocol},
     set::PolicySet,
 };
 
@@ -27,6 +27,9 @@ const SCTP: u8 = 132;
 const UDP_LITE: u8 = 136;
 /// Without ports that the datapath reads: GRE, DCCP, OSPF.
 const OTHERS: [u8; 3] = [47, 33, 89];
+
+/// Packets at the uplink of a set that blocks some there.
+const UPLINK_ASKS: usize = 8;
 
 /// ICMP and ICMPv6 types that policy decides on, and those that need a connection: an error, and an
 /// answer to an echo request. Neighbour discovery is not here: it is no policy's.
@@ -231,24 +234,32 @@ fn edges(net: &IpNet) -> [IpAddr; 4] {
 
 /// Packets for a set, none of which belongs to the connection of another.
 pub(crate) fn asks(rng: &mut Rng, set: &PolicySet, oracle: &Oracle, count: usize) -> Vec<Ask> {
-    let mut rules: Vec<(Direction, &Value)> = Vec::new();
-    for spec in set.resources.iter().map(|resource| &resource["spec"]) {
-        rules.extend(list(&spec["ingress"]).iter().map(|rule| (Direction::Ingress, rule)));
-        rules.extend(list(&spec["egress"]).iter().map(|rule| (Direction::Egress, rule)));
+    // Rules, and the endpoints that they are for.
+    let mut rules: Vec<(Direction, &Value, Vec<&Pod>)> = Vec::new();
+    for (document, pods) in oracle.subjects().filter(|(_, pods)| !pods.is_empty()) {
+        let spec = &set.resources[document]["spec"];
+        for (direction, field) in [(Direction::Ingress, "ingress"), (Direction::Egress, "egress")] {
+            rules.extend(list(&spec[field]).iter().map(|rule| (direction, rule, pods.clone())));
+        }
     }
     let mut whole = Hints::default();
     set.resources.iter().for_each(|resource| whole.read("", resource));
     let mut asks = Vec::new();
     let mut connections = BTreeSet::new();
+    if set.resources.iter().any(|it| it["spec"]["doNotTrack"] == Value::Bool(true)) {
+        asks.extend((0..UPLINK_ASKS).map(|_| at_uplink(rng, &whole)));
+    }
     while asks.len() < count && !oracle.pods.is_empty() {
-        let guide = (!rules.is_empty() && rng.u8(..10) < 7).then(|| pick(rng, &rules));
+        let guide = (!rules.is_empty() && rng.u8(..10) < 8).then(|| pick(rng, &rules));
         let mut hints = Hints::default();
-        if let Some((_, rule)) = guide {
+        let mut direction = if rng.bool() { Direction::Ingress } else { Direction::Egress };
+        let mut pod = &oracle.pods[rng.usize(..oracle.pods.len())];
+        if let Some((its, rule, pods)) = &guide {
             hints.read("", rule);
+            direction = *its;
+            pod = pods[rng.usize(..pods.len())];
         }
-        let other_way = if rng.bool() { Direction::Ingress } else { Direction::Egress };
-        let direction = guide.map_or(other_way, |(direction, _)| direction);
-        let ask = ask(rng, set, oracle, direction, &hints, &whole);
+        let ask = ask(rng, set, oracle, (pod, direction), &hints, &whole);
         let [own, other] = ask.ends();
         if connections.insert((ask.interface.clone(), own, other, ask.protocol)) {
             asks.push(ask);
@@ -260,15 +271,26 @@ pub(crate) fn asks(rng: &mut Rng, set: &PolicySet, oracle: &Oracle, count: usize
     asks
 }
 
+/// A packet from outside.
+fn at_uplink(rng: &mut Rng, whole: &Hints) -> Ask {
+    let mut sources: Vec<IpAddr> = whole.nets.iter().flat_map(edges).collect();
+    sources.extend(ADDRESSES.map(ip));
+    sources.retain(|source| is_unicast(*source));
+    let source = pick(rng, &sources);
+    let destination = ip(if source.is_ipv4() { "10.0.0.1" } else { "fd00::1" });
+    let (direction, interface) = (Direction::Ingress, UPLINK.to_owned());
+    let (protocol, source_port, port) = (UDP, rng.u16(1..), 53);
+    Ask { interface, direction, source, destination, protocol, source_port, port, opens: true }
+}
+
 fn ask(
     rng: &mut Rng,
     set: &PolicySet,
     oracle: &Oracle,
-    direction: Direction,
+    (pod, direction): (&Pod, Direction),
     hints: &Hints,
     whole: &Hints,
 ) -> Ask {
-    let pod = &oracle.pods[rng.usize(..oracle.pods.len())];
     let mut own = pick(rng, &pod.addresses);
     if rng.u8(..20) == 0 {
         // Broadcast, somebody else's, the link's.

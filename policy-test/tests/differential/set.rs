@@ -3,12 +3,14 @@
 //! In: the agent's own reader. Out: the model that the compiler and the reference evaluator read.
 
 use std::{
+    collections::BTreeMap,
     fmt::{self, Write as _},
     net::IpAddr,
     sync::Arc,
 };
 
 use anyhow::{Result, anyhow, bail, ensure};
+use policy_agent::fence::View;
 use policy_api::{diagnostic::Diagnostic, yaml};
 use policy_core::{
     model::{DefaultAction, EndpointId, EndpointSpec, Model, Settings},
@@ -16,6 +18,8 @@ use policy_core::{
 };
 use serde::Deserialize;
 use serde_json::Value;
+
+use crate::generate::UPLINK;
 
 /// Everything that decides what a packet meets.
 #[derive(Clone, Debug, Deserialize)]
@@ -63,6 +67,7 @@ impl PolicySet {
         let mut model = Model {
             settings: Settings { default_action, host_access: self.host_access },
             host_addresses: self.host.iter().copied().collect(),
+            uplinks: BTreeMap::from([(ifindex(UPLINK)?, View::uplink_labels(UPLINK))]),
             ..Model::default()
         };
         for object in objects {

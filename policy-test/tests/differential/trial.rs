@@ -14,7 +14,8 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, ensure};
 use policy_agent::kernel::{load::Sizes, pin::Hook};
 use policy_common::abi::{
-    Counter, Direction, DropKey, DropReason, Flow, FlowKeyV4, FlowKeyV6, PEER_NONE, RULE_NONE,
+    Counter, Direction, DropKey, DropReason, Flow, FlowKeyV4, FlowKeyV6, PEER_NONE, PEER_WORLD_V4,
+    PEER_WORLD_V6, RULE_NONE,
 };
 use policy_core::{
     identity,
@@ -25,7 +26,7 @@ use policy_test::testrun::{Action, Ring};
 
 use crate::{
     coverage::Coverage,
-    generate::INTERFACES,
+    generate::{INTERFACES, UPLINK},
     judge::{self, Dispute, Reading, Verdict},
     packets::{Ask, TCP, Tracking},
     set::{self, PolicySet},
@@ -46,6 +47,8 @@ pub(crate) struct Done {
     pub(crate) verdicts: [u64; 2],
     /// Packets of connections that a change of policy met, passed and cut.
     pub(crate) through: [u64; 2],
+    /// Packets at an uplink, passed and blocked.
+    pub(crate) outside: [u64; 2],
     /// Packets that no policy decides: spoofed, stray, unrelated.
     pub(crate) others: u64,
 }
@@ -54,9 +57,8 @@ impl Done {
     pub(crate) fn add(&mut self, other: Done) {
         self.sets += other.sets;
         self.others += other.others;
-        for (mine, its) in
-            [(&mut self.verdicts, other.verdicts), (&mut self.through, other.through)]
-        {
+        let mine = [&mut self.verdicts, &mut self.through, &mut self.outside];
+        for (mine, its) in mine.into_iter().zip([other.verdicts, other.through, other.outside]) {
             mine[0] += its[0];
             mine[1] += its[1];
         }
@@ -64,7 +66,8 @@ impl Done {
 
     /// Packets that all agreed on.
     pub(crate) fn packets(&self) -> u64 {
-        self.verdicts.iter().chain(&self.through).sum::<u64>() + self.others
+        let decided = self.verdicts.iter().chain(&self.through).chain(&self.outside);
+        decided.sum::<u64>() + self.others
     }
 }
 
@@ -132,7 +135,8 @@ impl Trial {
     pub(crate) fn new() -> Result<Trial> {
         let ring = Ring::new(SIZES)?;
         let index = |name: &str| Ok((name.to_owned(), ring.interface(name)?));
-        let interfaces = INTERFACES.into_iter().map(index).collect::<Result<_>>()?;
+        let interfaces =
+            INTERFACES.into_iter().chain([UPLINK]).map(index).collect::<Result<_>>()?;
         Ok(Trial { ring, kernel: Kernel::default(), interfaces, open: Vec::new(), steps: 0 })
     }
 
@@ -168,6 +172,8 @@ impl Trial {
         self.read_back().map_err(|error| Dispute::general(&error))?;
 
         let open = std::mem::take(&mut self.open);
+        let at_uplink = |ask: &&Ask| ask.interface == UPLINK;
+        let outside: Vec<Ask> = asks.iter().filter(at_uplink).cloned().collect();
         let known = |ask: &&Ask| reading.model.endpoints.contains_key(&set::id(&ask.interface));
         let still: Vec<Ask> = open.iter().filter(known).cloned().collect();
         let asks: Vec<Ask> = asks.iter().filter(known).cloned().collect();
@@ -178,6 +184,7 @@ impl Trial {
         let mut done = Done { sets: 1, ..Done::default() };
         self.go_on(&reading.model, &open, &still, &renewed, &mut done)?;
         self.begin(&reading.model, &asks, &verdicts, &mut done)?;
+        self.from_outside(&reading, &outside, seen, &mut done)?;
         Ok(done)
     }
 
@@ -299,6 +306,27 @@ impl Trial {
         Ok(())
     }
 
+    /// Packets at the uplink.
+    fn from_outside(
+        &mut self,
+        reading: &Reading,
+        asks: &[Ask],
+        seen: &mut Coverage,
+        done: &mut Done,
+    ) -> Result<(), Dispute> {
+        let mut shots = Vec::new();
+        for ask in asks {
+            let (ifindex, ids) = (self.ifindex(ask)?, self.ring.ids());
+            let rule = judge::blocked(reading, &self.kernel, ids, ifindex, ask, seen)?;
+            let world = if ask.source.is_ipv4() { PEER_WORLD_V4 } else { PEER_WORLD_V6 };
+            let blocked = |rule| Fate::Drop { reason: DropReason::Untracked, rule, peer: world };
+            let fate = rule.map_or(Fate::Pass { rule: RULE_NONE }, blocked);
+            done.outside[usize::from(rule.is_some())] += 1;
+            shots.push(self.shot(ask, false, false, fate)?);
+        }
+        self.shoot(&shots)
+    }
+
     fn ifindex(&self, ask: &Ask) -> Result<u32, Dispute> {
         let known = self.interfaces.get(&ask.interface).copied();
         known.ok_or_else(|| Dispute::about(ask, "there is no such interface".to_owned()))
@@ -345,6 +373,7 @@ impl Trial {
             .iter()
             .map(|shot| {
                 let hook = match shot.direction {
+                    _ if shot.is_outside() => Hook::Uplink,
                     Direction::Ingress => Hook::ToEndpoint,
                     Direction::Egress => Hook::FromEndpoint,
                 };
@@ -417,13 +446,20 @@ impl Trial {
 }
 
 impl Shot<'_> {
+    fn is_outside(&self) -> bool {
+        self.ask.interface == UPLINK
+    }
+
     fn key(&self, reason: DropReason, rule: u32, peer: u32) -> DropKey {
+        // The prefilter looks at no more than addresses.
+        let (port, protocol) =
+            if self.is_outside() { (0, 0) } else { (self.port, self.ask.protocol) };
         DropKey {
             ifindex: self.ifindex,
             peer,
             rule,
-            port: self.port,
-            protocol: self.ask.protocol,
+            port,
+            protocol,
             reason: reason as u8,
             direction: self.direction as u8,
             pad: [0; 3],

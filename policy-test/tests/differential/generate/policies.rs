@@ -41,6 +41,7 @@ pub(super) fn tiers(rng: &mut Rng) -> Vec<Value> {
 pub(super) fn any(rng: &mut Rng) -> Value {
     match rng.u8(..10) {
         0..=3 => calico(rng, true),
+        4..=7 if chance(rng, 8) => block_list(rng),
         4..=7 => calico(rng, false),
         _ => kubernetes(rng),
     }
@@ -140,6 +141,39 @@ fn calico(rng: &mut Rng, namespaced: bool) -> Value {
         return json!({"apiVersion": CALICO, "kind": kind, "metadata": metadata});
     }
     json!({"apiVersion": CALICO, "kind": kind, "metadata": metadata, "spec": spec})
+}
+
+/// A policy that is enforced at the uplink.
+fn block_list(rng: &mut Rng) -> Value {
+    let mut spec = Map::from_iter([
+        ("doNotTrack".to_owned(), true.into()),
+        ("applyOnForward".to_owned(), true.into()),
+    ]);
+    let uplinks = [
+        Some("has(palisade.io/host)"),
+        Some("palisade.io/interface == 'up0'"),
+        Some("palisade.io/interface == 'up1'"),
+        None,
+    ];
+    let own = pick(rng, &uplinks).map(str::to_owned);
+    put_text(rng, &mut spec, "selector", own);
+    if rng.bool() {
+        spec.insert("order".to_owned(), pick(rng, &[json!(1), json!(2)]));
+    }
+    let count = rng.u8(1..4);
+    let rules: Vec<Value> = (0..count)
+        .map(|_| {
+            let source = if rng.bool() {
+                json!({"nets": [pick(rng, &NETS), pick(rng, &NETS)]})
+            } else {
+                json!({"selector": selector(rng)})
+            };
+            json!({"action": "Deny", "source": source})
+        })
+        .collect();
+    spec.insert("ingress".to_owned(), rules.into());
+    json!({"apiVersion": CALICO, "kind": "GlobalNetworkPolicy",
+           "metadata": {"name": pick(rng, &["block", "block-1"])}, "spec": spec})
 }
 
 fn rule(rng: &mut Rng) -> Value {

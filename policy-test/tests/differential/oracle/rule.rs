@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use policy_common::abi::Direction;
 use serde_json::Value;
 
-use super::{Oracle, Pod, any_net, kubernetes, list, selector, selector::Selector, text};
+use super::{Entity, Oracle, Pod, any_net, kubernetes, list, selector, selector::Selector, text};
 use crate::packets::Ask;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,17 @@ pub(crate) struct Who {
     namespaces: Option<Selector>,
     own: Option<Selector>,
     not: Option<Selector>,
+}
+
+impl Who {
+    /// All of it speaks of one and the same entity.
+    pub(crate) fn is(&self, oracle: &Oracle, entity: &Entity<'_>) -> bool {
+        let namespace = self.namespace.as_deref();
+        (namespace.is_none() || namespace == entity.namespace)
+            && self.namespaces.as_ref().is_none_or(|it| oracle.of_namespace(it, entity))
+            && self.own.as_ref().is_none_or(|it| oracle.of_labels(it, entity))
+            && !self.not.as_ref().is_some_and(|it| oracle.of_labels(it, entity))
+    }
 }
 
 #[derive(Debug)]
@@ -257,14 +268,7 @@ impl Condition {
             Condition::SameFamily(nets) => nets.iter().any(|net| net.addr().is_ipv4() == is_v4),
             Condition::Nets(side, nets) => view.is_in(*side, nets),
             Condition::NotNets(side, nets) => !view.is_in(*side, nets),
-            Condition::Who(side, who) => view.anybody(*side, &|entity| {
-                let oracle = view.oracle;
-                let namespace = who.namespace.as_deref();
-                (namespace.is_none() || namespace == entity.namespace)
-                    && who.namespaces.as_ref().is_none_or(|it| oracle.of_namespace(it, entity))
-                    && who.own.as_ref().is_none_or(|it| oracle.of_labels(it, entity))
-                    && !who.not.as_ref().is_some_and(|it| oracle.of_labels(it, entity))
-            }),
+            Condition::Who(side, who) => view.anybody(*side, &|entity| who.is(view.oracle, entity)),
             Condition::NotSelector(side, not) => {
                 !view.anybody(*side, &|entity| view.oracle.of_labels(not, entity))
             }
@@ -303,12 +307,12 @@ impl View<'_> {
     }
 
     /// Whether something holds for anybody that a side is.
-    fn anybody(&self, side: Side, test: &dyn Fn(&super::Entity<'_>) -> bool) -> bool {
+    fn anybody(&self, side: Side, test: &dyn Fn(&Entity<'_>) -> bool) -> bool {
         match self.address(side) {
             Some(address) => self.oracle.entities(address).iter().any(test),
             None => {
                 let pod = self.pod;
-                test(&super::Entity { namespace: Some(&pod.namespace), labels: &pod.labels })
+                test(&Entity { namespace: Some(&pod.namespace), labels: &pod.labels })
             }
         }
     }
