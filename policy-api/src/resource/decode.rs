@@ -16,10 +16,7 @@ use crate::diagnostic::Diagnostic;
 const MAX_ERRORS: usize = 50;
 
 /// Kinds of Calico and Kubernetes that name a policy concept, but that Palisade cannot enforce.
-const UNSUPPORTED: [(&str, &str); 8] = [
-    (CALICO, "StagedNetworkPolicy"),
-    (CALICO, "StagedGlobalNetworkPolicy"),
-    (CALICO, "StagedKubernetesNetworkPolicy"),
+const UNSUPPORTED: [(&str, &str); 5] = [
     (CALICO, "HostEndpoint"),
     (CALICO, "Profile"),
     (CALICO, "IPPool"),
