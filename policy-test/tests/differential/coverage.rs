@@ -66,8 +66,9 @@ pub(crate) struct Coverage {
 }
 
 impl Coverage {
-    pub(crate) fn decides(&mut self, what: &str) {
-        *self.decisions.entry(what.to_owned()).or_default() += 1;
+    /// Takes note of what had the last word on a walk, or was passed on it.
+    pub(crate) fn decides(&mut self, walk: &str, what: &str) {
+        *self.decisions.entry(format!("{walk}{what}")).or_default() += 1;
     }
 
     /// Takes note of which conditions of a rule failed.

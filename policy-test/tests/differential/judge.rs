@@ -5,8 +5,9 @@
 
 use std::fmt::Write as _;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Error, Result, bail, ensure};
 use policy_api::messages::{RuleName, Verdict as Word};
+use policy_common::abi::{Direction, VERDICT_ALLOW, VERDICT_RULE};
 use policy_core::{
     compile::Compiler,
     evaluate::{self, Packet},
@@ -31,6 +32,10 @@ pub(crate) struct Verdict {
     pub(crate) rule: u32,
     /// Number of the other side's peer.
     pub(crate) peer: u32,
+    /// What the staged policies would say, as the maps have it.
+    pub(crate) staged: u32,
+    /// Number of the list of Log rules that matched.
+    pub(crate) log: u32,
 }
 
 /// Two that should say the same of a packet do not.
@@ -56,6 +61,15 @@ impl Dispute {
     }
 }
 
+/// What a packet comes to by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Meaning {
+    allow: bool,
+    rule: RuleName,
+    staged: Option<(bool, RuleName)>,
+    logged: Vec<RuleName>,
+}
+
 /// A set as everybody reads it.
 pub(crate) struct Reading {
     pub(crate) oracle: Oracle,
@@ -73,18 +87,29 @@ impl Reading {
     ///
     /// # Errors
     /// If they do not say the same.
-    pub(crate) fn meaning(&self, ask: &Ask, seen: &mut Coverage) -> Result<(bool, RuleName)> {
+    pub(crate) fn meaning(&self, ask: &Ask, seen: &mut Coverage) -> Result<Meaning> {
         let packet = Packet {
             source: ask.source,
             destination: ask.destination,
             protocol: ask.protocol,
             port: ask.port,
+            source_port: if ask.is_icmp() { 0 } else { ask.source_port },
         };
         let id = set::id(&ask.interface);
         let decision = evaluate::evaluate(&self.model, &packet, ask.direction, &id);
         let decision = decision.context("the evaluator does not know the endpoint")?;
         let answer = self.oracle.answer(ask, seen)?;
         let allow = decision.verdict == Word::Allow;
+        let would = evaluate::staged(&self.model, &packet, ask.direction, &id);
+        let would = would.map(|it| (it.verdict == Word::Allow, it.rule));
+        let staged = self.oracle.staged(ask, seen)?.map(|it| (it.allow, it.rule));
+        ensure!(
+            (&answer.logged, &staged) == (&decision.logged, &would),
+            "by the documents {:?} is logged and {staged:?} staged, by the evaluator {:?} and \
+             {would:?}",
+            answer.logged,
+            decision.logged
+        );
         let walk = || decision.walk.join("\n");
         ensure!(
             (answer.allow, &answer.rule) == (allow, &decision.rule),
@@ -104,9 +129,9 @@ impl Reading {
                 "by Kubernetes' documentation: allow is {by_documentation}\n{}",
                 walk()
             );
-            seen.decides("kubernetes alone");
+            seen.decides("", "kubernetes alone");
         }
-        Ok((allow, decision.rule))
+        Ok(Meaning { allow, rule: decision.rule, staged, logged: decision.logged })
     }
 }
 
@@ -122,8 +147,8 @@ pub(crate) fn verdicts(
     seen: &mut Coverage,
 ) -> Result<Vec<Verdict>, Dispute> {
     let one = |ask: &Ask, seen: &mut Coverage| {
-        let (allow, name) = reading.meaning(ask, seen)?;
-        in_tables(reading, kernel, ids, ask, allow, name)
+        let meaning = reading.meaning(ask, seen)?;
+        in_tables(reading, kernel, ids, ask, &meaning)
     };
     let dispute = |ask, error: anyhow::Error| Dispute::about(ask, format!("{error:#}\n{ask:?}"));
     asks.iter().map(|ask| one(ask, seen).map_err(|error| dispute(ask, error))).collect()
@@ -135,14 +160,13 @@ fn in_tables(
     kernel: &Kernel,
     ids: &Ids,
     ask: &Ask,
-    allow: bool,
-    name: RuleName,
+    meaning: &Meaning,
 ) -> Result<Verdict> {
     let endpoint = reading.model.endpoints.get(&set::id(&ask.interface)).context("no endpoint")?;
     // Whether the source is the endpoint's own is asked elsewhere; here, any will do.
     let own = endpoint.addresses.iter().find(|own| own.is_ipv4() == ask.source.is_ipv4());
     let source = match (ask.direction, own) {
-        (policy_common::abi::Direction::Egress, Some(own)) => *own,
+        (Direction::Egress, Some(own)) => *own,
         _ => ask.source,
     };
     let probe = Probe {
@@ -152,21 +176,27 @@ fn in_tables(
         destination: ask.destination,
         protocol: ask.protocol,
         port: ask.port,
+        source_port: ask.source_port,
     };
     let outcome = kernel.look_up(&probe);
     if outcome == Outcome::Spoofed {
         // An endpoint without an address of the family: nothing it sends gets as far as a table.
-        return Ok(Verdict { allow, rule: 0, peer: 0 });
+        return Ok(Verdict { allow: meaning.allow, rule: 0, peer: 0, staged: 0, log: 0 });
     }
-    let Outcome::Decided { allow: found, rule, peer } = outcome else {
-        anyhow::bail!("the tables say {outcome:?}, not {allow} by {name:?}");
+    let Outcome::Decided { allow, rule, peer, staged, log } = outcome else {
+        bail!("the tables say {outcome:?}, not {meaning:?}");
     };
-    ensure!(
-        (found, ids.rule(rule)) == (allow, Some(&name)),
-        "the tables say {found} by {:?}, not {allow} by {name:?}",
-        ids.rule(rule)
-    );
-    Ok(Verdict { allow, rule, peer })
+    let name = |rule| ids.rule(rule).cloned().with_context(|| format!("rule {rule} has no name"));
+    let would = (staged != 0)
+        .then(|| Ok::<_, Error>((staged & VERDICT_ALLOW != 0, name(staged & VERDICT_RULE)?)));
+    let said = Meaning {
+        allow,
+        rule: name(rule)?,
+        staged: would.transpose()?,
+        logged: ids.log(log).unwrap_or_default().to_vec(),
+    };
+    ensure!(said == *meaning, "the tables say {said:?}, not {meaning:?}");
+    Ok(Verdict { allow, rule, peer, staged, log })
 }
 
 /// Everything but the kernel, from nothing: for shrinking and for a quick look.
@@ -220,8 +250,8 @@ pub(crate) fn blocked(
 pub(crate) fn shown(ask: &Ask) -> String {
     let mut text = String::new();
     let direction = match ask.direction {
-        policy_common::abi::Direction::Ingress => "ingress",
-        policy_common::abi::Direction::Egress => "egress",
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
     };
     let _ = write!(
         text,

@@ -77,11 +77,26 @@ struct Policy {
     /// `name/namespace/kind`.
     tie: String,
     untracked: bool,
+    staged: Option<Staged>,
     /// Where its document stands in the set.
     document: usize,
     subject: Subject,
     ingress: Option<Vec<Rule>>,
     egress: Option<Vec<Rule>>,
+}
+
+/// What a staged policy would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Staged {
+    Set,
+    Delete,
+}
+
+/// What is looked at: what is in force, or what would be with every staged policy in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Walk {
+    Enforced,
+    Pending,
 }
 
 #[derive(Debug)]
@@ -111,6 +126,8 @@ struct Tier {
 pub(crate) struct Answer {
     pub(crate) allow: bool,
     pub(crate) rule: RuleName,
+    /// Log rules that matched on the way.
+    pub(crate) logged: Vec<RuleName>,
 }
 
 /// Documents that have been read.
@@ -178,7 +195,8 @@ impl Oracle {
             Subject::Kubernetes(document) => Some(document.clone()),
             Subject::Calico { .. } => None,
         };
-        let all: Option<Vec<Value>> = oracle.policies.iter().map(kubernetes).collect();
+        let enforced = oracle.policies.iter().filter(|policy| policy.staged.is_none());
+        let all: Option<Vec<Value>> = enforced.map(kubernetes).collect();
         oracle.only_kubernetes = all.filter(|_| oracle.default_allow && !oracle.host_access);
         Ok(oracle)
     }
@@ -207,28 +225,26 @@ impl Oracle {
                 });
             }
             (_, "WorkloadEndpoint") => self.pods.push(pod(document, &name)?),
-            ("networking.k8s.io/v1", "NetworkPolicy") => {
+            ("networking.k8s.io/v1", "NetworkPolicy") | (_, "StagedKubernetesNetworkPolicy") => {
+                let word = if staged(document).is_some() { "Staged" } else { "" };
+                let kind = format!("{word}KubernetesNetworkPolicy");
                 let rules = |direction| {
                     kubernetes::isolates(document, direction)
                         .then(|| Rule::read_kubernetes(document, direction))
                 };
                 self.policies.push(Policy {
-                    name: rule_name(
-                        "default",
-                        &namespace(document),
-                        "KubernetesNetworkPolicy",
-                        &name,
-                    ),
+                    name: rule_name("default", &namespace(document), &kind, &name),
                     order: 1_000.0,
                     tie: format!("{name}/{}/KubernetesNetworkPolicy", namespace(document)),
                     untracked: false,
+                    staged: staged(document),
                     document: at,
                     subject: Subject::Kubernetes(document.clone()),
                     ingress: rules(Direction::Ingress),
                     egress: rules(Direction::Egress),
                 });
             }
-            (_, kind @ ("NetworkPolicy" | "GlobalNetworkPolicy")) => {
+            (_, kind) if kind.ends_with("NetworkPolicy") => {
                 let policy = calico(at, document, kind, &name)?;
                 self.policies.push(policy);
             }
@@ -288,28 +304,73 @@ impl Oracle {
 
     /// What becomes of the first packet of a connection at the endpoint that it was seen at.
     pub(crate) fn answer(&self, ask: &Ask, seen: &mut Coverage) -> Result<Answer> {
+        self.walk(ask, Walk::Enforced, seen)
+    }
+
+    /// What would become of it with every staged policy in force; nothing is said if other policies
+    /// would not apply.
+    pub(crate) fn staged(&self, ask: &Ask, seen: &mut Coverage) -> Result<Option<Answer>> {
         let pod = self.pod(&ask.interface).context("an endpoint is asked")?;
-        let whole = |rule: &str, allow: bool| Answer {
+        let applying = |walk| -> Vec<&RuleName> {
+            let tiers = self.tiers.iter().flat_map(|tier| self.applying(tier, pod, ask, walk));
+            tiers.map(|(policy, _)| &policy.name).collect()
+        };
+        if applying(Walk::Enforced) == applying(Walk::Pending) {
+            return Ok(None);
+        }
+        Ok(Some(Answer { logged: Vec::new(), ..self.walk(ask, Walk::Pending, seen)? }))
+    }
+
+    fn walk(&self, ask: &Ask, walk: Walk, seen: &mut Coverage) -> Result<Answer> {
+        let pod = self.pod(&ask.interface).context("an endpoint is asked")?;
+        let whole = |rule: &str, allow: bool, logged: Vec<RuleName>| Answer {
             allow,
             rule: RuleName {
                 rule: rule.to_owned(),
                 action: if allow { "allow" } else { "deny" }.to_owned(),
                 ..RuleName::default()
             },
+            logged,
         };
         let from_host = self.host.contains(&ask.source) && self.pod_at(ask.source).is_none();
         if self.host_access && ask.direction == Direction::Ingress && from_host {
-            seen.decides("host-access");
-            return Ok(whole("host-access", true));
+            seen.decides(walk.word(), "host-access");
+            return Ok(whole("host-access", true, Vec::new()));
         }
+        let mut logged = Vec::new();
         for tier in &self.tiers {
-            if let Some(answer) = self.tier(tier, pod, ask, seen)? {
-                return Ok(answer);
+            if let Some((allow, rule)) = self.tier(tier, pod, ask, walk, &mut logged, seen)? {
+                return Ok(Answer { allow, rule, logged });
             }
         }
         let default = if self.default_allow { "Allow" } else { "Deny" };
-        seen.decides(&format!("default-action {default}"));
-        Ok(whole("endpoint-default", self.default_allow))
+        seen.decides(walk.word(), &format!("default-action {default}"));
+        Ok(whole("endpoint-default", self.default_allow, logged))
+    }
+
+    /// The policies of a tier that select an endpoint and have a say on a direction.
+    fn applying<'a>(
+        &'a self,
+        tier: &'a Tier,
+        pod: &'a Pod,
+        ask: &'a Ask,
+        walk: Walk,
+    ) -> impl Iterator<Item = (&'a Policy, &'a [Rule])> {
+        let its = self.policies.iter().filter(|policy| policy.name.tier == tier.name);
+        let part = its.filter(move |policy| self.is_part_of(policy, walk));
+        part.filter(|policy| self.selects(policy, pod))
+            .filter_map(|policy| Some((policy, policy.rules(ask.direction)?)))
+    }
+
+    /// A staged policy takes the place of the one of its name, or takes it away.
+    fn is_part_of(&self, policy: &Policy, walk: Walk) -> bool {
+        match (walk, policy.staged) {
+            (Walk::Enforced, staged) => staged.is_none(),
+            (Walk::Pending, Some(staged)) => staged == Staged::Set,
+            (Walk::Pending, None) => {
+                !self.policies.iter().any(|it| it.staged.is_some() && it.tie == policy.tie)
+            }
+        }
     }
 
     fn tier(
@@ -317,23 +378,19 @@ impl Oracle {
         tier: &Tier,
         pod: &Pod,
         ask: &Ask,
+        walk: Walk,
+        logged: &mut Vec<RuleName>,
         seen: &mut Coverage,
-    ) -> Result<Option<Answer>> {
+    ) -> Result<Option<(bool, RuleName)>> {
         let mut applies = false;
-        for policy in self.policies.iter().filter(|policy| policy.name.tier == tier.name) {
-            let rules = policy.rules(ask.direction);
-            let (Some(rules), true) = (rules, self.selects(policy, pod)) else { continue };
+        for (policy, rules) in self.applying(tier, pod, ask, walk) {
             applies = true;
             for rule in rules {
                 if !self.matches(rule, &policy.subject, pod, ask, seen)? {
                     continue;
                 }
-                seen.decides(&format!("{} {}", policy.name.kind, rule.action.word()));
-                let allow = match rule.action {
-                    Action::Pass => return Ok(None),
-                    Action::Allow => true,
-                    Action::Deny => false,
-                };
+                let said = format!("{} {}", policy.name.kind, rule.action.word());
+                seen.decides(walk.word(), &said);
                 let direction = match ask.direction {
                     Direction::Ingress => "ingress",
                     Direction::Egress => "egress",
@@ -343,21 +400,25 @@ impl Oracle {
                     action: rule.action.word().to_owned(),
                     ..policy.name.clone()
                 };
-                return Ok(Some(Answer { allow, rule: name }));
+                match rule.action {
+                    Action::Log => logged.push(name),
+                    Action::Pass => return Ok(None),
+                    Action::Allow => return Ok(Some((true, name))),
+                    Action::Deny => return Ok(Some((false, name))),
+                }
             }
         }
         if applies {
-            seen.decides(if tier.passes { "end of tier: Pass" } else { "end of tier: Deny" });
+            let said = if tier.passes { "end of tier: Pass" } else { "end of tier: Deny" };
+            seen.decides(walk.word(), said);
         }
-        Ok((applies && !tier.passes).then(|| Answer {
-            allow: false,
-            rule: RuleName {
-                tier: tier.name.clone(),
-                rule: "tier-default".to_owned(),
-                action: "deny".to_owned(),
-                ..RuleName::default()
-            },
-        }))
+        let name = RuleName {
+            tier: tier.name.clone(),
+            rule: "tier-default".to_owned(),
+            action: "deny".to_owned(),
+            ..RuleName::default()
+        };
+        Ok((applies && !tier.passes).then_some((false, name)))
     }
 
     /// Policies by the place of their document, each with the endpoints that it selects.
@@ -380,7 +441,7 @@ impl Oracle {
                 let rules = policy.ingress.iter().flatten();
                 let mut rules = rules.filter(|_| policy.untracked && selected);
                 if let Some(rule) = rules.find(|rule| self.is_source(rule, ask.source)) {
-                    seen.decides("doNotTrack deny");
+                    seen.decides("", "doNotTrack deny");
                     return Some(RuleName {
                         rule: format!("ingress[{}]", rule.index),
                         action: "deny".to_owned(),
@@ -389,7 +450,7 @@ impl Oracle {
                 }
             }
         }
-        seen.decides("doNotTrack nothing");
+        seen.decides("", "doNotTrack nothing");
         None
     }
 
@@ -438,7 +499,7 @@ impl Oracle {
     }
 
     /// Whether every condition of a rule holds. The endpoint has one decision for all its addresses
-    /// of a family: if a rule holds for some of them only, a Deny is met and anything else is not.
+    /// of a family: if a rule holds for some of them only, a Deny or Log is met and anything else is not.
     fn matches(
         &self,
         rule: &Rule,
@@ -464,10 +525,27 @@ impl Oracle {
             seen.judged(rule, &failed);
         }
         Ok(match rule.action {
-            Action::Deny => held > 0,
+            Action::Deny | Action::Log => held > 0,
             Action::Allow | Action::Pass => held == own.len(),
         })
     }
+}
+
+impl Walk {
+    /// In front of what is counted of it.
+    fn word(self) -> &'static str {
+        match self {
+            Walk::Enforced => "",
+            Walk::Pending => "staged: ",
+        }
+    }
+}
+
+/// What a staged policy would do; nothing, if the document is of another kind.
+fn staged(document: &Value) -> Option<Staged> {
+    let staged = text(&document["kind"]).starts_with("Staged");
+    let delete = document["spec"]["stagedAction"] == "Delete";
+    staged.then_some(if delete { Staged::Delete } else { Staged::Set })
 }
 
 fn rule_name(tier: &str, namespace: &str, kind: &str, policy: &str) -> RuleName {
@@ -482,7 +560,12 @@ fn rule_name(tier: &str, namespace: &str, kind: &str, policy: &str) -> RuleName 
 
 fn calico(at: usize, document: &Value, kind: &str, name: &str) -> Result<Policy> {
     let spec = &document["spec"];
-    let namespace = (kind == "NetworkPolicy").then(|| namespace(document));
+    let enforced = kind.trim_start_matches("Staged");
+    let namespace = match enforced {
+        "NetworkPolicy" => Some(namespace(document)),
+        "GlobalNetworkPolicy" => None,
+        _ => bail!("{kind} is nothing that the oracle knows"),
+    };
     let types = list(&spec["types"]);
     let some = |field: &str| !list(&spec[field]).is_empty();
     let has_say = |word: &str, default: bool| match types {
@@ -500,7 +583,8 @@ fn calico(at: usize, document: &Value, kind: &str, name: &str) -> Result<Policy>
     Ok(Policy {
         name: rule_name(tier, &shown, kind, name),
         order: spec["order"].as_f64().unwrap_or(f64::INFINITY),
-        tie: format!("{name}/{shown}/{kind}"),
+        tie: format!("{name}/{shown}/{enforced}"),
+        staged: staged(document),
         untracked: spec["doNotTrack"] == Value::Bool(true),
         document: at,
         ingress: has_say("Ingress", some("ingress") || !some("egress"))

@@ -14,8 +14,8 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, ensure};
 use policy_agent::kernel::{load::Sizes, pin::Hook};
 use policy_common::abi::{
-    Counter, Direction, DropKey, DropReason, Flow, FlowKeyV4, FlowKeyV6, PEER_NONE, PEER_WORLD_V4,
-    PEER_WORLD_V6, RULE_NONE,
+    Counter, Direction, DropKey, DropReason, Flow, FlowKeyV4, FlowKeyV6, LOG_NONE, PEER_NONE,
+    PEER_WORLD_V4, PEER_WORLD_V6, RULE_NONE, VERDICT_RULE,
 };
 use policy_core::{
     identity,
@@ -119,6 +119,19 @@ struct Shot<'a> {
     port: u16,
     frame: Vec<u8>,
     fate: Fate,
+    /// The rule of a staged walk that it counts for.
+    staged: Option<u32>,
+    /// The list of Log rules that it counts for, or `LOG_NONE`.
+    log: u32,
+}
+
+/// A counter of the maps, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Count {
+    Rule(u32),
+    StagedAllowed(u32),
+    StagedDenied(u32),
+    Log(u32),
 }
 
 /// A ring, and what it has been brought to.
@@ -126,8 +139,8 @@ pub(crate) struct Trial {
     ring: Ring,
     kernel: Kernel,
     interfaces: BTreeMap<String, u32>,
-    /// Connections that the set before allowed.
-    open: Vec<Ask>,
+    /// Connections that the set before allowed, each with what the staged policies said.
+    open: Vec<(Ask, u32)>,
     steps: u64,
 }
 
@@ -175,7 +188,7 @@ impl Trial {
         let at_uplink = |ask: &&Ask| ask.interface == UPLINK;
         let outside: Vec<Ask> = asks.iter().filter(at_uplink).cloned().collect();
         let known = |ask: &&Ask| reading.model.endpoints.contains_key(&set::id(&ask.interface));
-        let still: Vec<Ask> = open.iter().filter(known).cloned().collect();
+        let still: Vec<Ask> = open.iter().map(|(ask, _)| ask).filter(known).cloned().collect();
         let asks: Vec<Ask> = asks.iter().filter(known).cloned().collect();
         let ids = self.ring.ids();
         let renewed = judge::verdicts(&reading, &self.kernel, ids, &still, seen)?;
@@ -203,13 +216,13 @@ impl Trial {
     fn go_on(
         &mut self,
         model: &Model,
-        open: &[Ask],
+        open: &[(Ask, u32)],
         still: &[Ask],
         verdicts: &[Verdict],
         done: &mut Done,
     ) -> Result<(), Dispute> {
         let mut shots = Vec::new();
-        for (number, ask) in open.iter().enumerate() {
+        for (number, (ask, staged)) in open.iter().enumerate() {
             let verdict = still.iter().position(|it| it == ask).map(|at| &verdicts[at]);
             let fate = || match (model.endpoints.get(&set::id(&ask.interface)), verdict) {
                 (Some(endpoint), Some(verdict)) if owns(endpoint, ask.ends()[0].0) => {
@@ -219,8 +232,13 @@ impl Trial {
                 _ => dropped(DropReason::Pending),
             };
             let answers = if number % 2 == 0 { [false, true] } else { [true, false] };
-            for answer in answers {
-                shots.push(self.shot(ask, true, answer, fate())?);
+            for (answer, first) in answers.into_iter().zip([true, false]) {
+                let mut shot = self.shot(ask, true, answer, fate())?;
+                // The change is noted once.
+                shot.staged = verdict
+                    .filter(|it| first && shot.is_decided() && it.staged != *staged)
+                    .map(|it| it.staged);
+                shots.push(shot);
             }
         }
         self.shoot(&shots)?;
@@ -234,9 +252,10 @@ impl Trial {
             let flow = flows.get(&self.connection(ask)?).copied();
             let own = model.endpoints.get(&set::id(&ask.interface));
             if own.is_some_and(|own| owns(own, ask.ends()[0].0)) {
-                let said = flow.map(|flow| (flow.cut == 0, flow.rule, flow.peer, flow.revision));
-                let wanted = Some((verdict.allow, verdict.rule, verdict.peer, revision));
-                // A connection that nothing has changed for keeps the revision that it has.
+                let said = flow
+                    .map(|flow| (flow.cut == 0, flow.rule, flow.peer, flow.staged, flow.revision));
+                let wanted =
+                    Some((verdict.allow, verdict.rule, verdict.peer, verdict.staged, revision));
                 if said != wanted {
                     let what = format!("the connection became {said:?}, not {wanted:?}");
                     return Err(Dispute::about(ask, what));
@@ -281,7 +300,12 @@ impl Trial {
                 Fate::Drop { reason: DropReason::Policy, .. } => done.verdicts[1] += 1,
                 Fate::Drop { .. } => done.others += 1,
             }
-            shots.push(self.shot(ask, false, false, fate)?);
+            let mut shot = self.shot(ask, false, false, fate)?;
+            if shot.is_decided() {
+                shot.staged = Some(verdict.staged);
+                shot.log = verdict.log;
+            }
+            shots.push(shot);
         }
         self.shoot(&shots)?;
 
@@ -289,15 +313,16 @@ impl Trial {
         let mut flows = self.take_flows(&kept).map_err(general)?;
         for (connection, (ask, verdict)) in &opened {
             let found = flows.remove(connection);
-            let said = found.map(|flow| (flow.rule, flow.peer, flow.packets, flow.cut));
-            let wanted = Some((verdict.rule, verdict.peer, [1, 0], 0));
+            let said =
+                found.map(|flow| (flow.rule, flow.peer, flow.staged, flow.packets, flow.cut));
+            let wanted = Some((verdict.rule, verdict.peer, verdict.staged, [1, 0], 0));
             let way = found.is_none_or(|flow| flow.direction == ask.direction as u8);
             if said != wanted || !way {
                 let what = format!("the connection is {found:?}, not {wanted:?}");
                 return Err(Dispute::about(ask, what));
             }
             if kept.contains(connection) {
-                self.open.push((*ask).clone());
+                self.open.push(((*ask).clone(), verdict.staged));
             }
         }
         if let Some((connection, flow)) = flows.first_key_value() {
@@ -358,17 +383,15 @@ impl Trial {
             port,
             frame: ask.frame(later, answer),
             fate,
+            staged: None,
+            log: LOG_NONE,
         })
     }
 
     /// Runs the programs and compares actions, drop counters and rule counters.
     fn shoot(&mut self, shots: &[Shot<'_>]) -> Result<(), Dispute> {
         let general = |error: anyhow::Error| Dispute::general(&error);
-        let rules: Vec<u32> = self.ring.ids().rules().map(|(id, _)| id).collect();
-        let read = |ring: &Ring| -> Result<Vec<u64>> {
-            rules.iter().map(|id| Ok(ring.rule_counter(*id)?.packets)).collect()
-        };
-        let before = read(&self.ring).map_err(general)?;
+        let before = self.counters().map_err(general)?;
         let frames: Vec<(Hook, u32, Vec<u8>)> = shots
             .iter()
             .map(|shot| {
@@ -381,7 +404,7 @@ impl Trial {
             })
             .collect();
         let actions = self.ring.run_all(&frames).map_err(general)?;
-        let mut counted: BTreeMap<u32, u64> = BTreeMap::new();
+        let mut counted: BTreeMap<Count, u64> = BTreeMap::new();
         let mut drops: BTreeMap<DropKey, (Counter, &Ask)> = BTreeMap::new();
         for (shot, action) in shots.iter().zip(actions) {
             let (wanted, rule) = match shot.fate {
@@ -395,8 +418,19 @@ impl Trial {
                     (Action::Drop, rule)
                 }
             };
+            let mut count = |what| *counted.entry(what).or_default() += 1;
             if rule != RULE_NONE {
-                *counted.entry(rule).or_default() += 1;
+                count(Count::Rule(rule));
+            }
+            if let Some(word) = shot.staged.filter(|word| *word != 0) {
+                let rule = word & VERDICT_RULE;
+                count(match wanted {
+                    Action::Pass => Count::StagedAllowed(rule),
+                    Action::Drop => Count::StagedDenied(rule),
+                });
+            }
+            if shot.log != LOG_NONE {
+                count(Count::Log(shot.log));
             }
             if action != wanted {
                 let found = self.take_drops();
@@ -415,15 +449,36 @@ impl Trial {
         if let Some(key) = found.keys().next() {
             return Err(general(anyhow!("no packet should have been counted as {key:?}")));
         }
-        let after = read(&self.ring).map_err(general)?;
-        for (id, (before, after)) in rules.iter().zip(before.into_iter().zip(after)) {
-            let wanted = counted.get(id).copied().unwrap_or_default();
-            if after - before != wanted {
-                let (name, moved) = (self.ring.rule(*id), after - before);
-                return Err(general(anyhow!("{name:?} was counted {moved} times, not {wanted}")));
+        for (count, now) in self.counters().map_err(general)? {
+            let moved = now - before.get(&count).copied().unwrap_or_default();
+            let wanted = counted.get(&count).copied().unwrap_or_default();
+            if moved != wanted {
+                let name = match count {
+                    Count::Log(_) => None,
+                    Count::Rule(id) | Count::StagedAllowed(id) | Count::StagedDenied(id) => {
+                        self.ring.rule(id)
+                    }
+                };
+                let what = anyhow!("{count:?}, {name:?}, moved by {moved}, not by {wanted}");
+                return Err(general(what));
             }
         }
         Ok(())
+    }
+
+    /// Every counter that has a name.
+    fn counters(&self) -> Result<BTreeMap<Count, u64>> {
+        let mut counters = BTreeMap::new();
+        for (id, _) in self.ring.ids().rules() {
+            let staged = self.ring.staged_counter(id)?;
+            counters.insert(Count::Rule(id), self.ring.rule_counter(id)?.packets);
+            counters.insert(Count::StagedAllowed(id), staged.allowed);
+            counters.insert(Count::StagedDenied(id), staged.denied);
+        }
+        for (id, _) in self.ring.ids().logs() {
+            counters.insert(Count::Log(id), self.ring.log_counter(id)?.packets);
+        }
+        Ok(counters)
     }
 
     fn take_drops(&mut self) -> Result<BTreeMap<DropKey, Counter>> {
@@ -446,6 +501,11 @@ impl Trial {
 }
 
 impl Shot<'_> {
+    /// Whether policy is what decides it.
+    fn is_decided(&self) -> bool {
+        matches!(self.fate, Fate::Pass { .. } | Fate::Drop { reason: DropReason::Policy, .. })
+    }
+
     fn is_outside(&self) -> bool {
         self.ask.interface == UPLINK
     }

@@ -37,8 +37,33 @@ pub(super) fn tiers(rng: &mut Rng) -> Vec<Value> {
     tiers
 }
 
-/// A policy of any kind.
+/// A policy of any kind, some of them staged.
 pub(super) fn any(rng: &mut Rng) -> Value {
+    let policy = in_force(rng);
+    if policy["spec"]["doNotTrack"].is_null() && chance(rng, 20) {
+        return staged(rng, policy);
+    }
+    policy
+}
+
+/// The policy as one that is not in force, or one that takes away the one of its name.
+fn staged(rng: &mut Rng, mut policy: Value) -> Value {
+    let kind = match policy["apiVersion"].as_str() {
+        Some(CALICO) => policy["kind"].as_str().unwrap_or_default(),
+        _ => "KubernetesNetworkPolicy",
+    };
+    policy["kind"] = format!("Staged{kind}").into();
+    policy["apiVersion"] = CALICO.into();
+    let delete = chance(rng, 30);
+    if let Some(spec) = policy.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.retain(|field, _| !delete || field == "tier");
+        let action = if delete { Some("Delete") } else { pick(rng, &[Some("Set"), None]) };
+        put_text(rng, spec, "stagedAction", action.map(str::to_owned));
+    }
+    policy
+}
+
+fn in_force(rng: &mut Rng) -> Value {
     match rng.u8(..10) {
         0..=3 => calico(rng, true),
         4..=7 if chance(rng, 8) => block_list(rng),
@@ -178,7 +203,7 @@ fn block_list(rng: &mut Rng) -> Value {
 
 fn rule(rng: &mut Rng) -> Value {
     let mut rule = Map::new();
-    let action = pick(rng, &["Allow", "Allow", "Allow", "Deny", "Deny", "Pass"]);
+    let action = pick(rng, &["Allow", "Allow", "Allow", "Deny", "Deny", "Pass", "Log"]);
     rule.insert("action".to_owned(), action.into());
     let version = match rng.u8(..10) {
         0 => Some(4),
@@ -237,7 +262,9 @@ fn rule(rng: &mut Rng) -> Value {
     // Conditions on both sides of one rule are rare, as they are in life.
     let sides = rng.u8(..8);
     for (field, present) in [("source", sides <= 3), ("destination", sides >= 3)] {
-        let entity = present.then(|| entity(rng, version, field == "destination", ports));
+        // Source ports are rare, too.
+        let ports = if field == "source" && chance(rng, 60) { Ports::None } else { ports };
+        let entity = present.then(|| entity(rng, version, ports));
         match entity {
             Some(entity) => drop(rule.insert(field.to_owned(), entity)),
             None if chance(rng, 10) => {
@@ -257,7 +284,7 @@ enum Ports {
     None,
 }
 
-fn entity(rng: &mut Rng, version: Option<u8>, with_ports: bool, ports: Ports) -> Value {
+fn entity(rng: &mut Rng, version: Option<u8>, ports: Ports) -> Value {
     let mut entity = Map::new();
     let own = chance(rng, 40).then(|| selector(rng));
     put_text(rng, &mut entity, "selector", own);
@@ -275,7 +302,7 @@ fn entity(rng: &mut Rng, version: Option<u8>, with_ports: bool, ports: Ports) ->
         nets.retain(|net| field == "nets" || !net.ends_with("/0"));
         put_list(rng, &mut entity, field, texts(nets));
     }
-    if with_ports && ports != Ports::None {
+    if ports != Ports::None {
         for (field, percent) in [("ports", 60), ("notPorts", 25)] {
             let count = if chance(rng, percent) { rng.u8(1..4) } else { 0 };
             let list = (0..count).map(|_| port(rng, ports)).collect();

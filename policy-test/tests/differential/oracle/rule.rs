@@ -18,6 +18,7 @@ pub(crate) enum Action {
     Allow,
     Deny,
     Pass,
+    Log,
 }
 
 impl Action {
@@ -26,6 +27,7 @@ impl Action {
             Action::Allow => "allow",
             Action::Deny => "deny",
             Action::Pass => "pass",
+            Action::Log => "log",
         }
     }
 }
@@ -144,6 +146,7 @@ impl Rule {
             "Allow" => Action::Allow,
             "Deny" => Action::Deny,
             "Pass" => Action::Pass,
+            "Log" => Action::Log,
             other => bail!("{other} is no action"),
         };
         Ok(Rule { index, action, conditions })
