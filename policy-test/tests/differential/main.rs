@@ -195,3 +195,22 @@ fn documents_evaluator_tables_and_kernel_agree() -> Result<()> {
     ensure!(done.packets() >= sets as u64 * 100, "only {} packets", done.packets());
     seen.complete()
 }
+
+#[test]
+fn pure_only() -> Result<()> {
+    let sets: usize = env::var("PALISADE_QUICK").unwrap().parse().unwrap();
+    let seed: u64 = env::var("SEED").unwrap_or("1".to_owned()).parse().unwrap();
+    let mut lane = Lane { rng: Rng::with_seed(seed), set: PolicySet::default() };
+    let mut seen = Coverage::default();
+    for count in 0..sets {
+        let asks = lane.advance()?;
+        if let Err(d) = judge::afresh_seen(&lane.set, &asks, &mut seen) {
+            let alone = Case { sets: vec![lane.set.clone()], packets: asks.to_vec() };
+            if d.refused { println!("{}\n{alone}", d.what); bail!("refused"); }
+            let pure = |case: &Case| case.sets.iter().any(|set| judge::afresh(set, &case.packets).is_err_and(|it| !it.refused));
+            bail!("set {count}: {}\n{}", d.what, shrink::shrink(alone, pure));
+        }
+    }
+    println!("{seen}");
+    seen.complete()
+}
