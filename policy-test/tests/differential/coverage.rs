@@ -8,13 +8,14 @@ use anyhow::{Result, ensure};
 use crate::oracle::rule::Rule;
 
 /// Conditions that must have held in a rule that matched, and alone have kept one from matching.
-const CONDITIONS: [&str; 27] = [
+const CONDITIONS: [&str; 30] = [
     "destination.namespaceSelector",
     "destination.namespaceSelector+selector",
     "destination.nets",
     "destination.notNets",
     "destination.notNets of one family",
     "destination.notPorts",
+    "destination.notSelector",
     "destination.notSelector of anybody",
     "destination.ports",
     "destination.selector",
@@ -28,24 +29,28 @@ const CONDITIONS: [&str; 27] = [
     "notProtocol",
     "protocol",
     "source.namespaceSelector",
-    "source.namespaceSelector+notSelector",
     "source.namespaceSelector+selector",
     "source.nets",
     "source.notNets",
     "source.notNets of one family",
+    "source.notPorts",
+    "source.notSelector",
     "source.notSelector of anybody",
+    "source.ports",
     "source.selector",
     "source.selector+notSelector",
 ];
 
-/// What must have had the last word.
-const DECISIONS: [&str; 15] = [
+/// What must have had the last word, or have been passed on the way to it.
+const DECISIONS: [&str; 29] = [
     "GlobalNetworkPolicy allow",
     "GlobalNetworkPolicy deny",
+    "GlobalNetworkPolicy log",
     "GlobalNetworkPolicy pass",
     "KubernetesNetworkPolicy allow",
     "NetworkPolicy allow",
     "NetworkPolicy deny",
+    "NetworkPolicy log",
     "NetworkPolicy pass",
     "default-action Allow",
     "default-action Deny",
@@ -55,6 +60,18 @@ const DECISIONS: [&str; 15] = [
     "end of tier: Pass",
     "host-access",
     "kubernetes alone",
+    "staged: NetworkPolicy allow",
+    "staged: StagedGlobalNetworkPolicy allow",
+    "staged: StagedGlobalNetworkPolicy deny",
+    "staged: StagedGlobalNetworkPolicy pass",
+    "staged: StagedKubernetesNetworkPolicy allow",
+    "staged: StagedNetworkPolicy allow",
+    "staged: StagedNetworkPolicy deny",
+    "staged: StagedNetworkPolicy pass",
+    "staged: default-action Allow",
+    "staged: default-action Deny",
+    "staged: end of tier: Deny",
+    "staged: end of tier: Pass",
 ];
 
 /// How often something was met.

@@ -203,8 +203,7 @@ fn in_tables(
 ///
 /// # Errors
 /// The first packet about which two differ.
-pub(crate) fn afresh(set: &PolicySet, asks: &[Ask]) -> Result<(), Dispute> { afresh_seen(set, asks, &mut Coverage::default()) }
-pub(crate) fn afresh_seen(set: &PolicySet, asks: &[Ask], seen: &mut Coverage) -> Result<(), Dispute> {
+pub(crate) fn afresh(set: &PolicySet, asks: &[Ask]) -> Result<(), Dispute> {
     let number = |interface: &str| {
         let mut all = INTERFACES.into_iter().chain([UPLINK]);
         Ok(u32::try_from(all.position(|it| it == interface).context("an interface")?)? + 10)
@@ -216,14 +215,14 @@ pub(crate) fn afresh_seen(set: &PolicySet, asks: &[Ask], seen: &mut Coverage) ->
     let planned = compiler.plan(&reading.model).map_err(|error| general(error.into()))?;
     planned.plan.ops.iter().for_each(|op| kernel.apply(op));
     compiler.commit(planned);
-    let ids = compiler.ids();
+    let (mut seen, ids) = (Coverage::default(), compiler.ids());
     let uplink = number(UPLINK).map_err(general)?;
     for ask in asks.iter().filter(|ask| ask.interface == UPLINK) {
-        blocked(&reading, &kernel, ids, uplink, ask, seen)?;
+        blocked(&reading, &kernel, ids, uplink, ask, &mut seen)?;
     }
     let known = |ask: &&Ask| reading.model.endpoints.contains_key(&set::id(&ask.interface));
     let asks: Vec<Ask> = asks.iter().filter(known).cloned().collect();
-    verdicts(&reading, &kernel, ids, &asks, seen).map(drop)
+    verdicts(&reading, &kernel, ids, &asks, &mut seen).map(drop)
 }
 
 /// The rule that blocks a packet at its uplink, by the documents and by the tables.
