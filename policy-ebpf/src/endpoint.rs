@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::error;
 use policy_common::{
-    abi::{Direction, DropReason, Endpoint, Family, Flow, LOG_NONE, PEER_NONE, service},
+    abi::{Direction, DropReason, Endpoint, Family, Flow, LOG_NONE, PEER_NONE, RULE_NONE, service},
     packet::{Address, Fragment, Kind, Packet, parse, parse_plain, protocol, quoted, tcp},
 };
 
@@ -51,6 +51,10 @@ pub struct Visit {
     pub staged: u32,
     /// The Log rules on the way to the verdict, see `Interval::log`.
     pub log: u32,
+    /// The rule that policy named when it was asked.
+    pub rule: u32,
+    /// Whether what policy said beside the verdict is to be counted.
+    pub fresh: bool,
 }
 
 impl Visit {
@@ -88,6 +92,7 @@ impl Visit {
                 self.peer = verdict.peer;
                 self.staged = verdict.staged;
                 self.log = verdict.log;
+                self.rule = verdict.rule;
                 Ok(verdict)
             }
             _ => Err(Drop::from(DropReason::Fault)),
@@ -109,8 +114,15 @@ pub fn run(ctx: &TcContext, direction: Direction) -> i32 {
         peer: PEER_NONE,
         staged: 0,
         log: LOG_NONE,
+        rule: RULE_NONE,
+        fresh: false,
     };
-    match inspect(ctx, &mut visit) {
+    let result = inspect(ctx, &mut visit);
+    // Here and not where policy is asked: a call deeper down would not find room on the stack.
+    if visit.fresh && visit.staged | visit.log != 0 {
+        emit::note(&visit, result.is_ok());
+    }
+    match result {
         Ok(()) => TC_ACT_UNSPEC,
         Err(drop) => {
             if matches!(drop.reason, DropReason::Fault) {
@@ -266,11 +278,11 @@ fn decide_again(visit: &mut Visit, flow: &mut Flow) -> Result<u32, Drop> {
     let direction = if original { visit.direction } else { visit.direction.reverse() };
     let asked = Asked { service: service(packet.protocol, ports.1), source_port: ports.0 };
     let verdict = visit.consult(endpoint, direction, &remote, asked)?;
-    if verdict.staged != flow.staged {
-        // What a policy that was staged today would do to yesterday's connections.
-        emit::note_staged(visit, verdict.allow, verdict.rule);
-        flow.staged = verdict.staged;
-    }
+    // What a policy that was staged today would do to yesterday's connections is counted once, and
+    // what was logged when they opened is not logged again.
+    visit.fresh = verdict.staged != flow.staged;
+    visit.log = LOG_NONE;
+    flow.staged = verdict.staged;
     flow.rule = verdict.rule;
     flow.peer = verdict.peer;
     flow.cut = !verdict.allow as u8;
@@ -306,12 +318,7 @@ fn decide(visit: &mut Visit) -> Result<Admission, Drop> {
     if verdict.allow && stray && visit.now >= endpoint.adopt_until_ns {
         return Err(Drop::from(DropReason::NoConnection));
     }
-    if verdict.staged != 0 {
-        emit::note_staged(visit, verdict.allow, verdict.rule);
-    }
-    if verdict.log != LOG_NONE {
-        emit::note_log(visit, verdict.allow, verdict.rule);
-    }
+    visit.fresh = true;
     if !verdict.allow {
         return Err(Drop { reason: DropReason::Policy, rule: verdict.rule });
     }
