@@ -197,7 +197,7 @@ impl Trial {
         let mut done = Done { sets: 1, ..Done::default() };
         self.go_on(&reading.model, &open, &still, &renewed, &mut done)?;
         self.begin(&reading.model, &asks, &verdicts, &mut done)?;
-        self.from_outside(&reading, &outside, seen, &mut done)?;
+        self.outside(&reading, &outside, seen, &mut done)?;
         Ok(done)
     }
 
@@ -332,7 +332,7 @@ impl Trial {
     }
 
     /// Packets at the uplink.
-    fn from_outside(
+    fn outside(
         &mut self,
         reading: &Reading,
         asks: &[Ask],

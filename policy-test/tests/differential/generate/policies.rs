@@ -265,13 +265,12 @@ fn rule(rng: &mut Rng) -> Value {
         // Source ports are rare, too.
         let ports = if field == "source" && chance(rng, 60) { Ports::None } else { ports };
         let entity = present.then(|| entity(rng, version, ports));
-        match entity {
-            Some(entity) => drop(rule.insert(field.to_owned(), entity)),
-            None if chance(rng, 10) => {
-                drop(rule.insert(field.to_owned(), pick(rng, &[json!({}), Value::Null])))
-            }
-            None => {}
-        }
+        let written = match entity {
+            Some(entity) => entity,
+            None if chance(rng, 10) => pick(rng, &[json!({}), Value::Null]),
+            None => continue,
+        };
+        rule.insert(field.to_owned(), written);
     }
     rule.into()
 }

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use policy_common::abi::Direction;
 use serde_json::Value;
 
-use super::{Oracle, Pod, list, namespace, rule::Side};
+use super::{Oracle, Pod, documents::namespace, list, rule::Side};
 use crate::packets::Ask;
 
 /// "podSelector selects the pods to which this NetworkPolicy object applies ... an empty

@@ -10,7 +10,12 @@ use ipnet::IpNet;
 use policy_common::abi::Direction;
 use serde_json::Value;
 
-use super::{Entity, Oracle, Pod, any_net, kubernetes, list, selector, selector::Selector, text};
+use super::{
+    Entity, Oracle, Pod,
+    documents::{any_net, selector, text},
+    kubernetes, list,
+    selector::Selector,
+};
 use crate::packets::Ask;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
