@@ -10,9 +10,9 @@ use std::{
 };
 
 use anyhow::{Result, anyhow, bail, ensure};
-use policy_agent::fence::View;
 use policy_api::{diagnostic::Diagnostic, yaml};
 use policy_core::{
+    identity,
     model::{DefaultAction, EndpointId, EndpointSpec, Model, Settings},
     validate::{self, Object},
 };
@@ -67,7 +67,7 @@ impl PolicySet {
         let mut model = Model {
             settings: Settings { default_action, host_access: self.host_access },
             host_addresses: self.host.iter().copied().collect(),
-            uplinks: BTreeMap::from([(ifindex(UPLINK)?, View::uplink_labels(UPLINK))]),
+            uplinks: BTreeMap::from([(ifindex(UPLINK)?, identity::uplink_labels(UPLINK))]),
             ..Model::default()
         };
         for object in objects {
