@@ -90,10 +90,11 @@ impl Ask {
     }
 
     pub(crate) fn tracking(&self) -> Tracking {
-        let [kind, _] = self.port.to_be_bytes();
-        match (self.is_icmp(), self.source.is_ipv4(), kind) {
-            (false, ..) | (true, true, 8) | (true, false, 128) => Tracking::Entry,
-            (true, true, 0 | 3 | 4 | 11 | 12) | (true, false, 129 | 1..=4) => Tracking::Needs,
+        let [kind, code] = self.port.to_be_bytes();
+        match (self.is_icmp(), self.source.is_ipv4(), kind, code) {
+            (false, ..) | (true, true, 8, 0) | (true, false, 128, 0) => Tracking::Entry,
+            (true, true, 0, 0) | (true, false, 129, 0) => Tracking::Needs,
+            (true, true, 3 | 4 | 11 | 12, _) | (true, false, 1..=4, _) => Tracking::Needs,
             (true, ..) => Tracking::Alone,
         }
     }
