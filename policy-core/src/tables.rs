@@ -349,6 +349,8 @@ impl<'a> Builder<'a> {
                 Direction::Ingress => PeerSide::Source,
                 Direction::Egress => PeerSide::Destination,
             },
+            // Of policies, not of their rules: one without any is a policy, too.
+            is_staged: chosen.iter().any(|chosen| chosen.walks != Walks::ALL),
         };
         if settings.host_access && direction == Direction::Ingress {
             let everything = Arc::new(Region::all());

@@ -155,6 +155,11 @@ fn usual_frames_are_read_alike_by_both_ways() {
             ..base
         };
         assert_eq!(usual(&frame), expected);
+        // With a code it is no echo, and no connection's.
+        let code = frame.len() - b"hello".len() - 7;
+        frame[code] = 1;
+        let (policy_port, kind) = (kind << 8 | 1, Kind::IcmpOther);
+        assert_eq!(usual(&frame), Packet { source_port: 0, policy_port, kind, ..expected });
     }
     for number in [protocol::SCTP, protocol::UDPLITE] {
         let packet = usual(&ipv4(number, &udp(1, 2), |_| ()));
