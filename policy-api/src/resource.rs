@@ -61,6 +61,8 @@ pub enum Resource {
     GlobalNetworkSet(Box<Object<calico::NetworkSetSpec>>),
     /// `projectcalico.org/v3` WorkloadEndpoint.
     WorkloadEndpoint(Box<Object<calico::WorkloadEndpointSpec>>),
+    /// `projectcalico.org/v3` HostEndpoint.
+    HostEndpoint(Box<Object<calico::HostEndpointSpec>>),
     /// `networking.k8s.io/v1` NetworkPolicy.
     KubernetesNetworkPolicy(Box<Object<kubernetes::NetworkPolicySpec>>),
     /// `v1` Namespace.
@@ -82,6 +84,8 @@ pub enum Kind {
     GlobalNetworkSet,
     /// `projectcalico.org/v3` WorkloadEndpoint.
     WorkloadEndpoint,
+    /// `projectcalico.org/v3` HostEndpoint.
+    HostEndpoint,
     /// `networking.k8s.io/v1` NetworkPolicy.
     KubernetesNetworkPolicy,
     /// `v1` Namespace.
@@ -90,13 +94,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::NetworkPolicy,
         Kind::GlobalNetworkPolicy,
         Kind::Tier,
         Kind::NetworkSet,
         Kind::GlobalNetworkSet,
         Kind::WorkloadEndpoint,
+        Kind::HostEndpoint,
         Kind::KubernetesNetworkPolicy,
         Kind::Namespace,
     ];
@@ -110,6 +115,7 @@ impl Kind {
             Kind::NetworkSet => (CALICO, "NetworkSet"),
             Kind::GlobalNetworkSet => (CALICO, "GlobalNetworkSet"),
             Kind::WorkloadEndpoint => (CALICO, "WorkloadEndpoint"),
+            Kind::HostEndpoint => (CALICO, "HostEndpoint"),
             Kind::KubernetesNetworkPolicy => (KUBERNETES, "NetworkPolicy"),
             Kind::Namespace => (CORE, "Namespace"),
         }
@@ -122,9 +128,11 @@ impl Kind {
             | Kind::NetworkSet
             | Kind::WorkloadEndpoint
             | Kind::KubernetesNetworkPolicy => true,
-            Kind::GlobalNetworkPolicy | Kind::Tier | Kind::GlobalNetworkSet | Kind::Namespace => {
-                false
-            }
+            Kind::GlobalNetworkPolicy
+            | Kind::Tier
+            | Kind::GlobalNetworkSet
+            | Kind::HostEndpoint
+            | Kind::Namespace => false,
         }
     }
 
@@ -160,6 +168,7 @@ pub fn parse(value: &Value) -> Parsed {
         Kind::NetworkSet => decode::typed(value, Resource::NetworkSet),
         Kind::GlobalNetworkSet => decode::typed(value, Resource::GlobalNetworkSet),
         Kind::WorkloadEndpoint => decode::typed(value, Resource::WorkloadEndpoint),
+        Kind::HostEndpoint => decode::typed(value, Resource::HostEndpoint),
         Kind::KubernetesNetworkPolicy => decode::typed(value, Resource::KubernetesNetworkPolicy),
         Kind::Namespace => decode::typed(value, Resource::Namespace),
     };

@@ -142,6 +142,12 @@ pub const RULE_FIRST: u32 = 1;
 /// Bit of [`Interval::verdict`] that says allow; the other 31 are the rule id.
 pub const VERDICT_ALLOW: u32 = 1 << 31;
 
+/// Bit beside the interface index in a key of `ENDPOINTS`: what decides on packets that the host
+/// passes on, on an interface of its own. Interface indices are positive `int`s and start at 1.
+pub const PLANE_FORWARD: u32 = 1 << 31;
+/// As [`PLANE_FORWARD`]: what decides on incoming packets before their destination is translated.
+pub const PLANE_PRE_DNAT: u32 = 1 << 30;
+
 /// Addresses that an endpoint may own in each family, its link-local address included.
 pub const ADDRESSES_PER_FAMILY: usize = 4;
 

@@ -17,7 +17,7 @@ use policy_api::messages::{RuleName, Verdict};
 use policy_common::abi::{Direction, Family};
 
 use crate::{
-    identity::{self, Owner},
+    identity,
     labels::Labels,
     model::{DefaultAction, EndpointId, EndpointSpec, Model, NamedPort},
     names,
@@ -62,7 +62,10 @@ pub fn evaluate(
     let mut walk = Vec::new();
     if model.settings.host_access
         && direction == Direction::Ingress
-        && identity::owners(model).get(&packet.source) == Some(&Owner::Host)
+        && !endpoint.plane.of_host()
+        && identity::owners(model)
+            .get(&packet.source)
+            .is_some_and(|owner| owner.is_host(model, packet.source))
     {
         walk.push(format!("{} is the host, and host access is set: allow", packet.source));
         return Some(Decision { verdict: Verdict::Allow, rule: names::host_access(), walk });
@@ -107,6 +110,7 @@ fn applying<'a>(
     tiers::policies(model, tier)
         .into_iter()
         .map(AsRef::as_ref)
+        .filter(|policy| endpoint.plane.admits(policy))
         .filter(|policy| policy.rules(direction).is_some() && policy.subject.matches(&labels))
         .collect()
 }
@@ -233,13 +237,8 @@ impl Scene<'_> {
             Direction::Ingress => self.packet.source,
             Direction::Egress => self.packet.destination,
         };
-        let labels = match identity::owners(self.model).get(&address) {
-            Some(Owner::Host) => Some(identity::host_labels()),
-            Some(Owner::Endpoint(_, endpoint)) => {
-                Some(identity::endpoint_labels(self.model, endpoint))
-            }
-            None => None,
-        };
+        let owners = identity::owners(self.model);
+        let labels = owners.get(&address).map(|owner| owner.labels(self.model, address));
         self.side(side, Some(address), labels)
     }
 
@@ -315,12 +314,12 @@ impl Scene<'_> {
     }
 
     fn ports(&self, side: &EntityMatch) -> Result<(), Mismatch> {
+        let owners = identity::owners(self.model);
         let named: &[NamedPort] = match self.direction {
             Direction::Ingress => &self.endpoint.ports,
-            Direction::Egress => match identity::owners(self.model).get(&self.packet.destination) {
-                Some(Owner::Endpoint(_, endpoint)) => &endpoint.ports,
-                Some(Owner::Host) | None => &[],
-            },
+            Direction::Egress => {
+                owners.get(&self.packet.destination).map_or(&[], |owner| owner.ports())
+            }
         };
         let (protocol, port) = (self.packet.protocol, self.packet.port);
         let is = |wanted: &PortMatch| match wanted {

@@ -109,7 +109,7 @@ fn ends<'a>(model: &'a Model, text: &str) -> Result<Vec<End<'a>>, ExplainError> 
     if let Ok(address) = text.parse::<IpAddr>() {
         let endpoint = match identity::owners(model).get(&address) {
             Some(Owner::Endpoint(id, endpoint)) => Some((*id, *endpoint)),
-            Some(Owner::Host) | None => None,
+            Some(Owner::Host | Owner::HostEndpoint(_)) | None => None,
         };
         return Ok(vec![End { address, endpoint }]);
     }

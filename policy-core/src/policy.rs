@@ -96,6 +96,21 @@ pub struct Policy {
     pub egress: Option<Vec<Rule>>,
     /// `doNotTrack`: enforced at the uplink by XDP, not on endpoints.
     pub untracked: bool,
+    /// Which packets of a host endpoint it is about.
+    pub reach: Reach,
+}
+
+/// Which packets of a host endpoint a policy is about. On containers it makes no difference, except
+/// that a preDNAT policy has no say there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// Those to and from processes of the host.
+    #[default]
+    Local,
+    /// `applyOnForward`: those that the host passes on, too.
+    Forward,
+    /// `preDNAT`: all that come in, before their destination is translated.
+    PreDnat,
 }
 
 impl Policy {

@@ -12,11 +12,12 @@ use proptest::{
 };
 
 use crate::{
+    host::Plane,
     labels::Labels,
     model::{DefaultAction, EndpointId, EndpointSpec, Model, NamedPort, NetworkSet, Settings},
     policy::{
         Action, EntityMatch, IcmpMatch, Order, Policy, PolicyKey, PolicyKind, PortMatch,
-        ProtocolMatch, Rule,
+        ProtocolMatch, Reach, Rule,
     },
     selector::Selector,
     tiers::{DEFAULT_ORDER, DEFAULT_TIER, Tier, TierAction},
@@ -111,6 +112,7 @@ pub(crate) fn endpoint(slot: u32, name: &str, app: &str, addresses: &[&str]) -> 
         mac: None,
         ports: Vec::new(),
         bridge: None,
+        plane: Plane::Workload,
         adopt_until_ns: 0,
     }
 }
@@ -128,6 +130,7 @@ pub(crate) fn policy(name: &str, subject: &str, ingress: Vec<Rule>) -> Policy {
         ingress: Some(ingress),
         egress: None,
         untracked: false,
+        reach: Reach::Local,
     }
 }
 
@@ -281,6 +284,7 @@ fn random_policy() -> impl Strategy<Value = Policy> {
             ingress,
             egress,
             untracked: false,
+            reach: Reach::Local,
         })
 }
 
@@ -316,6 +320,7 @@ fn random_endpoint() -> impl Strategy<Value = (EndpointId, EndpointSpec)> {
                 mac,
                 ports,
                 bridge,
+                plane: Plane::Workload,
                 adopt_until_ns: 0,
             };
             (EndpointId(format!("e{slot}-{life}")), spec)

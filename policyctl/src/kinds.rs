@@ -8,7 +8,7 @@ use policy_api::resource::Kind;
 /// A name that no kind has.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown kind `{0}`: expected netpol, gnp, tier, netset, gns, wep, ns, or a full name such as \
+    "unknown kind `{0}`: expected netpol, gnp, tier, netset, gns, wep, hep, ns, or a full name such as \
      networkpolicies.projectcalico.org or networkpolicies.networking.k8s.io"
 )]
 pub(crate) struct UnknownKind(String);
@@ -23,6 +23,7 @@ fn plural_and_short(kind: Kind) -> (&'static str, &'static [&'static str]) {
         Kind::GlobalNetworkSet => ("globalnetworksets", &["gns"]),
         Kind::NetworkSet => ("networksets", &["netset", "netsets"]),
         Kind::WorkloadEndpoint => ("workloadendpoints", &["wep", "weps"]),
+        Kind::HostEndpoint => ("hostendpoints", &["hep", "heps"]),
     }
 }
 
@@ -37,6 +38,7 @@ fn rank(kind: Kind) -> u8 {
         Kind::GlobalNetworkSet => 5,
         Kind::NetworkSet => 6,
         Kind::WorkloadEndpoint => 7,
+        Kind::HostEndpoint => 8,
     }
 }
 
@@ -130,6 +132,7 @@ mod tests {
             ("gns", "globalnetworksets.projectcalico.org"),
             ("netset", "networksets.projectcalico.org"),
             ("wep", "workloadendpoints.projectcalico.org"),
+            ("hep", "hostendpoints.projectcalico.org"),
             ("tier", "tiers.projectcalico.org"),
             ("tiers", "tiers.projectcalico.org"),
             ("ns", "namespaces"),

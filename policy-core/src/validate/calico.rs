@@ -7,7 +7,7 @@ use policy_api::resource::{
 use serde_json::Value;
 
 use super::{
-    fields,
+    fields, forward,
     names::{self, Reserved},
     report::Report,
     rule::rules,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     labels::{NAMESPACE_LABEL, NAMESPACE_PREFIX},
-    policy::{Order, Policy, PolicyKey, PolicyKind},
+    policy::{Order, Policy, PolicyKey, PolicyKind, Reach},
     selector::Selector,
 };
 
@@ -53,6 +53,7 @@ pub(super) fn network_policy(
         ingress: types.ingress.then_some(ingress),
         egress: types.egress.then_some(egress),
         untracked: false,
+        reach: Reach::Local,
     })
 }
 
@@ -70,13 +71,6 @@ pub(super) fn global_network_policy(
     let spec = object.spec.as_ref().unwrap_or(&absent);
     let tier = tier::of_policy(spec.tier.as_deref(), report);
     common(spec.service_account_selector.as_ref(), spec.performance_hints.as_deref(), report);
-    if spec.pre_dnat == Some(true) {
-        report.error(
-            "spec.preDNAT",
-            "preDNAT policies are not supported yet",
-            "remove the field; policies see the container's own address and port, after DNAT",
-        );
-    }
     let own = fields::selector("spec.selector", spec.selector.as_deref(), report);
     let namespaces =
         fields::selector("spec.namespaceSelector", spec.namespace_selector.as_deref(), report);
@@ -98,6 +92,7 @@ pub(super) fn global_network_policy(
         spec.egress.as_deref(),
         Some(report),
     );
+    let reach = forward::reach(spec, types, report);
     let is_untracked = spec.do_not_track == Some(true);
     if is_untracked {
         untracked::check(spec, types, report);
@@ -113,6 +108,7 @@ pub(super) fn global_network_policy(
         ingress: types.ingress.then_some(ingress),
         egress: types.egress.then_some(egress),
         untracked: is_untracked,
+        reach,
     })
 }
 

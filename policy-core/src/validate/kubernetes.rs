@@ -21,7 +21,8 @@ use super::{
 use crate::{
     labels::{NAMESPACE_LABEL, NAMESPACE_PREFIX, ORCHESTRATOR_LABEL},
     policy::{
-        Action, EntityMatch, Order, Policy, PolicyKey, PolicyKind, PortMatch, ProtocolMatch, Rule,
+        Action, EntityMatch, Order, Policy, PolicyKey, PolicyKind, PortMatch, ProtocolMatch, Reach,
+        Rule,
     },
     selector::Selector,
     tiers::DEFAULT_TIER,
@@ -88,6 +89,7 @@ pub(super) fn network_policy(
         ingress: types.ingress.then_some(ingress),
         egress: types.egress.then_some(egress),
         untracked: false,
+        reach: Reach::Local,
     })
 }
 

@@ -65,6 +65,7 @@ pub(super) fn identity(
         Kind::NetworkSet
         | Kind::GlobalNetworkSet
         | Kind::WorkloadEndpoint
+        | Kind::HostEndpoint
         | Kind::KubernetesNetworkPolicy => (
             is_dns_name(name),
             "use at most 253 lower-case letters, digits, `-` and `.`, with a letter or digit at \
@@ -194,7 +195,7 @@ pub(super) fn is_dns_label(text: &str) -> bool {
 }
 
 /// A DNS name in lower case; its parts may be longer than a DNS label, as upstream's may.
-fn is_dns_name(text: &str) -> bool {
+pub(super) fn is_dns_name(text: &str) -> bool {
     let end = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     text.len() <= MAX_NAME
         && text.split('.').all(|part| {

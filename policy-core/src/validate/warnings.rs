@@ -42,6 +42,7 @@ pub fn warnings(resource: &Resource) -> Vec<Diagnostic> {
         | Resource::NetworkSet(_)
         | Resource::GlobalNetworkSet(_)
         | Resource::WorkloadEndpoint(_)
+        | Resource::HostEndpoint(_)
         | Resource::Namespace(_) => {}
     }
     found

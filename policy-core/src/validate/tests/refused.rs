@@ -178,7 +178,6 @@ fn policies() {
         ),
         ("hint", np("performanceHints: [Fast]"), &[("spec.performanceHints[0]", "AssumeNeeded")]),
         ("order", np("order: first"), &[("spec.order", "write a number")]),
-        ("preDNAT", gnp("preDNAT: true"), &[("spec.preDNAT", "not supported yet")]),
         ("namespaced doNotTrack", np("doNotTrack: true"), &[("spec.doNotTrack", "unknown field")]),
         (
             "no forward",

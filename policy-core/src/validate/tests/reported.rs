@@ -32,7 +32,7 @@ fn kinds() {
             "kind",
             "not supported yet",
         ),
-        ("{apiVersion: projectcalico.org/v3, kind: HostEndpoint}", "kind", "not supported yet"),
+        ("{apiVersion: projectcalico.org/v3, kind: Profile}", "kind", "not supported yet"),
     ] {
         let diagnostics = decode(&value(text)).expect_err(text);
         let [diagnostic] = diagnostics.as_slice() else { panic!("{text}: {diagnostics:?}") };
