@@ -84,6 +84,10 @@ impl Resources {
                 Object::Tier(tier) => {
                     model.tiers.insert(tier.name.clone(), tier.clone());
                 }
+                Object::HostEndpoint(endpoint) => {
+                    let endpoint = Arc::new(endpoint.clone());
+                    model.host_endpoints.insert(endpoint.name.clone(), endpoint);
+                }
                 // An endpoint depends on its interface, too.
                 Object::WorkloadEndpoint(_) => {}
             }

@@ -78,6 +78,10 @@ pub const PROGRAM_FROM_BRIDGE: &str = "from_bridge";
 pub const PROGRAM_TO_BRIDGE: &str = "to_bridge";
 /// XDP program on an uplink.
 pub const PROGRAM_UPLINK: &str = "uplink";
+/// TC program on the ingress of a host endpoint's interface: packets that come to the host.
+pub const PROGRAM_FROM_UPLINK: &str = "from_uplink";
+/// TC program on the egress of a host endpoint's interface: packets that leave the host.
+pub const PROGRAM_TO_UPLINK: &str = "to_uplink";
 
 /// Largest number of endpoints on one host.
 pub const MAX_ENDPOINTS: u32 = 16_384;

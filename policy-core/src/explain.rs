@@ -122,7 +122,9 @@ fn ends<'a>(model: &'a Model, text: &str) -> Result<Vec<End<'a>>, ExplainError> 
         .iter()
         .map(|(id, endpoint)| (id, endpoint.as_ref()))
         .filter(|(_, endpoint)| {
-            endpoint.name == name && namespace.is_none_or(|it| it == endpoint.namespace)
+            !endpoint.plane.of_host()
+                && endpoint.name == name
+                && namespace.is_none_or(|it| it == endpoint.namespace)
         })
         .collect();
     let mut candidates: Vec<String> =
