@@ -272,12 +272,14 @@ impl Agent {
         let (before, after) = (self.compiler.ids(), planned.ids());
         let rules: Vec<u32> =
             before.rules().map(|(id, _)| id).filter(|id| after.rule(*id).is_none()).collect();
+        let logs: Vec<u32> =
+            before.logs().map(|(id, _)| id).filter(|id| after.log(*id).is_none()).collect();
         if !rules.is_empty() || before.peers().any(|id| after.peer(id).is_none()) {
             self.retire_drops(|key| {
                 before.knows(key.rule, key.peer) && !after.knows(key.rule, key.peer)
             });
-            self.metrics.clear_rules(rules);
         }
+        self.metrics.clear(&rules, &logs);
         self.compiler.commit(planned);
     }
 

@@ -9,8 +9,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use aya::maps::MapError;
 use policy_api::messages::{Component, EndpointState, RuleName};
-use policy_common::abi::{Counter, Direction, DropKey, DropReason, PEER_NONE, RULE_NONE};
+use policy_common::abi::{
+    Counter, Direction, DropKey, DropReason, EventKind, PEER_NONE, RULE_NONE, StagedCounter,
+};
 use policy_core::peers::PeerName;
 use prometheus_client::{
     collector::Collector,
@@ -229,13 +232,14 @@ fn port(key: &DropKey) -> String {
 }
 
 impl Metrics {
-    /// Forgets what rules have counted whose numbers may be given away again.
-    pub fn clear_rules(&self, ids: impl IntoIterator<Item = u32>) {
+    /// Forgets what rules and lists of Log rules have counted whose numbers may be given away
+    /// again.
+    pub fn clear(&self, rules: &[u32], logs: &[u32]) {
         let mut counters = lock(&self.source.counters);
-        for id in ids {
-            if let Err(error) = counters.clear_rule(id) {
-                warn!(%error, "cannot clear the counter of a rule that is gone");
-            }
+        let rules = rules.iter().map(|id| counters.clear_rule(*id)).collect::<Vec<_>>();
+        let logs = logs.iter().map(|id| counters.clear_log(*id));
+        for error in rules.into_iter().chain(logs).filter_map(Result::err) {
+            warn!(%error, "cannot clear the counter of a rule that is gone");
         }
     }
 }
@@ -323,27 +327,58 @@ impl KernelCollector {
         encoder: &mut DescriptorEncoder<'_>,
         names: &Published,
     ) -> Result<(), fmt::Error> {
-        let counters = lock(&self.0.counters);
-        let mut totals = Vec::new();
-        for (id, rule) in names.ids.rules() {
-            totals.push((rule, counters.rule(id).map_err(unreadable)?));
-        }
+        let (totals, staged) = self.rule_totals(names).map_err(unreadable)?;
         let mut counter = |name: &str, help: &str, value: fn(&Counter) -> u64| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             totals.iter().try_for_each(|(rule, total)| {
-                let labels = [
-                    ("tier", rule.tier.as_str()),
-                    ("policy_namespace", &rule.namespace),
-                    ("kind", &rule.kind),
-                    ("policy", &rule.policy),
-                    ("rule", &rule.rule),
-                    ("action", &rule.action),
-                ];
+                let labels = rule_labels(rule);
                 ConstCounter::new(value(total)).encode(family.encode_family(&labels)?)
             })
         };
-        counter("rule_packets", "Packets that a rule allowed or denied", |c| c.packets)?;
-        counter("rule_bytes", "Bytes that a rule allowed or denied", |c| c.bytes)
+        counter("rule_packets", "Packets that a rule allowed, denied or logged", |c| c.packets)?;
+        counter("rule_bytes", "Bytes that a rule allowed, denied or logged", |c| c.bytes)?;
+        let mut family = encoder.encode_descriptor(
+            "staged_flows",
+            "New flows that a rule would decide if the staged policies were in force, by what \
+             became of them",
+            None,
+            MetricType::Counter,
+        )?;
+        for (rule, flows) in staged {
+            for (enforced, count) in [("allow", flows.allowed), ("deny", flows.denied)] {
+                let [tier, namespace, kind, policy, name, action] = rule_labels(rule);
+                let labels = [tier, namespace, kind, policy, name, action, ("enforced", enforced)];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What each rule decided or logged, and what each rule of a staged walk would have decided.
+    #[expect(clippy::type_complexity, reason = "two lists by rule, for the one caller")]
+    fn rule_totals<'a>(
+        &self,
+        names: &'a Published,
+    ) -> Result<(BTreeMap<&'a RuleName, Counter>, Vec<(&'a RuleName, StagedCounter)>), MapError>
+    {
+        let counters = lock(&self.0.counters);
+        let mut totals: BTreeMap<&RuleName, Counter> = BTreeMap::new();
+        let mut staged = Vec::new();
+        for (id, rule) in names.ids.rules() {
+            let flows = counters.staged(id)?;
+            if flows != StagedCounter::default() {
+                staged.push((rule, flows));
+            }
+            // A staged rule decides nothing, and a series that can only be 0 says otherwise.
+            if !rule.kind.starts_with("Staged") {
+                totals.insert(rule, counters.rule(id)?);
+            }
+        }
+        for (id, rules) in names.ids.logs() {
+            let counter = counters.log(id)?;
+            rules.iter().for_each(|rule| add(totals.entry(rule).or_default(), counter));
+        }
+        Ok((totals, staged))
     }
 
     fn state(
@@ -353,17 +388,20 @@ impl KernelCollector {
     ) -> Result<(), fmt::Error> {
         let events = lock(&self.0.counters).events().map_err(unreadable)?;
         let mut lost = encoder.encode_descriptor(
-            "drop_events_lost",
-            "Drops that were counted but not told as an event, by cause",
+            "events_lost",
+            "Packets that were counted but not told as an event, by kind and cause",
             None,
             MetricType::Counter,
         )?;
-        for (cause, count) in [
-            ("coalesced", events.coalesced),
-            ("rate-limit", events.limited),
-            ("ring-full", events.ring_full),
-        ] {
-            ConstCounter::new(count).encode(lost.encode_family(&[("cause", cause)])?)?;
+        for (kind, events) in EventKind::ALL.iter().zip(events) {
+            for (cause, count) in [
+                ("coalesced", events.coalesced),
+                ("rate-limit", events.limited),
+                ("ring-full", events.ring_full),
+            ] {
+                let labels = [("event", kind.name()), ("cause", cause)];
+                ConstCounter::new(count).encode(lost.encode_family(&labels)?)?;
+            }
         }
         let mut endpoints = encoder.encode_descriptor(
             "endpoints",
@@ -427,7 +465,18 @@ impl KernelCollector {
     }
 }
 
-fn unreadable(error: aya::maps::MapError) -> fmt::Error {
+fn rule_labels(rule: &RuleName) -> [(&'static str, &str); 6] {
+    [
+        ("tier", rule.tier.as_str()),
+        ("policy_namespace", &rule.namespace),
+        ("kind", &rule.kind),
+        ("policy", &rule.policy),
+        ("rule", &rule.rule),
+        ("action", &rule.action),
+    ]
+}
+
+fn unreadable(error: MapError) -> fmt::Error {
     warn!(%error, "cannot read the kernel's counters");
     fmt::Error
 }

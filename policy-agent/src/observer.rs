@@ -1,4 +1,4 @@
-//! Drop events from the ring, given names and handed to whoever watches.
+//! Events from the ring, given names and handed to whoever watches.
 
 use std::{
     collections::VecDeque,
@@ -8,8 +8,11 @@ use std::{
     time::SystemTime,
 };
 
-use policy_api::messages::{DropRecord, FlowEnd};
-use policy_common::abi::{Direction, DropEvent, DropReason, Family, PEER_NONE, RULE_NONE};
+use policy_api::messages::{FlowEnd, FlowRecord, StagedVerdict, Verdict};
+use policy_common::abi::{
+    Direction, DropReason, Event, EventKind, Family, PEER_NONE, RULE_NONE, VERDICT_ALLOW,
+    VERDICT_RULE,
+};
 use policy_core::peers::PeerName;
 use tokio::sync::{broadcast, watch};
 
@@ -26,8 +29,8 @@ const BACKLOG: usize = 4096;
 /// The newest records, and a tap for those to come. Cloning shares.
 #[derive(Clone, Debug)]
 pub struct Observer {
-    history: Arc<Mutex<VecDeque<Arc<DropRecord>>>>,
-    live: broadcast::Sender<Arc<DropRecord>>,
+    history: Arc<Mutex<VecDeque<Arc<FlowRecord>>>>,
+    live: broadcast::Sender<Arc<FlowRecord>>,
 }
 
 impl Default for Observer {
@@ -49,7 +52,7 @@ impl Observer {
     ) -> io::Result<()> {
         loop {
             // Asked for each event, and not before the wait for it, which may have taken hours.
-            let take = |event: DropEvent| {
+            let take = |event: Event| {
                 let (now_ns, now) = (clock::monotonic_ns(), SystemTime::now());
                 let names = Arc::clone(&published.borrow());
                 let time = clock::wall_time(event.time_ns, now_ns, now);
@@ -59,7 +62,7 @@ impl Observer {
         }
     }
 
-    fn take(&self, record: Arc<DropRecord>) {
+    fn take(&self, record: Arc<FlowRecord>) {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         if history.len() == HISTORY {
             history.pop_front();
@@ -73,7 +76,7 @@ impl Observer {
     pub fn watch(
         &self,
         last: usize,
-    ) -> (Vec<Arc<DropRecord>>, broadcast::Receiver<Arc<DropRecord>>) {
+    ) -> (Vec<Arc<FlowRecord>>, broadcast::Receiver<Arc<FlowRecord>>) {
         let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         let skip = history.len().saturating_sub(last);
         (history.iter().skip(skip).cloned().collect(), self.live.subscribe())
@@ -124,7 +127,7 @@ fn tcp_flags(protocol: u8, flags: u8) -> String {
 }
 
 /// An event in words.
-fn record(event: &DropEvent, time: SystemTime, names: &Published) -> DropRecord {
+fn record(event: &Event, time: SystemTime, names: &Published) -> FlowRecord {
     let source_ip = address(event.family, event.source);
     let destination_ip = address(event.family, event.destination);
     let ingress = Direction::from_u8(event.direction) == Some(Direction::Ingress);
@@ -140,19 +143,37 @@ fn record(event: &DropEvent, time: SystemTime, names: &Published) -> DropRecord 
     if icmp.is_some() {
         destination.port = 0;
     }
-    DropRecord {
+    let kind = EventKind::from_u8(event.kind);
+    let reason = match kind {
+        Some(EventKind::Log | EventKind::Staged) => "",
+        Some(EventKind::Drop) | None => {
+            DropReason::from_u8(event.reason).map_or("unknown", DropReason::name)
+        }
+    };
+    FlowRecord {
+        event: kind.map_or("unknown", EventKind::name).to_owned(),
+        verdict: verdict(event.allowed != 0),
         icmp_type: icmp.map(|(kind, _)| kind),
         icmp_code: icmp.map(|(_, code)| code),
         time: humantime::format_rfc3339_micros(time).to_string(),
-        reason: DropReason::from_u8(event.reason).map_or("unknown", DropReason::name).to_owned(),
+        reason: reason.to_owned(),
         direction: if ingress { "ingress" } else { "egress" }.to_owned(),
         source,
         destination,
         protocol: protocol_name(event.protocol),
         tcp_flags: tcp_flags(event.protocol, event.tcp_flags),
         rule: (event.rule != RULE_NONE).then(|| names.rule(event.rule).cloned()).flatten(),
+        logged: names.ids.log(event.log).unwrap_or_default().to_vec(),
+        staged: names.rule(event.staged & VERDICT_RULE).map(|rule| StagedVerdict {
+            verdict: verdict(event.staged & VERDICT_ALLOW != 0),
+            rule: rule.clone(),
+        }),
         bytes: event.length,
     }
+}
+
+fn verdict(allow: bool) -> Verdict {
+    if allow { Verdict::Allow } else { Verdict::Deny }
 }
 
 fn end(name: PeerName, ip: Option<IpAddr>, port: u16) -> FlowEnd {

@@ -21,8 +21,8 @@ use axum::{
 };
 use futures_util::{StreamExt as _, stream};
 use policy_api::messages::{
-    ApplyRequest, ApplyResponse, DeleteRequest, DropRecord, EndpointStatus, ExplainRequest,
-    Explanation, Refusal, ResourceName, Status, StoredResource,
+    ApplyRequest, ApplyResponse, DeleteRequest, EndpointStatus, ExplainRequest, Explanation,
+    FlowRecord, Refusal, ResourceName, Status, StoredResource,
 };
 use policy_core::explain::{ExplainError, explain};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -344,7 +344,7 @@ async fn observe(State(api): State<Api>, Query_(watch): Query_<Watch>) -> Respon
     ([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response()
 }
 
-fn line(record: Arc<DropRecord>) -> Result<Bytes, Infallible> {
+fn line(record: Arc<FlowRecord>) -> Result<Bytes, Infallible> {
     let mut line = serde_json::to_vec(&*record).unwrap_or_default();
     line.push(b'\n');
     Ok(line.into())

@@ -8,7 +8,7 @@
 //! | `GET /v1/endpoints` | | `Vec<EndpointStatus>` |
 //! | `GET /v1/status` | | [`Status`] |
 //! | `POST /v1/explain` | [`ExplainRequest`] | [`Explanation`], 404 or 422 with [`Refusal`] |
-//! | `GET /v1/observe?follow=&last=` | | newline-delimited [`DropRecord`] |
+//! | `GET /v1/observe?follow=&last=` | | newline-delimited [`FlowRecord`] |
 //!
 //! Every answer that is not 2xx carries a [`Refusal`].
 
@@ -225,7 +225,15 @@ pub struct ExplainRequest {
     pub protocol: u8,
     /// Destination port; ICMP: `type << 8 | code`.
     pub port: u16,
+    /// Source port; `None`: one as systems choose it for outgoing connections
+    /// ([`EPHEMERAL_PORT`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_port: Option<u16>,
 }
+
+/// The source port that stands for any which a system chooses: the first of the dynamic ports
+/// (RFC 6335, section 6).
+pub const EPHEMERAL_PORT: u16 = 49_152;
 
 /// Allow or deny.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -249,6 +257,33 @@ pub struct EndDecision {
     /// The deciding rule.
     pub rule: RuleName,
     /// The walk: one line for each tier, policy and rule that was looked at, in order.
+    pub walk: Vec<String>,
+    /// The Log rules that the walk came past.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logged: Vec<RuleName>,
+    /// What would be decided if every staged policy were in force; absent if none of them changes
+    /// what applies here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged: Option<StagedDecision>,
+}
+
+/// The verdict that staged policies would give, and the rule that would decide.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedVerdict {
+    /// What would happen.
+    pub verdict: Verdict,
+    /// The rule that would decide.
+    pub rule: RuleName,
+}
+
+/// The decision that staged policies would make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedDecision {
+    /// What would happen.
+    pub verdict: Verdict,
+    /// The rule that would decide.
+    pub rule: RuleName,
+    /// The walk past the policies that would be in force.
     pub walk: Vec<String>,
 }
 
@@ -281,18 +316,19 @@ pub struct RuleName {
     pub tier: String,
     /// Namespace of the policy; empty for a global one.
     pub namespace: String,
-    /// `NetworkPolicy`, `GlobalNetworkPolicy`, `KubernetesNetworkPolicy`; empty for a default.
+    /// `NetworkPolicy`, `GlobalNetworkPolicy`, `KubernetesNetworkPolicy`, or one of these behind
+    /// `Staged`; empty for a default.
     pub kind: String,
     /// Name of the policy; empty for a default.
     pub policy: String,
     /// `ingress[2]`, or the name of the default: `tier-default` (no rule of the policies that
     /// select the endpoint matched), `endpoint-default` (no policy selects it), `host-access`.
     pub rule: String,
-    /// `allow` or `deny`.
+    /// `allow` or `deny`; `log` for a rule that only tells.
     pub action: String,
 }
 
-/// One end of a dropped packet.
+/// One end of a flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowEnd {
     /// Workload name; for what is not a workload: `host`, `world`, or the network set's name.
@@ -305,14 +341,21 @@ pub struct FlowEnd {
     pub port: u16,
 }
 
-/// A dropped packet.
+/// A packet that the kernel told of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DropRecord {
+pub struct FlowRecord {
     /// Wall-clock time, RFC 3339 with microseconds, UTC.
     pub time: String,
-    /// Name of the drop reason, such as `policy` or `spoofed-source`.
+    /// Why it was told of: `drop`, `log` (a Log rule matched) or `staged` (it passed, though the
+    /// staged policies would deny it).
+    pub event: String,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Name of the drop reason, such as `policy` or `spoofed-source`; absent with `log` and
+    /// `staged`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// `ingress` or `egress`, as seen from the endpoint that dropped it.
+    /// `ingress` or `egress`, as seen from the endpoint that decided.
     pub direction: String,
     /// Source.
     pub source: FlowEnd,
@@ -332,6 +375,12 @@ pub struct DropRecord {
     /// Deciding rule; absent if no rule decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleName>,
+    /// The Log rules that matched before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logged: Vec<RuleName>,
+    /// What the staged policies would do; absent if they change nothing for the endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged: Option<StagedVerdict>,
     /// Bytes on the wire.
     pub bytes: u32,
 }

@@ -53,6 +53,12 @@ pub enum Resource {
     NetworkPolicy(Box<Object<calico::NetworkPolicySpec>>),
     /// `projectcalico.org/v3` GlobalNetworkPolicy.
     GlobalNetworkPolicy(Box<Object<calico::GlobalNetworkPolicySpec>>),
+    /// `projectcalico.org/v3` StagedNetworkPolicy.
+    StagedNetworkPolicy(Box<Object<calico::NetworkPolicySpec>>),
+    /// `projectcalico.org/v3` StagedGlobalNetworkPolicy.
+    StagedGlobalNetworkPolicy(Box<Object<calico::GlobalNetworkPolicySpec>>),
+    /// `projectcalico.org/v3` StagedKubernetesNetworkPolicy.
+    StagedKubernetesNetworkPolicy(Box<Object<kubernetes::NetworkPolicySpec>>),
     /// `projectcalico.org/v3` Tier.
     Tier(Box<Object<calico::TierSpec>>),
     /// `projectcalico.org/v3` NetworkSet.
@@ -76,6 +82,12 @@ pub enum Kind {
     NetworkPolicy,
     /// `projectcalico.org/v3` GlobalNetworkPolicy.
     GlobalNetworkPolicy,
+    /// `projectcalico.org/v3` StagedNetworkPolicy.
+    StagedNetworkPolicy,
+    /// `projectcalico.org/v3` StagedGlobalNetworkPolicy.
+    StagedGlobalNetworkPolicy,
+    /// `projectcalico.org/v3` StagedKubernetesNetworkPolicy.
+    StagedKubernetesNetworkPolicy,
     /// `projectcalico.org/v3` Tier.
     Tier,
     /// `projectcalico.org/v3` NetworkSet.
@@ -94,9 +106,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 12] = [
         Kind::NetworkPolicy,
         Kind::GlobalNetworkPolicy,
+        Kind::StagedNetworkPolicy,
+        Kind::StagedGlobalNetworkPolicy,
+        Kind::StagedKubernetesNetworkPolicy,
         Kind::Tier,
         Kind::NetworkSet,
         Kind::GlobalNetworkSet,
@@ -111,6 +126,9 @@ impl Kind {
         match self {
             Kind::NetworkPolicy => (CALICO, "NetworkPolicy"),
             Kind::GlobalNetworkPolicy => (CALICO, "GlobalNetworkPolicy"),
+            Kind::StagedNetworkPolicy => (CALICO, "StagedNetworkPolicy"),
+            Kind::StagedGlobalNetworkPolicy => (CALICO, "StagedGlobalNetworkPolicy"),
+            Kind::StagedKubernetesNetworkPolicy => (CALICO, "StagedKubernetesNetworkPolicy"),
             Kind::Tier => (CALICO, "Tier"),
             Kind::NetworkSet => (CALICO, "NetworkSet"),
             Kind::GlobalNetworkSet => (CALICO, "GlobalNetworkSet"),
@@ -125,10 +143,13 @@ impl Kind {
     pub const fn namespaced(self) -> bool {
         match self {
             Kind::NetworkPolicy
+            | Kind::StagedNetworkPolicy
+            | Kind::StagedKubernetesNetworkPolicy
             | Kind::NetworkSet
             | Kind::WorkloadEndpoint
             | Kind::KubernetesNetworkPolicy => true,
             Kind::GlobalNetworkPolicy
+            | Kind::StagedGlobalNetworkPolicy
             | Kind::Tier
             | Kind::GlobalNetworkSet
             | Kind::HostEndpoint
@@ -164,6 +185,13 @@ pub fn parse(value: &Value) -> Parsed {
     let (resource, diagnostics) = match kind {
         Kind::NetworkPolicy => decode::typed(value, Resource::NetworkPolicy),
         Kind::GlobalNetworkPolicy => decode::typed(value, Resource::GlobalNetworkPolicy),
+        Kind::StagedNetworkPolicy => decode::typed(value, Resource::StagedNetworkPolicy),
+        Kind::StagedGlobalNetworkPolicy => {
+            decode::typed(value, Resource::StagedGlobalNetworkPolicy)
+        }
+        Kind::StagedKubernetesNetworkPolicy => {
+            decode::typed(value, Resource::StagedKubernetesNetworkPolicy)
+        }
         Kind::Tier => decode::typed(value, Resource::Tier),
         Kind::NetworkSet => decode::typed(value, Resource::NetworkSet),
         Kind::GlobalNetworkSet => decode::typed(value, Resource::GlobalNetworkSet),

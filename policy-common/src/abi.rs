@@ -5,7 +5,7 @@
 //! in network byte order as byte arrays, everything else in host byte order.
 
 /// Version of everything in this module. Part of the pin path.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Policy direction, as seen from the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,8 +139,17 @@ pub const PEER_NONE: u32 = u32::MAX;
 pub const RULE_NONE: u32 = 0;
 /// First rule id that the compiler may give out.
 pub const RULE_FIRST: u32 = 1;
-/// Bit of [`Interval::verdict`] that says allow; the other 31 are the rule id.
+/// Bit of a verdict word that says allow; the low 30 are the rule id.
 pub const VERDICT_ALLOW: u32 = 1 << 31;
+/// Bit of [`Interval::verdict`] that says "it depends on the source port"; the low 30 are then the
+/// number of a block to go on with, see [`source`].
+pub const VERDICT_NESTED: u32 = 1 << 30;
+/// The bits of a verdict word that are the rule id or the block.
+pub const VERDICT_RULE: u32 = VERDICT_NESTED - 1;
+/// Log id for "no Log rule matched".
+pub const LOG_NONE: u32 = 0;
+/// First log id that the compiler may give out.
+pub const LOG_FIRST: u32 = 1;
 
 /// Bit beside the interface index in a key of `ENDPOINTS`: what decides on packets that the host
 /// passes on, on an interface of its own. Interface indices are positive `int`s and start at 1.
@@ -197,14 +206,23 @@ pub struct ClassRef {
 /// Longest run of intervals in one class: what the lookup's bounded loop can search.
 pub const MAX_CLASS_INTERVALS: u32 = 1 << 17;
 
-/// One step of a class: from `start` up to the next interval's start, `verdict` holds.
+/// One step of a class: from `start` up to the next interval's start, the rest holds.
+///
+/// A class is one sorted run. Its first part is searched by [`service`] and begins at 0; where the
+/// verdict depends on the source port, too, the step says [`VERDICT_NESTED`], and the same run is
+/// searched once more by [`source`]: those coordinates lie above every service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct Interval {
-    /// `protocol << 16 | port`, see [`service`]. The first interval of a class starts at 0.
+    /// A coordinate: [`service`] or [`source`].
     pub start: u32,
-    /// [`VERDICT_ALLOW`] or 0, and the rule id.
+    /// [`VERDICT_ALLOW`] or 0, and the rule id; or [`VERDICT_NESTED`] and the block.
     pub verdict: u32,
+    /// What the staged policies would say: [`VERDICT_ALLOW`] or 0, and the rule id. 0 if no staged
+    /// policy changes what applies here.
+    pub staged: u32,
+    /// The Log rules that were passed on the way to the verdict, as a log id, or [`LOG_NONE`].
+    pub log: u32,
 }
 
 /// The coordinate that a class is searched by: IP protocol number and destination port.
@@ -213,6 +231,17 @@ pub struct Interval {
 #[inline(always)]
 pub const fn service(protocol: u8, port: u16) -> u32 {
     (protocol as u32) << 16 | port as u32
+}
+
+/// Coordinates from here on are of blocks that are searched by source port.
+pub const SOURCE_BASE: u32 = 1 << 31;
+/// How many such blocks one class may have.
+pub const MAX_SOURCE_BLOCKS: u32 = 1 << 15;
+
+/// The coordinate that a block of a class is searched by: block number, and source port.
+#[inline(always)]
+pub const fn source(block: u32, port: u16) -> u32 {
+    SOURCE_BASE | block << 16 | port as u32
 }
 
 /// Connection key, IPv4, normalised to the endpoint: both directions have the same key.
@@ -282,6 +311,8 @@ pub struct Flow {
     pub rule: u32,
     /// Peer id of the other side when the verdict was computed.
     pub peer: u32,
+    /// [`Interval::staged`] when the verdict was computed.
+    pub staged: u32,
     /// [`Direction`] of the packet that opened it.
     pub direction: u8,
     /// `FLOW_*` bits. A byte of its own: two CPUs may lose each other's update of it, which costs a
@@ -290,7 +321,7 @@ pub struct Flow {
     /// 1: a later policy denies the connection, both directions are cut; else 0.
     pub cut: u8,
     /// Zero.
-    pub pad: [u8; 5],
+    pub pad: u8,
 }
 
 /// Key of `FRAGMENTS`: what RFC 791 and RFC 8200 say identifies the fragments of one packet.
@@ -389,10 +420,59 @@ pub struct DropCounter {
     pub event_ns: u64,
 }
 
-/// A dropped packet, as told on the ring.
+/// Value of `STAGED`: new flows that a staged rule would have decided, by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct StagedCounter {
+    /// Flows (a packet that policy denies counts as one each time) that the policy in force denied.
+    pub denied: u64,
+    /// Flows that it allowed.
+    pub allowed: u64,
+}
+
+/// Declares [`EventKind`] once: number, variant, stable name, meaning.
+macro_rules! event_kinds {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $code:literal, $name:literal;)+) => {
+        /// Why a packet is told of.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum EventKind {
+            $($(#[doc = $doc])+ $variant = $code,)+
+        }
+
+        impl EventKind {
+            /// Every kind, in the order of its code.
+            pub const ALL: &'static [EventKind] = &[$(EventKind::$variant,)+];
+
+            /// The name used in metrics and records.
+            pub const fn name(self) -> &'static str {
+                match self { $(EventKind::$variant => $name,)+ }
+            }
+
+            /// Decodes a byte from an event; `None` for a byte that no version wrote.
+            pub const fn from_u8(value: u8) -> Option<Self> {
+                match value { $($code => Some(EventKind::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+event_kinds! {
+    /// It was dropped.
+    Drop = 0, "drop";
+    /// A Log rule matched it.
+    Log = 1, "log";
+    /// It opened a flow that the staged policies would deny.
+    Staged = 2, "staged";
+}
+
+/// Number of event kinds, the size of `EVENT_BUDGET`.
+pub const EVENT_KINDS: u32 = EventKind::ALL.len() as u32;
+
+/// A packet, as told on the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct DropEvent {
+pub struct Event {
     /// `CLOCK_MONOTONIC` ns.
     pub time_ns: u64,
     /// Source address, network order; IPv4 in the first four bytes.
@@ -403,8 +483,12 @@ pub struct DropEvent {
     pub ifindex: u32,
     /// Peer id, or [`PEER_NONE`].
     pub peer: u32,
-    /// Rule id, or [`RULE_NONE`].
+    /// Deciding rule id, or [`RULE_NONE`].
     pub rule: u32,
+    /// [`Interval::staged`].
+    pub staged: u32,
+    /// [`Interval::log`].
+    pub log: u32,
     /// Bytes, L2 frame.
     pub length: u32,
     /// Host order; 0 where there are none.
@@ -413,7 +497,7 @@ pub struct DropEvent {
     pub destination_port: u16,
     /// IP protocol number.
     pub protocol: u8,
-    /// [`DropReason`].
+    /// [`DropReason`]; 0 if the packet passed.
     pub reason: u8,
     /// [`Direction`].
     pub direction: u8,
@@ -421,16 +505,21 @@ pub struct DropEvent {
     pub family: u8,
     /// TCP flags byte (CWR to FIN), 0 for other protocols.
     pub tcp_flags: u8,
+    /// [`EventKind`].
+    pub kind: u8,
+    /// 1 if the packet passed, else 0.
+    pub allowed: u8,
     /// Zero.
-    pub pad: [u8; 7],
+    pub pad: [u8; 5],
 }
 
 /// Shortest time between two events of one drop key on one CPU, ns.
 pub const EVENT_INTERVAL_NS: u64 = 100_000_000;
-/// Events that one CPU may send in each second, all keys together.
+/// Events of one kind that one CPU may send in each second.
 pub const EVENTS_PER_SECOND: u64 = 2_000;
 
-/// Value of `EVENT_BUDGET`: this CPU's allowance, and what was not sent for want of it.
+/// Value of `EVENT_BUDGET`: this CPU's allowance for a kind of event, and what was not sent for
+/// want of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct EventBudget {
@@ -438,11 +527,11 @@ pub struct EventBudget {
     pub window_ns: u64,
     /// Events sent in it.
     pub sent: u64,
-    /// Drops without an event because their key had one within [`EVENT_INTERVAL_NS`].
+    /// Packets without an event because their key had one within [`EVENT_INTERVAL_NS`].
     pub coalesced: u64,
-    /// Drops without an event because the CPU's allowance was used up.
+    /// Packets without an event because the CPU's allowance was used up.
     pub limited: u64,
-    /// Drops without an event because the ring was full.
+    /// Packets without an event because the ring was full.
     pub ring_full: u64,
 }
 
@@ -489,7 +578,7 @@ abi_types! {
     Endpoint: 136,
     ClassKey: 8,
     ClassRef: 8,
-    Interval: 8,
+    Interval: 16,
     FlowKeyV4: 20,
     FlowKeyV6: 44,
     Flow: 72,
@@ -500,7 +589,8 @@ abi_types! {
     Counter: 16,
     DropKey: 20,
     DropCounter: 24,
-    DropEvent: 72,
+    StagedCounter: 16,
+    Event: 80,
     EventBudget: 40,
     BlockKeyV4: 8,
     BlockKeyV6: 20,

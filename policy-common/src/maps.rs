@@ -33,9 +33,13 @@ pub const RULES: &str = "RULES";
 pub const DROPS: &str = "DROPS";
 /// Per-CPU array: drop reason -> [`crate::abi::Counter`], for drops that did not fit `DROPS`.
 pub const DROPS_OTHER: &str = "DROPS_OTHER";
-/// Ring buffer of [`crate::abi::DropEvent`].
+/// Per-CPU array: rule id of a staged walk -> [`crate::abi::StagedCounter`].
+pub const STAGED: &str = "STAGED";
+/// Per-CPU array: log id -> [`crate::abi::Counter`].
+pub const LOGS: &str = "LOGS";
+/// Ring buffer of [`crate::abi::Event`].
 pub const EVENTS: &str = "EVENTS";
-/// Per-CPU array of one [`crate::abi::EventBudget`].
+/// Per-CPU array: event kind -> [`crate::abi::EventBudget`].
 pub const EVENT_BUDGET: &str = "EVENT_BUDGET";
 /// Hash: uplink interface index -> block list id.
 pub const UPLINKS: &str = "UPLINKS";
@@ -61,6 +65,8 @@ pub const PINNED: &[&str] = &[
     RULES,
     DROPS,
     DROPS_OTHER,
+    STAGED,
+    LOGS,
     EVENTS,
     EVENT_BUDGET,
     UPLINKS,
@@ -95,6 +101,8 @@ pub const MAX_CLASSES: u32 = 1_048_576;
 pub const MAX_INTERVALS: u32 = 1_048_576;
 /// Largest number of rules that may be counted at one time.
 pub const MAX_RULES: u32 = 65_536;
+/// Largest number of distinct lists of Log rules that packets may pass.
+pub const MAX_LOGS: u32 = 4_096;
 /// Largest number of guarded (bridge, address) pairs.
 pub const MAX_GUARD: u32 = 65_536;
 /// Largest number of distinct drop counters.

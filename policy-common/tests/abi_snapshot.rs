@@ -13,8 +13,10 @@ use policy_common::{
 use sha2::{Digest as _, Sha256};
 
 /// SHA-256 of the snapshot of each version. Lines are only ever added.
-const VERSIONS: [(u32, &str); 1] =
-    [(1, "d6f9f7d2c56ecb261b4ca89930f4cb58f51a1af98ad48f41f3ff6710c554ec5d")];
+const VERSIONS: [(u32, &str); 2] = [
+    (1, "d6f9f7d2c56ecb261b4ca89930f4cb58f51a1af98ad48f41f3ff6710c554ec5d"),
+    (2, "37a54d7f8a8392552834d8cb54fb7b5b138dd1ab6f996b3b1c0d7bb0e1af638d"),
+];
 
 const SNAPSHOT: &str = include_str!("abi_snapshot.txt");
 
@@ -48,11 +50,12 @@ fn layout() -> Result<String, std::fmt::Error> {
         Endpoint { ifindex, pad, v4, v6, tables, defaults, adopt_until_ns }
         ClassKey { table, peer }
         ClassRef { offset, len }
-        Interval { start, verdict }
+        Interval { start, verdict, staged, log }
         FlowKeyV4 { ifindex, local, remote, local_port, remote_port, protocol, pad }
         FlowKeyV6 { ifindex, local, remote, local_port, remote_port, protocol, pad }
         Flow {
-            packets, bytes, created_ns, seen_ns, revision, rule, peer, direction, state, cut, pad,
+            packets, bytes, created_ns, seen_ns, revision, rule, peer, staged, direction, state,
+            cut, pad,
         }
         FragmentKey { ifindex, id, source, destination, protocol, direction, pad }
         Fragment { seen_ns, rule, revision }
@@ -61,9 +64,10 @@ fn layout() -> Result<String, std::fmt::Error> {
         Counter { packets, bytes }
         DropKey { ifindex, peer, rule, port, protocol, reason, direction, pad }
         DropCounter { packets, bytes, event_ns }
-        DropEvent {
-            time_ns, source, destination, ifindex, peer, rule, length, source_port,
-            destination_port, protocol, reason, direction, family, tcp_flags, pad,
+        StagedCounter { denied, allowed }
+        Event {
+            time_ns, source, destination, ifindex, peer, rule, staged, log, length, source_port,
+            destination_port, protocol, reason, direction, family, tcp_flags, kind, allowed, pad,
         }
         EventBudget { window_ns, sent, coalesced, limited, ring_full }
         BlockKeyV4 { list, address }
@@ -73,12 +77,18 @@ fn layout() -> Result<String, std::fmt::Error> {
     for reason in DropReason::ALL {
         writeln!(out, "reason {} {}", *reason as u8, reason.name())?;
     }
+    for kind in EventKind::ALL {
+        writeln!(out, "event {} {}", *kind as u8, kind.name())?;
+    }
     for (name, value) in [
         ("Direction::Ingress", Direction::Ingress as u64),
         ("Direction::Egress", Direction::Egress as u64),
         ("Family::V4", Family::V4 as u64),
         ("Family::V6", Family::V6 as u64),
         ("VERDICT_ALLOW", u64::from(VERDICT_ALLOW)),
+        ("VERDICT_NESTED", u64::from(VERDICT_NESTED)),
+        ("LOG_NONE", u64::from(LOG_NONE)),
+        ("LOG_FIRST", u64::from(LOG_FIRST)),
         ("PEER_WORLD_V4", u64::from(PEER_WORLD_V4)),
         ("PEER_WORLD_V6", u64::from(PEER_WORLD_V6)),
         ("PEER_FIRST", u64::from(PEER_FIRST)),
@@ -90,6 +100,7 @@ fn layout() -> Result<String, std::fmt::Error> {
         ("FLOW_FIN_REPLY", u64::from(FLOW_FIN_REPLY)),
         ("FLOW_RESET", u64::from(FLOW_RESET)),
         ("service(6, 443)", u64::from(service(6, 443))),
+        ("source(3, 1024)", u64::from(source(3, 1024))),
     ] {
         writeln!(out, "{name} = {value}")?;
     }

@@ -15,8 +15,9 @@ use std::{
 use ipnet::IpNet;
 use policy_common::{
     abi::{
-        self, ADDRESSES_PER_FAMILY, ClassRef, Endpoint, GuardKey, Interval, MAX_CLASS_INTERVALS,
-        VERDICT_ALLOW,
+        self, ADDRESSES_PER_FAMILY, ClassRef, Endpoint, GuardKey, Interval, LOG_NONE,
+        MAX_CLASS_INTERVALS, MAX_SOURCE_BLOCKS, RULE_NONE, VERDICT_ALLOW, VERDICT_NESTED,
+        VERDICT_RULE,
     },
     maps,
 };
@@ -44,8 +45,15 @@ pub struct Compiler {
     image: Image,
     ids: Ids,
     extents: Extents,
-    /// Rule ids that the newest plan used; connections may still bear them.
+    /// What the newest plan used; connections may still bear it.
+    named: Named,
+}
+
+/// Numbers of rules and of lists of Log rules.
+#[derive(Clone, Debug, Default)]
+struct Named {
     rules: HashSet<u32>,
+    logs: HashSet<u32>,
 }
 
 /// A plan, and what the compiler will know once it has been executed.
@@ -58,7 +66,7 @@ pub struct Planned {
     /// What the compiler goes on with.
     next: Ids,
     extents: Extents,
-    rules: HashSet<u32>,
+    named: Named,
 }
 
 impl Planned {
@@ -126,8 +134,11 @@ impl Compiler {
     pub fn resume(image: Image, mut ids: Ids) -> Self {
         let extents = Extents::new(maps::MAX_INTERVALS, image.class_references());
         Arc::make_mut(&mut ids.classes).retain(|_, class| extents.is_referenced(*class));
-        let rules = ids.rules().map(|(id, _)| id).collect();
-        Compiler { image, ids, extents, rules }
+        let named = Named {
+            rules: ids.rules().map(|(id, _)| id).collect(),
+            logs: ids.logs().map(|(id, _)| id).collect(),
+        };
+        Compiler { image, ids, extents, named }
     }
 
     /// What the maps hold.
@@ -152,10 +163,10 @@ impl Compiler {
         let blocked = untracked::compile(model);
         let mut ids = self.ids.clone();
         let in_maps = Numbers::of(&self.image);
-        let (desired, rules) =
+        let (desired, named) =
             Numbering { model, universe: &universe, tables: &tables, blocked: &blocked }
                 .run(&mut ids, &in_maps)?;
-        self.retain(&mut ids, &in_maps, &desired, &rules);
+        self.retain(&mut ids, &in_maps, &desired, &named);
 
         let Transition { ops, ids, stored, extents } =
             transition::plan(&self.image, &in_maps, &desired, &ids, &self.extents)?;
@@ -167,7 +178,7 @@ impl Compiler {
             revision: transition::revision(&self.image, &ops),
             ops,
         };
-        Ok(Planned { plan, ids: stored, next: ids, extents, rules })
+        Ok(Planned { plan, ids: stored, next: ids, extents, named })
     }
 
     /// Takes note that a plan of this compiler, made after the last commit, has been executed.
@@ -177,11 +188,11 @@ impl Compiler {
         }
         self.ids = planned.next;
         self.extents = planned.extents;
-        self.rules = planned.rules;
+        self.named = planned.named;
     }
 
     /// Frees the numbers that neither the maps hold nor the model needs.
-    fn retain(&self, ids: &mut Ids, held: &Numbers, desired: &Desired, rules: &HashSet<u32>) {
+    fn retain(&self, ids: &mut Ids, held: &Numbers, desired: &Desired, named: &Named) {
         let tables: HashSet<u32> =
             desired.endpoints.values().flat_map(DesiredEndpoint::tables).collect();
         let peers: HashSet<u32> =
@@ -191,8 +202,9 @@ impl Compiler {
         ids::retain(&mut ids.tables, |id| tables.contains(&id) || held.tables.contains(&id));
         ids::retain(&mut ids.lists, |id| lists.contains(&id) || held.lists.contains(&id));
         ids::retain(&mut ids.rules, |id| {
-            rules.contains(&id) || self.rules.contains(&id) || held.rules.contains(&id)
+            named.rules.contains(&id) || self.named.rules.contains(&id) || held.rules.contains(&id)
         });
+        ids::retain(&mut ids.logs, |id| named.logs.contains(&id) || self.named.logs.contains(&id));
     }
 }
 
@@ -244,8 +256,8 @@ struct Numbering<'a> {
 }
 
 impl Numbering<'_> {
-    fn run(&self, ids: &mut Ids, held: &Numbers) -> Result<(Desired, HashSet<u32>), CapacityError> {
-        let mut rules = HashSet::new();
+    fn run(&self, ids: &mut Ids, held: &Numbers) -> Result<(Desired, Named), CapacityError> {
+        let mut named = Named::default();
         let peers = self.peers(ids, held)?;
         let table_ids = self
             .tables
@@ -256,8 +268,8 @@ impl Numbering<'_> {
                     .ok_or_else(|| exhausted("tables", ids.tables.len(), u32::MAX))
             })
             .collect::<Result<Vec<u32>, _>>()?;
-        let classes = self.classes(ids, held, &mut rules)?;
-        let (blocks, uplinks) = self.blocks(ids, held, &mut rules)?;
+        let classes = self.classes(ids, held, &mut named)?;
+        let (blocks, uplinks) = self.blocks(ids, held, &mut named.rules)?;
 
         let numbered = |peer: usize| peers.get(&peer).copied();
         let rows = self.tables.tables.iter().zip(&table_ids).map(|(table, &id)| {
@@ -290,7 +302,7 @@ impl Numbering<'_> {
                 identity::own_addresses(spec).into_iter().map(key)
             }));
         }
-        Ok((desired, rules))
+        Ok((desired, named))
     }
 
     fn peers(&self, ids: &mut Ids, held: &Numbers) -> Result<HashMap<usize, u32>, CapacityError> {
@@ -309,9 +321,12 @@ impl Numbering<'_> {
         &self,
         ids: &mut Ids,
         held: &Numbers,
-        rules: &mut HashSet<u32>,
+        named: &mut Named,
     ) -> Result<Vec<(Digest, Vec<Interval>)>, CapacityError> {
-        let mut numbers: Vec<Option<u32>> = vec![None; self.tables.names.len()];
+        let mut words = Words {
+            rules: vec![None; self.tables.names.len()],
+            logs: vec![None; self.tables.logs.len()],
+        };
         let mut classes = Vec::with_capacity(self.tables.classes.len());
         for class in &self.tables.classes {
             if class.len() as u64 > u64::from(MAX_CLASS_INTERVALS) {
@@ -322,18 +337,65 @@ impl Numbering<'_> {
                 ));
             }
             let mut intervals = Vec::with_capacity(class.len());
-            for &Interval { start, verdict } in class {
-                let index = (verdict & !VERDICT_ALLOW) as usize;
-                let rule = match numbers[index] {
-                    Some(rule) => rule,
-                    None => self.rule(ids, held, &self.tables.names[index], rules)?,
-                };
-                numbers[index] = Some(rule);
-                intervals.push(Interval { start, verdict: verdict & VERDICT_ALLOW | rule });
+            for interval in class {
+                intervals.push(Interval {
+                    start: interval.start,
+                    verdict: self.verdict(interval.verdict, &mut words, ids, held, named)?,
+                    staged: self.verdict(interval.staged, &mut words, ids, held, named)?,
+                    log: self.log(interval.log, &mut words, ids, named)?,
+                });
             }
             classes.push((Digest::of("class", &intervals), intervals));
         }
         Ok(classes)
+    }
+
+    /// A verdict word, with the rule's id in place of its number.
+    fn verdict(
+        &self,
+        word: u32,
+        words: &mut Words,
+        ids: &mut Ids,
+        held: &Numbers,
+        named: &mut Named,
+    ) -> Result<u32, CapacityError> {
+        let number = word & VERDICT_RULE;
+        if word & VERDICT_NESTED != 0 {
+            return if number < MAX_SOURCE_BLOCKS {
+                Ok(word)
+            } else {
+                Err(exhausted("source ports of one class", number as usize, MAX_SOURCE_BLOCKS))
+            };
+        }
+        let Some(at) = (number as usize).checked_sub(1) else { return Ok(RULE_NONE) };
+        let id = match words.rules[at] {
+            Some(id) => id,
+            None => self.rule(ids, held, &self.tables.names[at], &mut named.rules)?,
+        };
+        words.rules[at] = Some(id);
+        Ok(word & VERDICT_ALLOW | id)
+    }
+
+    /// The id of a list of Log rules.
+    fn log(
+        &self,
+        list: u32,
+        words: &mut Words,
+        ids: &mut Ids,
+        named: &mut Named,
+    ) -> Result<u32, CapacityError> {
+        let Some(at) = (list as usize).checked_sub(1) else { return Ok(LOG_NONE) };
+        if let Some(id) = words.logs[at] {
+            return Ok(id);
+        }
+        let rules = self.tables.logs.get(list).iter();
+        let list: Vec<_> =
+            rules.map(|&rule| self.tables.names[rule as usize - 1].clone()).collect();
+        let id = ids::assign(&mut ids.logs, list, |_| false)
+            .ok_or_else(|| exhausted("lists of Log rules", ids.logs.len(), maps::MAX_LOGS - 1))?;
+        words.logs[at] = Some(id);
+        named.logs.insert(id);
+        Ok(id)
     }
 
     fn rule(
@@ -370,6 +432,12 @@ impl Numbering<'_> {
         let uplinks = &self.blocked.uplinks;
         Ok((blocks, uplinks.iter().map(|(&ifindex, &list)| (ifindex, lists[list])).collect()))
     }
+}
+
+/// Ids that have been given out in one run, by number less one.
+struct Words {
+    rules: Vec<Option<u32>>,
+    logs: Vec<Option<u32>>,
 }
 
 fn exhausted(what: &'static str, in_use: usize, capacity: u32) -> CapacityError {

@@ -8,7 +8,8 @@
 //! that select the endpoint and have a say on the direction, in order; in a policy the rules in order. The
 //! first rule whose every condition holds decides; Pass leaves the tier. A tier of which a
 //! policy applies ends in its default. Where no policy applies, and after a Pass out of the last
-//! tier, the endpoint's default holds.
+//! tier, the endpoint's default holds. Log is noted, and the next rule is asked. Staged policies
+//! are not asked; what they would decide is a second walk.
 
 use std::net::IpAddr;
 
@@ -17,13 +18,13 @@ use policy_api::messages::{RuleName, Verdict};
 use policy_common::abi::{Direction, Family};
 
 use crate::{
-    identity,
+    identity::{self, Owner},
     labels::Labels,
     model::{DefaultAction, EndpointId, EndpointSpec, Model, NamedPort},
     names,
     policy::{Action, EntityMatch, IcmpMatch, Policy, PolicyKey, PortMatch, Rule},
     services::{ICMP, ICMPV6, WITH_PORTS},
-    tiers::{self, Tier, TierAction},
+    tiers::{self, Tier, TierAction, Walk},
 };
 
 /// A packet that opens a connection.
@@ -37,6 +38,8 @@ pub struct Packet {
     pub protocol: u8,
     /// Destination port; ICMP and ICMPv6: `type << 8 | code`; other protocols: 0.
     pub port: u16,
+    /// Source port; 0 for protocols without ports.
+    pub source_port: u16,
 }
 
 /// What becomes of it at one end.
@@ -48,6 +51,8 @@ pub struct Decision {
     pub rule: RuleName,
     /// One line for each tier, policy and rule that was looked at.
     pub walk: Vec<String>,
+    /// The Log rules that matched before the decision, in order.
+    pub logged: Vec<RuleName>,
 }
 
 /// What `subject` does with a packet in one direction; `None` if it is no endpoint of the model.
@@ -57,9 +62,42 @@ pub fn evaluate(
     direction: Direction,
     subject: &EndpointId,
 ) -> Option<Decision> {
+    decide(model, packet, direction, subject, Walk::Enforced)
+}
+
+/// What `subject` would do with it if every staged policy were in force; `None` if that would not
+/// change which policies apply to it in this direction.
+pub fn staged(
+    model: &Model,
+    packet: &Packet,
+    direction: Direction,
+    subject: &EndpointId,
+) -> Option<Decision> {
     let endpoint = model.endpoints.get(subject)?;
-    let scene = Scene { model, packet, direction, endpoint };
+    let keys = |walk: Walk| -> Vec<PolicyKey> {
+        let tiers = tiers::of(model);
+        let applying =
+            tiers.iter().flat_map(|tier| applying(model, tier, endpoint, direction, walk));
+        applying.map(|policy| policy.key.clone()).collect()
+    };
+    if keys(Walk::Enforced) == keys(Walk::Pending) {
+        return None;
+    }
+    let decision = decide(model, packet, direction, subject, Walk::Pending)?;
+    Some(Decision { logged: Vec::new(), ..decision })
+}
+
+fn decide(
+    model: &Model,
+    packet: &Packet,
+    direction: Direction,
+    subject: &EndpointId,
+    past: Walk,
+) -> Option<Decision> {
+    let endpoint = model.endpoints.get(subject)?;
+    let scene = Scene { model, packet, direction, endpoint, past };
     let mut walk = Vec::new();
+    let mut logged = Vec::new();
     if model.settings.host_access
         && direction == Direction::Ingress
         && !endpoint.plane.of_host()
@@ -68,11 +106,16 @@ pub fn evaluate(
             .is_some_and(|owner| owner.is_host(model, packet.source))
     {
         walk.push(format!("{} is the host, and host access is set: allow", packet.source));
-        return Some(Decision { verdict: Verdict::Allow, rule: names::host_access(), walk });
+        return Some(Decision {
+            verdict: Verdict::Allow,
+            rule: names::host_access(),
+            walk,
+            logged,
+        });
     }
     for tier in tiers::of(model) {
-        if let Some((verdict, rule)) = scene.tier(&tier, &mut walk) {
-            return Some(Decision { verdict, rule, walk });
+        if let Some((verdict, rule)) = scene.tier(&tier, &mut walk, &mut logged) {
+            return Some(Decision { verdict, rule, walk, logged });
         }
     }
     let default = model.settings.default_action;
@@ -81,15 +124,16 @@ pub fn evaluate(
         DefaultAction::Deny => Verdict::Deny,
     };
     walk.push(format!("nothing decided; the default for endpoints is {}", word(verdict)));
-    Some(Decision { verdict, rule: names::endpoint_default(default), walk })
+    Some(Decision { verdict, rule: names::endpoint_default(default), walk, logged })
 }
 
 /// The policies that apply to an endpoint in one direction, in order, as `tier/namespace/name`
-/// (a global policy as `tier/name`).
+/// (a global policy as `tier/name`). Staged policies do not apply.
 pub fn applied(model: &Model, subject: &EndpointId, direction: Direction) -> Vec<String> {
     let Some(endpoint) = model.endpoints.get(subject) else { return Vec::new() };
     let tiers = tiers::of(model);
-    let policies = tiers.iter().flat_map(|tier| applying(model, tier, endpoint, direction));
+    let policies =
+        tiers.iter().flat_map(|tier| applying(model, tier, endpoint, direction, Walk::Enforced));
     policies
         .map(|policy| match (&policy.tier, &policy.key) {
             (tier, PolicyKey { name, namespace, .. }) if namespace.is_empty() => {
@@ -105,9 +149,10 @@ fn applying<'a>(
     tier: &Tier,
     endpoint: &EndpointSpec,
     direction: Direction,
+    walk: Walk,
 ) -> Vec<&'a Policy> {
     let labels = identity::endpoint_labels(model, endpoint);
-    tiers::policies(model, tier)
+    tiers::policies(model, tier, walk)
         .into_iter()
         .map(AsRef::as_ref)
         .filter(|policy| endpoint.plane.admits(policy))
@@ -128,15 +173,21 @@ struct Scene<'a> {
     packet: &'a Packet,
     direction: Direction,
     endpoint: &'a EndpointSpec,
+    past: Walk,
 }
 
 /// A condition that does not hold, in words.
 type Mismatch = String;
 
 impl Scene<'_> {
-    fn tier(&self, tier: &Tier, walk: &mut Vec<String>) -> Option<(Verdict, RuleName)> {
+    fn tier(
+        &self,
+        tier: &Tier,
+        walk: &mut Vec<String>,
+        logged: &mut Vec<RuleName>,
+    ) -> Option<(Verdict, RuleName)> {
         let way = names::direction(self.direction);
-        let policies = applying(self.model, tier, self.endpoint, self.direction);
+        let policies = applying(self.model, tier, self.endpoint, self.direction, self.past);
         if policies.is_empty() {
             walk.push(format!(
                 "tier {}: no policy applies to {way} of {}/{}",
@@ -152,11 +203,16 @@ impl Scene<'_> {
                     walk.push(format!("  {} {}: no match, {mismatch}", name.rule, name.action));
                     continue;
                 }
+                if rule.action == Action::Log {
+                    walk.push(format!("  {} log: match, noted, and on", name.rule));
+                    logged.push(name);
+                    continue;
+                }
                 walk.push(format!("  {} {}: match", name.rule, name.action));
                 return match rule.action {
                     Action::Allow => Some((Verdict::Allow, name)),
                     Action::Deny => Some((Verdict::Deny, name)),
-                    Action::Pass => {
+                    Action::Pass | Action::Log => {
                         walk.push(format!("tier {}: the rest is skipped", tier.name));
                         None
                     }
@@ -189,7 +245,8 @@ impl Scene<'_> {
         };
         self.peer(peer)?;
         self.own(own, rule.action)?;
-        self.ports(&rule.destination)
+        self.source_ports(&rule.source)?;
+        self.destination_ports(&rule.destination)
     }
 
     fn family(&self) -> Family {
@@ -243,7 +300,7 @@ impl Scene<'_> {
     }
 
     /// The endpoint's own side. It has one table for all its addresses of a family, so if the
-    /// conditions hold for some of them only, a Deny is met and anything else is not.
+    /// conditions hold for some of them only, a Deny or Log is met and anything else is not.
     fn own(&self, side: &EntityMatch, action: Action) -> Result<(), Mismatch> {
         let labels = identity::endpoint_labels(self.model, self.endpoint);
         let family = self.family();
@@ -257,7 +314,7 @@ impl Scene<'_> {
             answers.push(self.side(side, None, Some(labels)));
         }
         let met = match action {
-            Action::Deny => answers.iter().any(Result::is_ok),
+            Action::Deny | Action::Log => answers.iter().any(Result::is_ok),
             Action::Allow | Action::Pass => answers.iter().all(Result::is_ok),
         };
         if met { Ok(()) } else { answers.into_iter().find(Result::is_err).unwrap_or(Ok(())) }
@@ -313,15 +370,39 @@ impl Scene<'_> {
         Ok(())
     }
 
-    fn ports(&self, side: &EntityMatch) -> Result<(), Mismatch> {
-        let owners = identity::owners(self.model);
-        let named: &[NamedPort] = match self.direction {
-            Direction::Ingress => &self.endpoint.ports,
-            Direction::Egress => {
-                owners.get(&self.packet.destination).map_or(&[], |owner| owner.ports())
-            }
+    fn source_ports(&self, side: &EntityMatch) -> Result<(), Mismatch> {
+        let named = match self.direction {
+            Direction::Ingress => self.ports_at(self.packet.source),
+            Direction::Egress => &self.endpoint.ports,
         };
-        let (protocol, port) = (self.packet.protocol, self.packet.port);
+        self.ports("source port", self.packet.source_port, side, named)
+    }
+
+    fn destination_ports(&self, side: &EntityMatch) -> Result<(), Mismatch> {
+        let named = match self.direction {
+            Direction::Ingress => &self.endpoint.ports,
+            Direction::Egress => self.ports_at(self.packet.destination),
+        };
+        self.ports("port", self.packet.port, side, named)
+    }
+
+    /// The named ports of whoever has an address.
+    fn ports_at(&self, address: IpAddr) -> &[NamedPort] {
+        match identity::owners(self.model).get(&address) {
+            Some(Owner::Endpoint(_, endpoint)) => &endpoint.ports,
+            Some(Owner::HostEndpoint(endpoint)) => &endpoint.ports,
+            Some(Owner::Host) | None => &[],
+        }
+    }
+
+    fn ports(
+        &self,
+        what: &str,
+        port: u16,
+        side: &EntityMatch,
+        named: &[NamedPort],
+    ) -> Result<(), Mismatch> {
+        let protocol = self.packet.protocol;
         let is = |wanted: &PortMatch| match wanted {
             PortMatch::Range(first, last) => {
                 WITH_PORTS.contains(&protocol) && (*first..=*last).contains(&port)
@@ -331,10 +412,10 @@ impl Scene<'_> {
                 .any(|it| it.name == *name && it.protocol == protocol && it.port == port),
         };
         if !side.ports.is_empty() && !side.ports.iter().any(is) {
-            return Err(format!("port {port} is none of the rule's"));
+            return Err(format!("{what} {port} is none of the rule's"));
         }
         if side.not_ports.iter().any(is) {
-            return Err(format!("port {port} is excluded"));
+            return Err(format!("{what} {port} is excluded"));
         }
         Ok(())
     }

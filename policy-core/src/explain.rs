@@ -6,7 +6,8 @@
 use std::net::IpAddr;
 
 use policy_api::messages::{
-    EndDecision, ExplainRequest, ExplainedPath, Explanation, RuleName, Verdict,
+    EPHEMERAL_PORT, EndDecision, ExplainRequest, ExplainedPath, Explanation, RuleName,
+    StagedDecision, Verdict,
 };
 use policy_common::abi::{Direction, Family};
 
@@ -16,7 +17,7 @@ use crate::{
     model::{EndpointId, EndpointSpec, Model},
     names,
     policy::Policy,
-    services::{ICMP, ICMPV6},
+    services::{ICMP, ICMPV6, WITH_PORTS},
     tiers,
 };
 
@@ -158,6 +159,11 @@ fn path(
         destination: destination.address,
         protocol: request.protocol,
         port: request.port,
+        source_port: if WITH_PORTS.contains(&request.protocol) {
+            request.source_port.unwrap_or(EPHEMERAL_PORT)
+        } else {
+            0
+        },
     };
     let ends = vec![
         end(model, &packet, Direction::Egress, source),
@@ -178,15 +184,22 @@ fn worst(mut verdicts: impl Iterator<Item = Verdict>) -> Verdict {
 fn end(model: &Model, packet: &Packet, direction: Direction, end: &End<'_>) -> EndDecision {
     let way = names::direction(direction).to_owned();
     let decided = end.endpoint.and_then(|(id, endpoint)| {
-        Some((endpoint, evaluate::evaluate(model, packet, direction, id)?))
+        let decision = evaluate::evaluate(model, packet, direction, id)?;
+        Some((endpoint, decision, evaluate::staged(model, packet, direction, id)))
     });
-    if let Some((endpoint, decision)) = decided {
+    if let Some((endpoint, decision, staged)) = decided {
         return EndDecision {
             direction: way,
             endpoint: Some(full_name(endpoint)),
             verdict: decision.verdict,
             rule: decision.rule,
             walk: decision.walk,
+            logged: decision.logged,
+            staged: staged.map(|staged| StagedDecision {
+                verdict: staged.verdict,
+                rule: staged.rule,
+                walk: staged.walk,
+            }),
         };
     }
     let local = identity::owners(model).contains_key(&end.address);
@@ -204,6 +217,8 @@ fn end(model: &Model, packet: &Packet, direction: Direction, end: &End<'_>) -> E
             verdict: Verdict::Deny,
             rule,
             walk: vec![line],
+            logged: Vec::new(),
+            staged: None,
         };
     }
     let what = if local { "the host itself" } else { "no endpoint of this host" };
@@ -213,6 +228,8 @@ fn end(model: &Model, packet: &Packet, direction: Direction, end: &End<'_>) -> E
         verdict: Verdict::Allow,
         rule: RuleName::default(),
         walk: vec![format!("{} is {what}: nothing is enforced there", end.address)],
+        logged: Vec::new(),
+        staged: None,
     }
 }
 

@@ -13,7 +13,7 @@ use policy_common::abi::Family;
 use crate::{
     host::HostEndpoint,
     labels::{Labels, NAMESPACE_LABEL, NAMESPACE_PREFIX},
-    model::{EndpointId, EndpointSpec, Model, NamedPort, NetworkSet},
+    model::{EndpointId, EndpointSpec, Model, NetworkSet},
 };
 
 /// The one label of the host's own addresses.
@@ -96,15 +96,6 @@ impl Owner<'_> {
             Owner::Host => true,
             Owner::HostEndpoint(_) => model.host_addresses.contains(&address),
             Owner::Endpoint(..) => false,
-        }
-    }
-
-    /// Its named ports.
-    pub fn ports(&self) -> &[NamedPort] {
-        match self {
-            Owner::Host => &[],
-            Owner::HostEndpoint(endpoint) => &endpoint.ports,
-            Owner::Endpoint(_, endpoint) => &endpoint.ports,
         }
     }
 }

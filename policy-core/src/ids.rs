@@ -14,7 +14,10 @@ use std::{
 
 use policy_api::messages::RuleName;
 use policy_common::{
-    abi::{ClassRef, PEER_FIRST, PEER_NONE, PEER_WORLD_V4, PEER_WORLD_V6, RULE_FIRST, RULE_NONE},
+    abi::{
+        ClassRef, LOG_FIRST, PEER_FIRST, PEER_NONE, PEER_WORLD_V4, PEER_WORLD_V6, RULE_FIRST,
+        RULE_NONE,
+    },
     maps,
 };
 use serde::{Deserialize, Serialize};
@@ -26,6 +29,8 @@ use crate::{digest::Digest, peers::PeerName};
 #[serde(from = "Stored", into = "Stored")]
 pub struct Ids {
     pub(crate) rules: Arc<Registry<RuleName>>,
+    /// Lists of Log rules, in the order of the walk.
+    pub(crate) logs: Arc<Registry<Vec<RuleName>>>,
     pub(crate) peers: Arc<Registry<Digest>>,
     pub(crate) tables: Arc<Registry<Digest>>,
     pub(crate) lists: Arc<Registry<Digest>>,
@@ -38,6 +43,7 @@ impl Default for Ids {
     fn default() -> Self {
         Ids {
             rules: Arc::new(Registry::new(RULE_FIRST, maps::MAX_RULES)),
+            logs: Arc::new(Registry::new(LOG_FIRST, maps::MAX_LOGS)),
             peers: Arc::new(Registry::new(PEER_FIRST, PEER_NONE)),
             tables: Arc::new(Registry::new(1, u32::MAX)),
             lists: Arc::new(Registry::new(1, u32::MAX)),
@@ -56,6 +62,16 @@ impl Ids {
     /// Every rule id in use, with its rule.
     pub fn rules(&self) -> impl Iterator<Item = (u32, &RuleName)> {
         self.rules.keys.iter().map(|(id, name)| (*id, name))
+    }
+
+    /// The Log rules behind a log id.
+    pub fn log(&self, id: u32) -> Option<&[RuleName]> {
+        self.logs.key(id).map(Vec::as_slice)
+    }
+
+    /// Every log id in use, with its rules.
+    pub fn logs(&self) -> impl Iterator<Item = (u32, &[RuleName])> {
+        self.logs.keys.iter().map(|(id, rules)| (*id, rules.as_slice()))
     }
 
     /// Every peer id in use, those of the world left aside.
@@ -173,12 +189,14 @@ impl<K: Clone + Eq + Hash> Registry<K> {
     }
 }
 
-/// [`Ids`] as they are written down.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// [`Ids`] as they are written down. What an earlier version did not write is empty.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct Stored {
     next_rule: u32,
     rules: Vec<(u32, RuleName)>,
+    next_log: u32,
+    logs: Vec<(u32, Vec<RuleName>)>,
     next_peer: u32,
     peers: Vec<(u32, Digest, PeerName)>,
     next_table: u32,
@@ -201,6 +219,8 @@ impl From<Ids> for Stored {
         Stored {
             next_rule: ids.rules.next,
             rules: pairs(&ids.rules),
+            next_log: ids.logs.next,
+            logs: pairs(&ids.logs),
             next_peer: ids.peers.next,
             peers: pairs(&ids.peers).into_iter().map(|(id, key)| (id, key, name(id))).collect(),
             next_table: ids.tables.next,
@@ -228,6 +248,7 @@ impl From<Stored> for Ids {
         let classes = stored.classes.into_iter();
         Ids {
             rules: all(&empty.rules, stored.next_rule, stored.rules),
+            logs: all(&empty.logs, stored.next_log, stored.logs),
             peers: all(&empty.peers, stored.next_peer, peers),
             tables: all(&empty.tables, stored.next_table, stored.tables),
             lists: all(&empty.lists, stored.next_list, stored.lists),

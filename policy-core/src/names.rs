@@ -19,12 +19,13 @@ pub const fn direction(direction: Direction) -> &'static str {
     }
 }
 
-/// `allow`, `deny`, or `pass`, which `explain` shows but which decides no packet.
+/// `allow`, `deny`; or `pass` and `log`, which decide no packet.
 const fn action(action: Action) -> &'static str {
     match action {
         Action::Allow => "allow",
         Action::Deny => "deny",
         Action::Pass => "pass",
+        Action::Log => "log",
     }
 }
 

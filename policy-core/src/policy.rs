@@ -21,6 +21,12 @@ pub enum PolicyKind {
     NetworkPolicy,
     /// `networking.k8s.io/v1` NetworkPolicy.
     KubernetesNetworkPolicy,
+    /// `projectcalico.org/v3` StagedGlobalNetworkPolicy.
+    StagedGlobalNetworkPolicy,
+    /// `projectcalico.org/v3` StagedNetworkPolicy.
+    StagedNetworkPolicy,
+    /// `projectcalico.org/v3` StagedKubernetesNetworkPolicy.
+    StagedKubernetesNetworkPolicy,
 }
 
 impl PolicyKind {
@@ -30,6 +36,25 @@ impl PolicyKind {
             PolicyKind::GlobalNetworkPolicy => "GlobalNetworkPolicy",
             PolicyKind::NetworkPolicy => "NetworkPolicy",
             PolicyKind::KubernetesNetworkPolicy => "KubernetesNetworkPolicy",
+            PolicyKind::StagedGlobalNetworkPolicy => "StagedGlobalNetworkPolicy",
+            PolicyKind::StagedNetworkPolicy => "StagedNetworkPolicy",
+            PolicyKind::StagedKubernetesNetworkPolicy => "StagedKubernetesNetworkPolicy",
+        }
+    }
+
+    /// The kind of the policy that a staged one would become; others are that kind themselves.
+    #[must_use]
+    pub const fn enforced(self) -> PolicyKind {
+        match self {
+            PolicyKind::GlobalNetworkPolicy | PolicyKind::StagedGlobalNetworkPolicy => {
+                PolicyKind::GlobalNetworkPolicy
+            }
+            PolicyKind::NetworkPolicy | PolicyKind::StagedNetworkPolicy => {
+                PolicyKind::NetworkPolicy
+            }
+            PolicyKind::KubernetesNetworkPolicy | PolicyKind::StagedKubernetesNetworkPolicy => {
+                PolicyKind::KubernetesNetworkPolicy
+            }
         }
     }
 }
@@ -43,6 +68,14 @@ pub struct PolicyKey {
     pub namespace: String,
     /// Kind.
     pub kind: PolicyKind,
+}
+
+impl PolicyKey {
+    /// The key of the policy that a staged one would become, or take away.
+    #[must_use]
+    pub fn enforced(&self) -> PolicyKey {
+        PolicyKey { kind: self.kind.enforced(), ..self.clone() }
+    }
 }
 
 impl fmt::Display for PolicyKey {
@@ -79,7 +112,16 @@ impl PartialOrd for Order {
     }
 }
 
-/// A policy in force.
+/// What a staged policy would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StagedAction {
+    /// Be in force, in place of the policy of its name if there is one.
+    Set,
+    /// Take away the policy of its name.
+    Delete,
+}
+
+/// A policy, in force or staged.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// Identity.
@@ -98,6 +140,8 @@ pub struct Policy {
     pub untracked: bool,
     /// Which packets of a host endpoint it is about.
     pub reach: Reach,
+    /// Never enforced: what it would do is computed and counted beside what is done.
+    pub staged: Option<StagedAction>,
 }
 
 /// Which packets of a host endpoint a policy is about. On containers it makes no difference, except
@@ -132,6 +176,8 @@ pub enum Action {
     Deny,
     /// The rest of the tier is skipped.
     Pass,
+    /// The packet is counted and told of, and the next rule is looked at.
+    Log,
 }
 
 /// One rule; a packet must meet every condition.

@@ -18,11 +18,11 @@
 use std::{net::IpAddr, sync::Arc};
 
 use policy_api::{messages::Verdict, yaml};
-use policy_common::abi::Direction;
+use policy_common::abi::{Direction, VERDICT_ALLOW, VERDICT_RULE};
 
 use crate::{
     compile::Compiler,
-    evaluate::{self, Packet},
+    evaluate::{self, Decision, Packet},
     host::Plane,
     model::{DefaultAction, EndpointId, EndpointSpec, Model},
     simulate::{Kernel, Outcome, Probe},
@@ -30,8 +30,11 @@ use crate::{
 };
 
 mod kubernetes;
+mod log;
 mod rules;
 mod selectors;
+mod source_ports;
+mod staged;
 mod tiers;
 
 const WORLD: &str = "\
@@ -163,8 +166,10 @@ fn model(documents: &[String]) -> Model {
 /// Checks connections, one a line: `in web > db tcp/80: allow p ingress[0]`.
 ///
 /// `in` asks the destination, `out` the source. Ends are endpoints, by name (`web6` is its IPv6
-/// address), `host`, or addresses. A service is `tcp/80`, `icmp/8` (type, code 0), `47` (number).
-/// The answer is the verdict, the policy or, for a tier's default, the tier, and the rule.
+/// address), `host`, or addresses. A service is `tcp/80`, `tcp/80<53` (from port 53, else from
+/// 40000), `icmp/8` (type, code 0), `47` (number). The answer is the verdict, the policy or, for a
+/// tier's default, the tier, and the rule; then `log` and policy and rule for each Log rule; then
+/// `staged` and the answer that the staged policies would give, if they change what applies.
 fn check(name: &str, documents: &[String], connections: &str) {
     check_model(name, &model(documents), connections);
 }
@@ -191,26 +196,43 @@ fn check_model(name: &str, model: &Model, connections: &str) {
             _ => panic!("{name}: {line}"),
         };
         let id = EndpointId(subject.trim_end_matches('6').to_owned());
-        let (protocol, port) = self::service(service);
+        let (protocol, port, source_port) = self::service(service);
         let [source, destination] = [source, destination].map(|end| address(model, end));
-        let packet = Packet { source, destination, protocol, port };
+        let packet = Packet { source, destination, protocol, port, source_port };
         let decision = evaluate::evaluate(model, &packet, direction, &id).unwrap();
-        let verdict = if decision.verdict == Verdict::Allow { "allow" } else { "deny" };
-        let rule = &decision.rule;
-        let who = if rule.policy.is_empty() { &rule.tier } else { &rule.policy };
-        let parts = [verdict, who, &rule.rule].into_iter().filter(|part| !part.is_empty());
-        let found = parts.collect::<Vec<_>>().join(" ");
+        let staged = evaluate::staged(model, &packet, direction, &id);
+        let logged =
+            decision.logged.iter().map(|rule| format!(" log {} {}", rule.policy, rule.rule));
+        let mut found = answer(&decision) + &logged.collect::<String>();
+        if let Some(staged) = &staged {
+            found = format!("{found} staged {}", answer(staged));
+        }
         let walk = decision.walk.join("\n  ");
         assert_eq!(found, expected.trim(), "{name}: {question}\n  {walk}");
 
         let ifindex = model.endpoints[&id].ifindex;
-        let probe = Probe { ifindex, direction, source, destination, protocol, port };
-        let Outcome::Decided { allow, rule: id, .. } = kernel.look_up(&probe) else {
+        let probe = Probe { ifindex, direction, source, destination, protocol, port, source_port };
+        let Outcome::Decided { allow, rule, staged: word, log, .. } = kernel.look_up(&probe) else {
             panic!("{name}: {line}: {:?}", kernel.look_up(&probe));
         };
-        let compiled = (allow, compiler.ids().rule(id));
-        assert_eq!(compiled, (verdict == "allow", Some(rule)), "{name}: {question}");
+        let ids = compiler.ids();
+        let expected = (decision.verdict == Verdict::Allow, Some(&decision.rule));
+        assert_eq!((allow, ids.rule(rule)), expected, "{name}: {question}");
+        assert_eq!(ids.log(log).unwrap_or_default(), decision.logged, "{name}: {question}");
+        let pending =
+            (word != 0).then(|| (word & VERDICT_ALLOW != 0, ids.rule(word & VERDICT_RULE)));
+        let expected = staged.as_ref().map(|it| (it.verdict == Verdict::Allow, Some(&it.rule)));
+        assert_eq!(pending, expected, "{name}: {question}");
     }
+}
+
+/// A decision as the tables write it.
+fn answer(decision: &Decision) -> String {
+    let verdict = if decision.verdict == Verdict::Allow { "allow" } else { "deny" };
+    let rule = &decision.rule;
+    let who = if rule.policy.is_empty() { &rule.tier } else { &rule.policy };
+    let parts = [verdict, who, &rule.rule].into_iter().filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join(" ")
 }
 
 fn address(model: &Model, text: &str) -> IpAddr {
@@ -225,15 +247,22 @@ fn address(model: &Model, text: &str) -> IpAddr {
     }
 }
 
-fn service(text: &str) -> (u8, u16) {
-    let Some((protocol, number)) = text.split_once('/') else { return (text.parse().unwrap(), 0) };
+/// Protocol, port, source port.
+fn service(text: &str) -> (u8, u16, u16) {
+    let (text, source_port) = match text.split_once('<') {
+        Some((text, port)) => (text, port.parse().unwrap()),
+        None => (text, 40_000),
+    };
+    let Some((protocol, number)) = text.split_once('/') else {
+        return (text.parse().unwrap(), 0, 0);
+    };
     let number: u16 = number.parse().unwrap();
     match protocol {
-        "tcp" => (6, number),
-        "udp" => (17, number),
-        "sctp" => (132, number),
-        "icmp" => (1, number << 8),
-        "icmp6" => (58, number << 8),
+        "tcp" => (6, number, source_port),
+        "udp" => (17, number, source_port),
+        "sctp" => (132, number, source_port),
+        "icmp" => (1, number << 8, 0),
+        "icmp6" => (58, number << 8, 0),
         _ => panic!("{text}"),
     }
 }

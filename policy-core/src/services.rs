@@ -1,17 +1,22 @@
-//! Sets of services: which (protocol, port) coordinates a rule is about.
+//! Sets of services: which (protocol, port) coordinates a rule is about, and from which source
+//! ports.
 //!
-//! In: a rule, a family, and the named ports of the side whose port is meant. Out: [`Services`],
-//! sorted disjoint ranges over [`policy_common::abi::service`].
+//! In: a rule, a family, and the named ports of both sides. Out: a [`Region`]: [`Services`], sorted
+//! disjoint ranges over [`policy_common::abi::service`], each with the source ports that go with
+//! them.
 
 use policy_common::abi::{Family, service};
 
 use crate::{
     model::NamedPort,
-    policy::{IcmpMatch, PortMatch, Rule},
+    policy::{EntityMatch, IcmpMatch, PortMatch, Rule},
 };
 
 /// One past the last coordinate: 256 protocols times 65,536 ports.
 pub const SERVICES: u32 = 1 << 24;
+
+/// One past the last source port.
+pub const SOURCE_PORTS: u32 = 1 << 16;
 
 /// Protocols with ports in the place where TCP has them: TCP, UDP, DCCP (RFC 4340), SCTP (RFC
 /// 9260) and UDP-Lite (RFC 3828).
@@ -54,6 +59,12 @@ impl Services {
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether a coordinate is in it.
+    pub fn contains(&self, coordinate: u32) -> bool {
+        let after = self.0.partition_point(|(start, _)| *start <= coordinate);
+        after.checked_sub(1).is_some_and(|at| coordinate < self.0[at].1)
     }
 
     /// What is in both.
@@ -113,9 +124,79 @@ pub fn speaks_of(rule: &Rule, family: Family) -> bool {
         }
 }
 
-/// The coordinates of `family` that the rule matches, if the side that its destination ports are
-/// about has the named ports `named`.
-pub fn of_rule(rule: &Rule, family: Family, named: &[NamedPort]) -> Services {
+/// The services of a rule that hold for every source port, and those that hold for some.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Region {
+    /// From any source port.
+    pub anywhere: Services,
+    /// Services, and the source ports for which they hold; no two speak of one service.
+    pub by_source: Vec<(Services, Services)>,
+}
+
+impl Region {
+    /// Everything.
+    pub fn all() -> Region {
+        Region { anywhere: Services::all(), by_source: Vec::new() }
+    }
+}
+
+/// The named ports of the two sides of a packet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Named<'a> {
+    /// Of who sends it.
+    pub source: &'a [NamedPort],
+    /// Of who receives it.
+    pub destination: &'a [NamedPort],
+}
+
+/// What the rule matches in `family`, if the sides have these named ports.
+pub fn of_rule(rule: &Rule, family: Family, named: Named<'_>) -> Region {
+    let services = of_destination(rule, family, named.destination);
+    let side = &rule.source;
+    if side.ports.is_empty() && side.not_ports.is_empty() {
+        return Region { anywhere: services, by_source: Vec::new() };
+    }
+    // A port is one of a protocol: what a name stands for differs from one to the next, and what
+    // has no ports is in no list.
+    let with_ports = Services::union(WITH_PORTS.map(protocol).to_vec());
+    let anywhere =
+        if side.ports.is_empty() { services.without(&with_ports) } else { Services::default() };
+    let mut region = Region { anywhere, by_source: Vec::new() };
+    for number in WITH_PORTS {
+        let services = services.intersect(&Services(vec![protocol(number)]));
+        let mut ports = Services(vec![(0, SOURCE_PORTS)]);
+        if !side.ports.is_empty() {
+            ports = ports.intersect(&source_ports(&side.ports, number, named.source));
+        }
+        ports = ports.without(&source_ports(&side.not_ports, number, named.source));
+        if !services.is_empty() && !ports.is_empty() {
+            region.by_source.push((services, ports));
+        }
+    }
+    region
+}
+
+/// The ports of a list that are of this protocol.
+fn source_ports(ports: &[PortMatch], number: u8, named: &[NamedPort]) -> Services {
+    let mut ranges = Vec::new();
+    for port in ports {
+        match port {
+            PortMatch::Range(first, last) => {
+                ranges.push((u32::from(*first), u32::from(*last) + 1));
+            }
+            PortMatch::Named(name) => ranges.extend(
+                named
+                    .iter()
+                    .filter(|port| port.name == *name && port.protocol == number)
+                    .map(|port| (u32::from(port.port), u32::from(port.port) + 1)),
+            ),
+        }
+    }
+    Services::union(ranges)
+}
+
+/// The coordinates of `family` that the rule matches, its source ports left aside.
+fn of_destination(rule: &Rule, family: Family, named: &[NamedPort]) -> Services {
     if !speaks_of(rule, family) {
         return Services::default();
     }
@@ -142,15 +223,14 @@ pub fn of_rule(rule: &Rule, family: Family, named: &[NamedPort]) -> Services {
     services
 }
 
-/// Whether the rule's coordinates depend on somebody's named ports.
-pub fn uses_names(rule: &Rule) -> bool {
-    let side = &rule.destination;
+/// Whether a side of a rule names ports by name: what is matched depends on who is there.
+pub fn uses_names(side: &EntityMatch) -> bool {
     side.ports.iter().chain(&side.not_ports).any(|port| matches!(port, PortMatch::Named(_)))
 }
 
-/// The named ports among `named` that the rule asks for; all that [`of_rule`] reads of them.
-pub fn names_used(rule: &Rule, named: &[NamedPort]) -> Vec<NamedPort> {
-    let side = &rule.destination;
+/// The named ports among `named` that a side of a rule asks for; all that [`of_rule`] reads of
+/// them.
+pub fn names_used(side: &EntityMatch, named: &[NamedPort]) -> Vec<NamedPort> {
     let asked = |name: &str| {
         side.ports
             .iter()
@@ -195,7 +275,7 @@ fn of_ports(ports: &[PortMatch], named: &[NamedPort]) -> Services {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Action, EntityMatch, ProtocolMatch};
+    use crate::policy::{Action, ProtocolMatch};
 
     fn rule(is: Option<u8>) -> Rule {
         Rule {
@@ -225,7 +305,7 @@ mod tests {
         tcp.destination.ports = vec![PortMatch::Range(1, 65535)];
         tcp.destination.not_ports = vec![PortMatch::Range(22, 22)];
         assert_eq!(
-            of_rule(&tcp, Family::V4, &[]).ranges(),
+            of_destination(&tcp, Family::V4, &[]).ranges(),
             [(service(6, 1), service(6, 22)), (service(6, 23), service(7, 0))]
         );
     }
@@ -235,9 +315,9 @@ mod tests {
         let mut tcp = rule(Some(6));
         tcp.destination.ports = vec![PortMatch::Named("dns".to_owned())];
         let dns = |protocol| NamedPort { name: "dns".to_owned(), protocol, port: 53 };
-        assert!(of_rule(&tcp, Family::V4, &[dns(17)]).is_empty());
+        assert!(of_destination(&tcp, Family::V4, &[dns(17)]).is_empty());
         assert_eq!(
-            of_rule(&tcp, Family::V4, &[dns(17), dns(6)]).ranges(),
+            of_destination(&tcp, Family::V4, &[dns(17), dns(6)]).ranges(),
             [(service(6, 53), service(6, 54))]
         );
     }
@@ -247,9 +327,33 @@ mod tests {
         let mut ping = rule(Some(ICMP));
         ping.icmp = Some(IcmpMatch { kind: 8, code: None });
         assert_eq!(
-            of_rule(&ping, Family::V4, &[]).ranges(),
+            of_destination(&ping, Family::V4, &[]).ranges(),
             [(service(1, 8 << 8), service(1, 9 << 8))]
         );
-        assert!(of_rule(&ping, Family::V6, &[]).is_empty());
+        assert!(of_destination(&ping, Family::V6, &[]).is_empty());
+    }
+
+    #[test]
+    fn source_ports_are_of_their_protocol_and_exclude_nothing_without_ports() {
+        let mut any = rule(None);
+        any.source.ports = vec![PortMatch::Named("dns".to_owned())];
+        let dns = |protocol, port| NamedPort { name: "dns".to_owned(), protocol, port };
+        let named = [dns(17, 53), dns(6, 5353)];
+        let region = of_rule(&any, Family::V4, Named { source: &named, destination: &[] });
+        assert!(region.anywhere.is_empty());
+        let of = |number: u8| Services(vec![protocol(number)]);
+        assert_eq!(
+            region.by_source,
+            [(of(6), Services(vec![(5353, 5354)])), (of(17), Services(vec![(53, 54)]))]
+        );
+
+        let mut not = rule(None);
+        not.source.not_ports = vec![PortMatch::Range(0, 1023)];
+        let region = of_rule(&not, Family::V4, Named::default());
+        assert!(
+            region.anywhere.contains(service(ICMP, 0)) && !region.anywhere.contains(service(6, 0))
+        );
+        assert_eq!(region.by_source.len(), WITH_PORTS.len());
+        assert_eq!(region.by_source[0].1.ranges(), [(1024, SOURCE_PORTS)]);
     }
 }

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use policy_common::abi::{
-    ClassKey, Direction, Family, Interval, PEER_WORLD_V4, PEER_WORLD_V6, VERDICT_ALLOW, service,
+    ClassKey, Direction, Family, Interval, PEER_WORLD_V4, PEER_WORLD_V6, VERDICT_ALLOW,
+    VERDICT_NESTED, VERDICT_RULE, service, source,
 };
 
 use crate::{
@@ -40,6 +41,10 @@ pub enum Outcome {
         rule: u32,
         /// Peer id.
         peer: u32,
+        /// What the staged policies would say, see [`Interval::staged`].
+        staged: u32,
+        /// Log id.
+        log: u32,
     },
 }
 
@@ -58,6 +63,8 @@ pub struct Probe {
     pub protocol: u8,
     /// Destination port, or ICMP type and code.
     pub port: u16,
+    /// Source port, 0 where there is none.
+    pub source_port: u16,
 }
 
 impl Kernel {
@@ -68,7 +75,8 @@ impl Kernel {
             let start = *offset as usize;
             let end = start + intervals.len();
             if self.intervals.len() < end {
-                self.intervals.resize(end, Interval { start: u32::MAX, verdict: 0 });
+                let nothing = Interval { start: u32::MAX, verdict: 0, staged: 0, log: 0 };
+                self.intervals.resize(end, nothing);
             }
             self.intervals[start..end].copy_from_slice(intervals);
         }
@@ -120,13 +128,24 @@ impl Kernel {
         let class = self.image.classes.get(&ClassKey { table, peer }).copied().unwrap_or(default);
         let run = class.offset as usize..class.offset as usize + class.len as usize;
         let Some(run) = self.intervals.get(run) else { return Outcome::Fault };
-        let at = service(probe.protocol, probe.port);
-        let after = run.partition_point(|interval| interval.start <= at);
-        match after.checked_sub(1).map(|index| run[index].verdict) {
-            Some(verdict) => Outcome::Decided {
+        let search = |coordinate: u32| {
+            let after = run.partition_point(|interval| interval.start <= coordinate);
+            after.checked_sub(1).map(|index| run[index])
+        };
+        let nested = |interval: &Interval| interval.verdict & VERDICT_NESTED != 0;
+        let found = search(service(probe.protocol, probe.port)).and_then(|found| {
+            if !nested(&found) {
+                return Some(found);
+            }
+            search(source(found.verdict & VERDICT_RULE, probe.source_port)).filter(|it| !nested(it))
+        });
+        match found {
+            Some(Interval { verdict, staged, log, .. }) => Outcome::Decided {
                 allow: verdict & VERDICT_ALLOW != 0,
-                rule: verdict & !VERDICT_ALLOW,
+                rule: verdict & VERDICT_RULE,
                 peer,
+                staged,
+                log,
             },
             None => Outcome::Fault,
         }

@@ -10,7 +10,11 @@
 //!
 //! An endpoint with several addresses of one family has one table for all of them. If a rule's
 //! conditions on its own side hold for some of these addresses only, a Deny counts as met and an
-//! Allow or Pass as not met: in doubt the packet is dropped. Link-local addresses do not count.
+//! Allow or Pass as not met: in doubt the packet is dropped (and logged). Link-local addresses do
+//! not count.
+//!
+//! Where policies are staged, two walks are painted over each other: the one in force, and the one
+//! that would be ([`tiers::Walk`]).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,21 +23,23 @@ use std::{
 
 use fixedbitset::FixedBitSet;
 use policy_api::messages::RuleName;
-use policy_common::abi::{Direction, Family, Interval, VERDICT_ALLOW};
+use policy_common::abi::{Direction, Family, Interval, VERDICT_ALLOW, VERDICT_RULE};
 
 use crate::{
+    canvas::LogLists,
     digest::Digest,
     model::{DefaultAction, EndpointId, Model, NamedPort},
     names,
     peers::{Matches, Universe},
     policy::{Action, EntityMatch, Policy, Rule},
-    services::{self, Services},
-    tiers::{self, Tier, TierAction},
+    services::{self, Named, Region},
+    tiers::{self, Listed, Tier, TierAction},
 };
 
+mod class;
 mod table;
 
-use table::{End, Stage, TableRule};
+use table::{Effect, End, PeerSide, RuleRegion, Script, Stage, TableRule, Walks};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
@@ -53,10 +59,13 @@ pub(crate) struct Table {
 pub(crate) struct Tables {
     /// Distinct tables.
     pub(crate) tables: Vec<Table>,
-    /// Distinct classes. A verdict is [`VERDICT_ALLOW`] or 0, and an index into `names`.
+    /// Distinct classes. A verdict is [`VERDICT_ALLOW`] or 0, and the number of a rule; a log id
+    /// is the number of a list.
     pub(crate) classes: Vec<Vec<Interval>>,
-    /// Every rule.
+    /// Every rule, by number less one: 0 in a staged verdict says that there is none.
     pub(crate) names: Vec<RuleName>,
+    /// The lists of Log rules.
+    pub(crate) logs: LogLists,
     /// Tables by direction.
     pub(crate) of_endpoint: BTreeMap<EndpointId, [usize; 2]>,
 }
@@ -64,14 +73,29 @@ pub(crate) struct Tables {
 /// A rule as it is for every subject.
 struct Shared<'a> {
     rule: &'a Rule,
-    /// Verdict word; `None` for Pass.
-    verdict: Option<u32>,
+    effect: Effect,
     /// Who the other side may be.
     peers: Arc<Matches>,
     /// The conditions on the subject's own side, if there are any.
     own: Option<Arc<Matches>>,
-    /// The services by family, unless they depend on named ports.
-    services: Option<[Arc<Services>; 2]>,
+    /// What it matches by family, unless that depends on named ports.
+    region: Option<[Arc<Region>; 2]>,
+}
+
+/// A policy that has a say on a direction.
+#[derive(Clone, Copy)]
+struct Candidate<'a> {
+    /// Index of its tier.
+    tier: usize,
+    policy: &'a Arc<Policy>,
+    walks: Walks,
+}
+
+/// A policy that applies to an endpoint.
+struct Chosen<'s, 'a> {
+    tier: usize,
+    walks: Walks,
+    shelf: &'s Shelf<'a>,
 }
 
 /// The rules of a policy for one direction.
@@ -123,26 +147,35 @@ struct Builder<'a> {
 impl<'a> Builder<'a> {
     fn direction(&mut self, direction: Direction, universe: &mut Universe) {
         // In the order of the walk, so that an ascending list of places is a walk.
-        let policies: Vec<(usize, &'a Arc<Policy>)> = self
+        let candidate = |tier: usize, listed: Listed<'a>| Candidate {
+            tier,
+            policy: listed.policy,
+            walks: Walks { enforced: listed.enforced, pending: listed.pending },
+        };
+        let policies: Vec<Candidate<'a>> = self
             .tiers
             .iter()
             .enumerate()
             .flat_map(|(tier, named)| {
-                tiers::policies(self.model, named).into_iter().map(move |policy| (tier, policy))
+                let listed = tiers::listed(self.model, named).into_iter();
+                listed.map(move |listed| candidate(tier, listed))
             })
-            .filter(|(_, policy)| policy.rules(direction).is_some())
+            .filter(|candidate| candidate.policy.rules(direction).is_some())
             .collect();
         let groups = self.groups(&policies, universe);
         let mut shelves: Vec<Option<Shelf<'a>>> = policies.iter().map(|_| None).collect();
         for (places, endpoints) in groups {
             for place in places.ones() {
                 if shelves[place].is_none() {
-                    shelves[place] = Some(self.shelf(policies[place].1, direction, universe));
+                    shelves[place] = Some(self.shelf(policies[place].policy, direction, universe));
                 }
             }
-            let chosen: Vec<(usize, &Shelf<'a>)> = places
+            let chosen: Vec<Chosen<'_, 'a>> = places
                 .ones()
-                .filter_map(|place| Some((policies[place].0, shelves[place].as_ref()?)))
+                .filter_map(|place| {
+                    let Candidate { tier, walks, .. } = policies[place];
+                    Some(Chosen { tier, walks, shelf: shelves[place].as_ref()? })
+                })
                 .collect();
             self.group(direction, &chosen, &endpoints, universe);
         }
@@ -151,7 +184,7 @@ impl<'a> Builder<'a> {
     /// Endpoints by the policies that apply to them.
     fn groups(
         &self,
-        policies: &[(usize, &'a Arc<Policy>)],
+        policies: &[Candidate<'a>],
         universe: &mut Universe,
     ) -> BTreeMap<FixedBitSet, Vec<&'a EndpointId>> {
         let mut by_entity: HashMap<usize, Vec<usize>> = HashMap::new();
@@ -162,8 +195,8 @@ impl<'a> Builder<'a> {
             }
         }
         let mut applying = vec![FixedBitSet::with_capacity(policies.len()); endpoints.len()];
-        for (place, (_, policy)) in policies.iter().enumerate() {
-            for entity in universe.selects(&policy.subject).ones() {
+        for (place, candidate) in policies.iter().enumerate() {
+            for entity in universe.selects(&candidate.policy.subject).ones() {
                 for &endpoint in by_entity.get(&entity).into_iter().flatten() {
                     applying[endpoint].insert(place);
                 }
@@ -191,19 +224,21 @@ impl<'a> Builder<'a> {
                     Direction::Ingress => (&rule.destination, &rule.source),
                     Direction::Egress => (&rule.source, &rule.destination),
                 };
-                let allow = match rule.action {
-                    Action::Allow => Some(VERDICT_ALLOW),
-                    Action::Deny => Some(0),
-                    Action::Pass => None,
-                };
+                let named = services::uses_names(own) || services::uses_names(peer);
+                let mut number = || self.name(names::of_rule(policy, direction, rule));
                 Shared {
                     rule,
-                    verdict: allow
-                        .map(|allow| allow | self.name(names::of_rule(policy, direction, rule))),
+                    effect: match rule.action {
+                        Action::Allow => Effect::Decide(VERDICT_ALLOW | number()),
+                        Action::Deny => Effect::Decide(number()),
+                        Action::Pass => Effect::Pass,
+                        Action::Log => Effect::Log(number()),
+                    },
                     peers: universe.matching(peer),
                     own: (!own.matches_anyone()).then(|| universe.matching(own)),
-                    services: (!services::uses_names(rule)).then(|| {
-                        FAMILIES.map(|family| Arc::new(services::of_rule(rule, family, &[])))
+                    region: (!named).then(|| {
+                        let of = |family| services::of_rule(rule, family, Named::default());
+                        FAMILIES.map(|family| Arc::new(of(family)))
                     }),
                 }
             })
@@ -215,12 +250,11 @@ impl<'a> Builder<'a> {
     fn group(
         &mut self,
         direction: Direction,
-        chosen: &[(usize, &Shelf<'a>)],
+        chosen: &[Chosen<'_, 'a>],
         endpoints: &[&EndpointId],
         universe: &Universe,
     ) {
-        let digests: Vec<Digest> = chosen.iter().map(|(_, shelf)| shelf.digest).collect();
-        let rules = || chosen.iter().flat_map(|(_, shelf)| &shelf.rules);
+        let rules = || chosen.iter().flat_map(|chosen| &chosen.shelf.rules);
         let mut by_answers: HashMap<Vec<Answer>, usize> = HashMap::new();
         for id in endpoints {
             let answers: Vec<Answer> = rules()
@@ -230,7 +264,7 @@ impl<'a> Builder<'a> {
             let table = if let Some(&table) = by_answers.get(&answers) {
                 table
             } else {
-                let table = self.table(direction, chosen, &digests, &answers, universe);
+                let table = self.table(direction, chosen, &answers, universe);
                 by_answers.insert(answers, table);
                 table
             };
@@ -249,26 +283,22 @@ impl<'a> Builder<'a> {
             (Some(own), Some(peers)) => FAMILIES.map(|family| {
                 let mut peers = peers[family as usize].iter();
                 match shared.rule.action {
-                    Action::Deny => peers.any(|&peer| own.contains(peer, family)),
+                    Action::Deny | Action::Log => peers.any(|&peer| own.contains(peer, family)),
                     Action::Allow | Action::Pass => peers.all(|&peer| own.contains(peer, family)),
                 }
             }),
             (None, _) | (_, None) => [true; 2],
         };
-        let ports = match (direction, self.model.endpoints.get(id)) {
-            (Direction::Ingress, Some(endpoint)) => {
-                services::names_used(shared.rule, &endpoint.ports)
-            }
-            (Direction::Egress, _) | (_, None) => Vec::new(),
-        };
+        let ports = self.model.endpoints.get(id).map_or_else(Vec::new, |endpoint| {
+            services::names_used(own_side(shared.rule, direction), &endpoint.ports)
+        });
         (holds, ports)
     }
 
     fn table(
         &mut self,
         direction: Direction,
-        chosen: &[(usize, &Shelf<'a>)],
-        digests: &[Digest],
+        chosen: &[Chosen<'_, 'a>],
         answers: &[Answer],
         universe: &Universe,
     ) -> usize {
@@ -277,49 +307,22 @@ impl<'a> Builder<'a> {
         let deny = settings.default_action == DefaultAction::Deny;
         // Each digest of a policy names its tier, so only the ends of the tiers are wanting.
         let ends: Vec<TierAction> = chosen
-            .chunk_by(|a, b| a.0 == b.0)
-            .map(|of_tier| self.tiers[of_tier[0].0].end)
+            .chunk_by(|a, b| a.tier == b.tier)
+            .map(|of_tier| self.tiers[of_tier[0].tier].end)
             .collect();
+        let digests: Vec<(Digest, Walks)> =
+            chosen.iter().map(|chosen| (chosen.shelf.digest, chosen.walks)).collect();
         let digest = Digest::of("table", &(direction, host_access, deny, ends, digests, answers));
         if let Some(&table) = self.table_index.get(&digest) {
             return table;
         }
 
-        let mut rules: Vec<TableRule<'_>> = Vec::new();
-        let mut stages = Vec::new();
-        if host_access {
-            rules.push(TableRule {
-                verdict: Some(VERDICT_ALLOW | self.name(names::host_access())),
-                peers: Arc::new(Matches { world: [false; 2], others: universe.host_peers() }),
-                families: [true; 2],
-                services: Some([Arc::new(Services::all()), Arc::new(Services::all())]),
-                rule: None,
-            });
-            stages.push(Stage { rules: 0..1, end: End::Continue });
-        }
-        let mut answers = answers.iter();
-        for of_tier in chosen.chunk_by(|a, b| a.0 == b.0) {
-            let start = rules.len();
-            for shared in of_tier.iter().flat_map(|(_, shelf)| &shelf.rules) {
-                let answer =
-                    depends_on_subject(shared, direction).then(|| answers.next()).flatten();
-                rules.push(table_rule(shared, direction, answer));
-            }
-            let tier = &self.tiers[of_tier[0].0];
-            let end = match tier.end {
-                TierAction::Deny => End::Decide(self.name(names::tier_default(&tier.name))),
-                TierAction::Pass => End::Pass,
-            };
-            stages.push(Stage { rules: start..rules.len(), end });
-        }
-        let allow = if deny { 0 } else { VERDICT_ALLOW };
-        let last = allow | self.name(names::endpoint_default(settings.default_action));
-        stages.push(Stage { rules: rules.len()..rules.len(), end: End::Decide(last) });
-
-        let (defaults, rows) = table::classes(&rules, &stages, universe, &mut |class| {
-            let next = self.out.classes.len();
+        let script = self.script(direction, chosen, answers, universe);
+        let Tables { classes, logs, .. } = &mut self.out;
+        let (defaults, rows) = table::classes(&script, universe, logs, &mut |class| {
+            let next = classes.len();
             *self.class_index.entry(class).or_insert_with_key(|class| {
-                self.out.classes.push(class.clone());
+                classes.push(class.clone());
                 next
             })
         });
@@ -329,37 +332,102 @@ impl<'a> Builder<'a> {
         index
     }
 
+    /// The rules of a table, tier by tier, with what comes before and after them.
+    fn script(
+        &mut self,
+        direction: Direction,
+        chosen: &[Chosen<'_, 'a>],
+        answers: &[Answer],
+        universe: &Universe,
+    ) -> Script<'a> {
+        let settings = self.model.settings;
+        let mut script = Script {
+            rules: Vec::new(),
+            walks: Vec::new(),
+            stages: Vec::new(),
+            peer_side: match direction {
+                Direction::Ingress => PeerSide::Source,
+                Direction::Egress => PeerSide::Destination,
+            },
+        };
+        if settings.host_access && direction == Direction::Ingress {
+            let everything = Arc::new(Region::all());
+            script.walks.push(Walks::ALL);
+            script.rules.push(TableRule {
+                effect: Effect::Decide(VERDICT_ALLOW | self.name(names::host_access())),
+                peers: Arc::new(Matches { world: [false; 2], others: universe.host_peers() }),
+                families: [true; 2],
+                region: RuleRegion::Known([Arc::clone(&everything), everything]),
+            });
+            script.stages.push(Stage { rules: 0..1, walks: Walks::ALL, end: End::Continue });
+        }
+        let mut answers = answers.iter();
+        for of_tier in chosen.chunk_by(|a, b| a.tier == b.tier) {
+            let start = script.rules.len();
+            for Chosen { walks, shelf, .. } in of_tier {
+                for shared in &shelf.rules {
+                    let asked = depends_on_subject(shared, direction);
+                    let answer = asked.then(|| answers.next()).flatten();
+                    script.walks.push(*walks);
+                    script.rules.push(table_rule(shared, answer));
+                }
+            }
+            let tier = &self.tiers[of_tier[0].tier];
+            let end = match tier.end {
+                TierAction::Deny => End::Decide(self.name(names::tier_default(&tier.name))),
+                TierAction::Pass => End::Pass,
+            };
+            let walks = Walks {
+                enforced: of_tier.iter().any(|chosen| chosen.walks.enforced),
+                pending: of_tier.iter().any(|chosen| chosen.walks.pending),
+            };
+            script.stages.push(Stage { rules: start..script.rules.len(), walks, end });
+        }
+        let allow = match settings.default_action {
+            DefaultAction::Allow => VERDICT_ALLOW,
+            DefaultAction::Deny => 0,
+        };
+        let last = allow | self.name(names::endpoint_default(settings.default_action));
+        let rules = script.rules.len()..script.rules.len();
+        script.stages.push(Stage { rules, walks: Walks::ALL, end: End::Decide(last) });
+        script
+    }
+
+    /// The number of a rule, from 1 on.
     fn name(&mut self, name: RuleName) -> u32 {
-        // There are fewer rules than bits of memory; the capacity check comes with the ids.
-        let next = u32::try_from(self.out.names.len()).unwrap_or(VERDICT_ALLOW - 1);
+        let names = &mut self.out.names;
         *self.names.entry(name).or_insert_with_key(|name| {
-            self.out.names.push(name.clone());
-            next
+            names.push(name.clone());
+            // There are fewer rules than bits of memory; the capacity check comes with the ids.
+            u32::try_from(names.len()).unwrap_or(VERDICT_RULE)
         })
     }
 }
 
-fn depends_on_subject(shared: &Shared<'_>, direction: Direction) -> bool {
-    shared.own.is_some() || (shared.services.is_none() && direction == Direction::Ingress)
+/// The side of a rule that the subject is.
+fn own_side(rule: &Rule, direction: Direction) -> &EntityMatch {
+    match direction {
+        Direction::Ingress => &rule.destination,
+        Direction::Egress => &rule.source,
+    }
 }
 
-fn table_rule<'a>(
-    shared: &Shared<'a>,
-    direction: Direction,
-    answer: Option<&Answer>,
-) -> TableRule<'a> {
-    let services = match (&shared.services, direction, answer) {
-        (Some(services), _, _) => Some(services.clone()),
-        (None, Direction::Ingress, Some((_, ports))) => {
-            Some(FAMILIES.map(|family| Arc::new(services::of_rule(shared.rule, family, ports))))
-        }
-        (None, _, _) => None,
-    };
+fn depends_on_subject(shared: &Shared<'_>, direction: Direction) -> bool {
+    shared.own.is_some()
+        || (shared.region.is_none() && services::uses_names(own_side(shared.rule, direction)))
+}
+
+fn table_rule<'a>(shared: &Shared<'a>, answer: Option<&Answer>) -> TableRule<'a> {
     TableRule {
-        verdict: shared.verdict,
+        effect: shared.effect,
         peers: Arc::clone(&shared.peers),
         families: answer.map_or([true; 2], |(families, _)| *families),
-        services,
-        rule: Some(shared.rule),
+        region: match &shared.region {
+            Some(regions) => RuleRegion::Known(regions.clone()),
+            None => RuleRegion::ByPeer(
+                shared.rule,
+                answer.map_or_else(Vec::new, |(_, ports)| ports.clone()),
+            ),
+        },
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     model::{DefaultAction, EndpointId, EndpointSpec, Model, NamedPort, NetworkSet, Settings},
     policy::{
         Action, EntityMatch, IcmpMatch, Order, Policy, PolicyKey, PolicyKind, PortMatch,
-        ProtocolMatch, Reach, Rule,
+        ProtocolMatch, Reach, Rule, StagedAction,
     },
     selector::Selector,
     tiers::{DEFAULT_ORDER, DEFAULT_TIER, Tier, TierAction},
@@ -131,6 +131,7 @@ pub(crate) fn policy(name: &str, subject: &str, ingress: Vec<Rule>) -> Policy {
         egress: None,
         untracked: false,
         reach: Reach::Local,
+        staged: None,
     }
 }
 
@@ -219,14 +220,15 @@ fn random_rule() -> impl Strategy<Value = Rule> {
     ];
     let icmp = option::of((select(vec![8_u8, 3, 128]), option::of(select(vec![0_u8, 1]))));
     (
-        select(vec![Action::Allow, Action::Allow, Action::Deny, Action::Pass]),
+        select(vec![Action::Allow, Action::Allow, Action::Deny, Action::Pass, Action::Log]),
         option::weighted(0.2, select(vec![Family::V4, Family::V6])),
         protocol,
         (icmp.clone(), icmp),
         (random_side(), random_side(), 0..4_u8),
         (vec(random_port(), 0..3), vec(random_port(), 0..2)),
+        (vec(random_port(), 0..3), vec(random_port(), 0..2), 0..3_u8),
     )
-        .prop_map(|(action, family, protocol, icmp, sides, (ports, not_ports))| {
+        .prop_map(|(action, family, protocol, icmp, sides, (ports, not_ports), from)| {
             let (mut source, mut destination, which) = sides;
             // Conditions on both sides of one rule are rare, as they are in life.
             if which & 1 == 0 {
@@ -237,6 +239,10 @@ fn random_rule() -> impl Strategy<Value = Rule> {
             }
             if protocol.is.is_some_and(|number| number == 6 || number == 17) {
                 (destination.ports, destination.not_ports) = (ports, not_ports);
+                let (ports, not_ports, some) = from;
+                if some == 0 {
+                    (source.ports, source.not_ports) = (ports, not_ports);
+                }
             }
             let only = |icmp: Option<(u8, Option<u8>)>| {
                 icmp.filter(|_| protocol.is.is_some_and(|number| number == 1 || number == 58))
@@ -267,15 +273,17 @@ fn random_policy() -> impl Strategy<Value = Policy> {
         random_selector(),
         rules(),
         rules(),
+        option::weighted(0.25, select(vec![StagedAction::Set, StagedAction::Delete])),
     )
-        .prop_map(|(name, namespace, tier, order, subject, ingress, egress)| Policy {
+        .prop_map(|(name, namespace, tier, order, subject, ingress, egress, staged)| Policy {
             key: PolicyKey {
                 name: name.to_owned(),
                 namespace: namespace.to_owned(),
-                kind: if namespace.is_empty() {
-                    PolicyKind::GlobalNetworkPolicy
-                } else {
-                    PolicyKind::NetworkPolicy
+                kind: match (namespace.is_empty(), staged) {
+                    (true, None) => PolicyKind::GlobalNetworkPolicy,
+                    (true, Some(_)) => PolicyKind::StagedGlobalNetworkPolicy,
+                    (false, None) => PolicyKind::NetworkPolicy,
+                    (false, Some(_)) => PolicyKind::StagedNetworkPolicy,
                 },
             },
             tier: tier.to_owned(),
@@ -285,6 +293,7 @@ fn random_policy() -> impl Strategy<Value = Policy> {
             egress,
             untracked: false,
             reach: Reach::Local,
+            staged,
         })
 }
 

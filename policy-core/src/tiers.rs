@@ -10,7 +10,7 @@ use std::{cmp::Ordering, collections::BTreeSet, iter::once, sync::Arc};
 
 use crate::{
     model::Model,
-    policy::{Order, Policy, PolicyKey},
+    policy::{Order, Policy, PolicyKey, PolicyKind, StagedAction},
 };
 
 /// The tier of a policy that names none.
@@ -81,9 +81,72 @@ pub fn of(model: &Model) -> Vec<Tier> {
     tiers
 }
 
-/// The tracked policies of a tier, in order.
-pub fn policies<'a>(model: &'a Model, tier: &Tier) -> Vec<&'a Arc<Policy>> {
+/// Which policies a packet is led past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Walk {
+    /// Those in force.
+    Enforced,
+    /// Those that would be in force if every staged policy were: a staged policy takes the place
+    /// of the one of its name, or takes it away.
+    Pending,
+}
+
+/// A tracked policy of a tier, and the walks that it is part of.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    /// The policy.
+    pub policy: &'a Arc<Policy>,
+    /// Part of [`Walk::Enforced`].
+    pub enforced: bool,
+    /// Part of [`Walk::Pending`].
+    pub pending: bool,
+}
+
+impl Listed<'_> {
+    /// Whether a walk comes past it.
+    pub fn is_part_of(&self, walk: Walk) -> bool {
+        match walk {
+            Walk::Enforced => self.enforced,
+            Walk::Pending => self.pending,
+        }
+    }
+}
+
+/// The tracked policies of a tier that are part of some walk, in order. A staged policy stands
+/// where it would stand if it were in force.
+pub fn listed<'a>(model: &'a Model, tier: &Tier) -> Vec<Listed<'a>> {
+    let replaced = |policy: &Policy| {
+        STAGED_KINDS.iter().any(|&kind| {
+            kind.enforced() == policy.key.kind
+                && model.policies.contains_key(&PolicyKey { kind, ..policy.key.clone() })
+        })
+    };
+    // Few models have a staged policy, and asking each policy for its own costs a look-up.
+    let some_staged = model.policies.values().any(|policy| policy.staged.is_some());
     in_order(model, tier, false)
+        .into_iter()
+        .map(|policy| Listed {
+            policy,
+            enforced: policy.staged.is_none(),
+            pending: match policy.staged {
+                None => !(some_staged && replaced(policy)),
+                Some(action) => action == StagedAction::Set,
+            },
+        })
+        .filter(|listed| listed.enforced || listed.pending)
+        .collect()
+}
+
+const STAGED_KINDS: [PolicyKind; 3] = [
+    PolicyKind::StagedGlobalNetworkPolicy,
+    PolicyKind::StagedNetworkPolicy,
+    PolicyKind::StagedKubernetesNetworkPolicy,
+];
+
+/// The tracked policies of a tier that a walk comes past, in order.
+pub fn policies<'a>(model: &'a Model, tier: &Tier, walk: Walk) -> Vec<&'a Arc<Policy>> {
+    let listed = listed(model, tier).into_iter();
+    listed.filter(|listed| listed.is_part_of(walk)).map(|listed| listed.policy).collect()
 }
 
 /// The untracked policies of every tier, in order.
@@ -101,13 +164,16 @@ fn in_order<'a>(model: &'a Model, tier: &Tier, untracked: bool) -> Vec<&'a Arc<P
     policies
 }
 
-/// Compares the texts `name/namespace/kind`. `-` and `.` sort before `/`, so `web-2` comes before
+/// Compares the texts `name/namespace/kind`, a staged policy's kind being what it would become. `-` and `.` sort before `/`, so `web-2` comes before
 /// `web`.
 fn compare_keys(a: &PolicyKey, b: &PolicyKey) -> Ordering {
     fn text(key: &PolicyKey) -> impl Iterator<Item = u8> {
         let slash = || once(b'/');
         let (name, namespace) = (key.name.bytes(), key.namespace.bytes());
-        name.chain(slash()).chain(namespace).chain(slash()).chain(key.kind.name().bytes())
+        name.chain(slash())
+            .chain(namespace)
+            .chain(slash())
+            .chain(key.kind.enforced().name().bytes())
     }
     text(a).cmp(text(b))
 }

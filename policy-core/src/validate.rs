@@ -39,6 +39,7 @@ mod names;
 mod references;
 mod report;
 mod rule;
+mod staged;
 #[cfg(test)]
 mod tests;
 mod tier;
@@ -109,6 +110,9 @@ impl Object {
                     PolicyKind::GlobalNetworkPolicy => (CALICO, "GlobalNetworkPolicy"),
                     PolicyKind::NetworkPolicy => (CALICO, "NetworkPolicy"),
                     PolicyKind::KubernetesNetworkPolicy => (KUBERNETES, "NetworkPolicy"),
+                    PolicyKind::StagedGlobalNetworkPolicy
+                    | PolicyKind::StagedNetworkPolicy
+                    | PolicyKind::StagedKubernetesNetworkPolicy => (CALICO, key.kind.name()),
                 };
                 name(version, kind, &key.namespace, &key.name)
             }
@@ -181,13 +185,22 @@ pub fn validate(resource: &Resource) -> Result<Object, Vec<Diagnostic>> {
     let mut report = Report::default();
     let object = match resource {
         Resource::NetworkPolicy(policy) => {
-            calico::network_policy(policy, &mut report).map(Object::Policy)
+            calico::network_policy(policy, staged::NEVER, &mut report).map(Object::Policy)
+        }
+        Resource::StagedNetworkPolicy(policy) => {
+            calico::network_policy(policy, staged::ALWAYS, &mut report).map(Object::Policy)
         }
         Resource::GlobalNetworkPolicy(policy) => {
-            calico::global_network_policy(policy, &mut report).map(Object::Policy)
+            calico::global_network_policy(policy, staged::NEVER, &mut report).map(Object::Policy)
+        }
+        Resource::StagedGlobalNetworkPolicy(policy) => {
+            calico::global_network_policy(policy, staged::ALWAYS, &mut report).map(Object::Policy)
         }
         Resource::KubernetesNetworkPolicy(policy) => {
-            kubernetes::network_policy(policy, &mut report).map(Object::Policy)
+            kubernetes::network_policy(policy, staged::NEVER, &mut report).map(Object::Policy)
+        }
+        Resource::StagedKubernetesNetworkPolicy(policy) => {
+            kubernetes::network_policy(policy, staged::ALWAYS, &mut report).map(Object::Policy)
         }
         Resource::Tier(tier) => tier::tier(tier, &mut report).map(Object::Tier),
         Resource::NetworkSet(set) => {

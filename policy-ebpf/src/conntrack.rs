@@ -170,9 +170,10 @@ pub fn open(visit: &Visit, rule: u32) -> Flow {
         revision: visit.revision,
         rule,
         peer: visit.peer,
+        staged: visit.staged,
         direction: visit.direction as u8,
         state: 0,
         cut: 0,
-        pad: [0; 5],
+        pad: 0,
     }
 }

@@ -2,16 +2,17 @@
 
 use policy_common::{
     abi::{
-        Counter, Direction, DropCounter, DropEvent, DropKey, DropReason, EVENT_INTERVAL_NS,
-        EVENTS_PER_SECOND, RULE_NONE,
+        Counter, Direction, DropCounter, DropKey, DropReason, EVENT_INTERVAL_NS, EVENTS_PER_SECOND,
+        Event, EventKind, RULE_NONE, VERDICT_ALLOW, VERDICT_RULE,
     },
     packet::Packet,
 };
 
 use crate::{
     clock,
+    endpoint::Visit,
     lookup::bytes16,
-    maps::{DROPS, DROPS_OTHER, EVENT_BUDGET, EVENTS, RULES},
+    maps::{DROPS, DROPS_OTHER, EVENT_BUDGET, EVENTS, LOGS, RULES, STAGED},
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -81,6 +82,10 @@ pub struct Dropped<'a> {
     pub direction: Direction,
     /// The other side, or `PEER_NONE`.
     pub peer: u32,
+    /// What the staged policies would say, or 0.
+    pub staged: u32,
+    /// The Log rules on the way, or `LOG_NONE`.
+    pub log: u32,
     /// Why.
     pub drop: Drop,
     /// As far as it could be parsed.
@@ -91,7 +96,7 @@ pub struct Dropped<'a> {
 /// path should not carry this.
 #[inline(never)]
 pub fn record(dropped: &Dropped<'_>) {
-    let Dropped { ifindex, length, direction, peer, ref drop, packet } = *dropped;
+    let Dropped { ifindex, length, direction, peer, ref drop, packet, .. } = *dropped;
     let key = DropKey {
         ifindex,
         peer,
@@ -114,7 +119,7 @@ pub fn record(dropped: &Dropped<'_>) {
             counter.packets += 1;
             counter.bytes += u64::from(length);
             if now.wrapping_sub(counter.event_ns) < EVENT_INTERVAL_NS {
-                coalesce();
+                coalesce(EventKind::Drop);
                 return;
             }
             counter.event_ns = now;
@@ -126,7 +131,49 @@ pub fn record(dropped: &Dropped<'_>) {
             }
         }
     }
-    tell(dropped, now);
+    let told = Told {
+        kind: EventKind::Drop,
+        allowed: false,
+        reason: drop.reason as u8,
+        rule: drop.rule,
+        ifindex,
+        length,
+        direction,
+        peer,
+        staged: dropped.staged,
+        log: dropped.log,
+    };
+    tell(&told, packet, now);
+}
+
+/// Counts what the staged policies would have said of a flow, and tells of one that passes though
+/// they would deny it. The result is always 0: see [`Ruling`].
+#[inline(never)]
+pub fn note_staged(visit: &Visit, allowed: bool, rule: u32) -> u32 {
+    if let Some(counter) = STAGED.get_ptr_mut(visit.staged & VERDICT_RULE) {
+        // SAFETY: this CPU's own slot, see `record`.
+        let counter = unsafe { &mut *counter };
+        if allowed {
+            counter.allowed += 1;
+        } else {
+            counter.denied += 1;
+        }
+    }
+    if allowed && visit.staged & VERDICT_ALLOW == 0 {
+        tell(&Told::of(EventKind::Staged, visit, allowed, rule), &visit.packet, visit.now);
+    }
+    0
+}
+
+/// Counts and tells of a packet that Log rules matched. The result is always 0: see [`Ruling`].
+#[inline(never)]
+pub fn note_log(visit: &Visit, allowed: bool, rule: u32) -> u32 {
+    if let Some(counter) = LOGS.get_ptr_mut(visit.log) {
+        // SAFETY: this CPU's own slot, see `record`.
+        unsafe { add(counter, visit.length) };
+    }
+    tell(&Told::of(EventKind::Log, visit, allowed, rule), &visit.packet, visit.now);
+    0
 }
 
 /// Counts a packet that `rule` decided.
@@ -159,19 +206,52 @@ unsafe fn add(counter: *mut Counter, length: u32) {
 }
 
 #[inline(always)]
-fn coalesce() {
-    if let Some(budget) = EVENT_BUDGET.get_ptr_mut(0) {
+fn coalesce(kind: EventKind) {
+    if let Some(budget) = EVENT_BUDGET.get_ptr_mut(kind as u32) {
         // SAFETY: this CPU's own slot, as above.
         unsafe { (*budget).coalesced += 1 };
     }
 }
 
-/// Sends an event unless this CPU's allowance for the second is used up or the ring is full; both
-/// are counted.
+/// What an event says, beside the packet's headers.
+struct Told {
+    kind: EventKind,
+    allowed: bool,
+    /// Code of the drop reason, 0 if there is none.
+    reason: u8,
+    rule: u32,
+    ifindex: u32,
+    length: u32,
+    direction: Direction,
+    peer: u32,
+    staged: u32,
+    log: u32,
+}
+
+impl Told {
+    /// A packet that policy was asked about.
+    #[inline(always)]
+    fn of(kind: EventKind, visit: &Visit, allowed: bool, rule: u32) -> Told {
+        Told {
+            kind,
+            allowed,
+            reason: 0,
+            rule,
+            ifindex: visit.ifindex,
+            length: visit.length,
+            direction: visit.direction,
+            peer: visit.peer,
+            staged: visit.staged,
+            log: visit.log,
+        }
+    }
+}
+
+/// Sends an event unless this CPU's allowance for its kind is used up for this second or the ring
+/// is full; both are counted.
 #[inline(always)]
-fn tell(dropped: &Dropped<'_>, now: u64) {
-    let Dropped { ifindex, length, direction, peer, ref drop, packet } = *dropped;
-    let Some(budget) = EVENT_BUDGET.get_ptr_mut(0) else { return };
+fn tell(told: &Told, packet: &Packet, now: u64) {
+    let Some(budget) = EVENT_BUDGET.get_ptr_mut(told.kind as u32) else { return };
     // SAFETY: this CPU's own slot, as above.
     let budget = unsafe { &mut *budget };
     if now.wrapping_sub(budget.window_ns) >= SECOND {
@@ -182,27 +262,31 @@ fn tell(dropped: &Dropped<'_>, now: u64) {
         budget.limited += 1;
         return;
     }
-    let Some(mut entry) = EVENTS.reserve::<DropEvent>(0) else {
+    let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
         budget.ring_full += 1;
         return;
     };
     budget.sent += 1;
-    entry.write(DropEvent {
+    entry.write(Event {
         time_ns: now,
         source: bytes16(&packet.source),
         destination: bytes16(&packet.destination),
-        ifindex,
-        peer,
-        rule: drop.rule,
-        length,
+        ifindex: told.ifindex,
+        peer: told.peer,
+        rule: told.rule,
+        staged: told.staged,
+        log: told.log,
+        length: told.length,
         source_port: packet.source_port,
         destination_port: packet.policy_port,
         protocol: packet.protocol,
-        reason: drop.reason as u8,
-        direction: direction as u8,
+        reason: told.reason,
+        direction: told.direction as u8,
         family: packet.family as u8,
         tcp_flags: packet.tcp_flags,
-        pad: [0; 7],
+        kind: told.kind as u8,
+        allowed: told.allowed as u8,
+        pad: [0; 5],
     });
     entry.submit(0);
 }

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::error;
 use policy_common::{
-    abi::{Direction, DropReason, Endpoint, Family, Flow, PEER_NONE, service},
+    abi::{Direction, DropReason, Endpoint, Family, Flow, LOG_NONE, PEER_NONE, service},
     packet::{Address, Fragment, Kind, Packet, parse, parse_plain, protocol, quoted, tcp},
 };
 
@@ -19,7 +19,7 @@ use crate::{
     conntrack::{self, Table, V4, V6},
     emit::{self, Drop, Dropped, Ruling},
     fragment,
-    lookup::{self, Verdict},
+    lookup::{self, Asked, Verdict},
     maps::{ENDPOINTS, GLOBALS},
     neighbour,
     verifier::{TcBytes, TcFrame, ifindex, length},
@@ -47,6 +47,10 @@ pub struct Visit {
     pub direction: Direction,
     /// The other side, `PEER_NONE` until it is looked up.
     pub peer: u32,
+    /// What the staged policies would say, 0 until policy was asked, see `Interval::staged`.
+    pub staged: u32,
+    /// The Log rules on the way to the verdict, see `Interval::log`.
+    pub log: u32,
 }
 
 impl Visit {
@@ -74,7 +78,7 @@ impl Visit {
         endpoint: &Endpoint,
         direction: Direction,
         remote: &Address,
-        asked: u32,
+        asked: Asked,
     ) -> Result<Verdict, Drop> {
         let verdict = lookup::decide(endpoint, direction, self.packet.family, remote, asked);
         // SAFETY: a valid reference; volatile, so that the load stays after those before it.
@@ -82,6 +86,8 @@ impl Visit {
         match verdict {
             Some(verdict) if still == self.ifindex => {
                 self.peer = verdict.peer;
+                self.staged = verdict.staged;
+                self.log = verdict.log;
                 Ok(verdict)
             }
             _ => Err(Drop::from(DropReason::Fault)),
@@ -101,6 +107,8 @@ pub fn run(ctx: &TcContext, direction: Direction) -> i32 {
         length: length(ctx),
         direction,
         peer: PEER_NONE,
+        staged: 0,
+        log: LOG_NONE,
     };
     match inspect(ctx, &mut visit) {
         Ok(()) => TC_ACT_UNSPEC,
@@ -113,6 +121,8 @@ pub fn run(ctx: &TcContext, direction: Direction) -> i32 {
                 length: visit.length,
                 direction,
                 peer: visit.peer,
+                staged: visit.staged,
+                log: visit.log,
                 drop,
                 packet: &visit.packet,
             });
@@ -245,17 +255,22 @@ fn decide_again(visit: &mut Visit, flow: &mut Flow) -> Result<u32, Drop> {
         return Err(Drop::from(DropReason::SpoofedSource));
     }
     let original = flow.direction == visit.direction as u8;
-    let port = match packet.kind {
+    let ports = match packet.kind {
         Kind::EchoRequest | Kind::EchoReply => match packet.family {
-            Family::V4 => ECHO_V4,
-            Family::V6 => ECHO_V6,
+            Family::V4 => (0, ECHO_V4),
+            Family::V6 => (0, ECHO_V6),
         },
-        _ if original => packet.destination_port,
-        _ => packet.source_port,
+        _ if original => (packet.source_port, packet.destination_port),
+        _ => (packet.destination_port, packet.source_port),
     };
     let direction = if original { visit.direction } else { visit.direction.reverse() };
-    let asked = service(packet.protocol, port);
+    let asked = Asked { service: service(packet.protocol, ports.1), source_port: ports.0 };
     let verdict = visit.consult(endpoint, direction, &remote, asked)?;
+    if verdict.staged != flow.staged {
+        // What a policy that was staged today would do to yesterday's connections.
+        emit::note_staged(visit, verdict.allow, verdict.rule);
+        flow.staged = verdict.staged;
+    }
     flow.rule = verdict.rule;
     flow.peer = verdict.peer;
     flow.cut = !verdict.allow as u8;
@@ -284,14 +299,21 @@ fn decide(visit: &mut Visit) -> Result<Admission, Drop> {
     if matches!(visit.packet.kind, Kind::EchoReply) {
         return Err(Drop::from(DropReason::UnrelatedIcmp));
     }
-    let asked = visit.packet.service();
+    let asked = Asked { service: visit.packet.service(), source_port: visit.packet.source_port };
     let verdict = visit.consult(endpoint, visit.direction, &remote, asked)?;
+    let opens = visit.packet.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
+    let stray = visit.packet.protocol == protocol::TCP && !opens;
+    if verdict.allow && stray && visit.now >= endpoint.adopt_until_ns {
+        return Err(Drop::from(DropReason::NoConnection));
+    }
+    if verdict.staged != 0 {
+        emit::note_staged(visit, verdict.allow, verdict.rule);
+    }
+    if verdict.log != LOG_NONE {
+        emit::note_log(visit, verdict.allow, verdict.rule);
+    }
     if !verdict.allow {
         return Err(Drop { reason: DropReason::Policy, rule: verdict.rule });
-    }
-    let opens = visit.packet.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
-    if visit.packet.protocol == protocol::TCP && !opens && visit.now >= endpoint.adopt_until_ns {
-        return Err(Drop::from(DropReason::NoConnection));
     }
     Ok(Admission { rule: verdict.rule, own })
 }

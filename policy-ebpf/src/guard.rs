@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use policy_common::{
-    abi::{Direction, DropReason, Family, GuardKey, PEER_NONE, mapped},
+    abi::{Direction, DropReason, Family, GuardKey, LOG_NONE, PEER_NONE, mapped},
     packet::{Address, Kind, Packet, Source as _, View as _},
 };
 
@@ -31,6 +31,8 @@ pub fn run(ctx: &TcContext, direction: Direction) -> i32 {
                 length: length(ctx),
                 direction,
                 peer: PEER_NONE,
+                staged: 0,
+                log: LOG_NONE,
                 drop: Drop::from(reason),
                 packet: &packet,
             });

@@ -4,8 +4,8 @@
 use aya_ebpf::maps::lpm_trie::Key;
 use policy_common::{
     abi::{
-        ClassKey, ClassRef, Direction, Endpoint, Family, PEER_WORLD_V4, PEER_WORLD_V6,
-        VERDICT_ALLOW,
+        ClassKey, ClassRef, Direction, Endpoint, Family, Interval, PEER_WORLD_V4, PEER_WORLD_V6,
+        VERDICT_ALLOW, VERDICT_NESTED, VERDICT_RULE, source,
     },
     packet::Address,
 };
@@ -28,6 +28,19 @@ pub struct Verdict {
     pub rule: u32,
     /// Peer that it was decided for.
     pub peer: u32,
+    /// What the staged policies would say, see `Interval::staged`.
+    pub staged: u32,
+    /// The Log rules on the way, see `Interval::log`.
+    pub log: u32,
+}
+
+/// What a flow is about, beside the address of the other side.
+#[derive(Clone, Copy)]
+pub struct Asked {
+    /// Protocol and destination port, as `abi::service` has them.
+    pub service: u32,
+    /// Host order; 0 where there are no ports.
+    pub source_port: u16,
 }
 
 /// IPv4 address as map key.
@@ -75,7 +88,7 @@ pub fn decide(
     direction: Direction,
     family: Family,
     remote: &Address,
-    service: u32,
+    asked: Asked,
 ) -> Option<Verdict> {
     let peer = peer(family, remote);
     let direction = bit(direction as usize);
@@ -86,13 +99,25 @@ pub fn decide(
         Some(class) => *class,
         None => endpoint.defaults[direction][bit(family as usize)],
     };
-    let word = search(class, service)?;
-    Some(Verdict { allow: word & VERDICT_ALLOW != 0, rule: word & !VERDICT_ALLOW, peer })
+    let mut step = search(class, asked.service)?;
+    if step.verdict & VERDICT_NESTED != 0 {
+        step = search(class, source(step.verdict & VERDICT_RULE, asked.source_port))?;
+        if step.verdict & VERDICT_NESTED != 0 {
+            return None;
+        }
+    }
+    Some(Verdict {
+        allow: step.verdict & VERDICT_ALLOW != 0,
+        rule: step.verdict & VERDICT_RULE,
+        peer,
+        staged: step.staged,
+        log: step.log,
+    })
 }
 
-/// The verdict of the last interval of `class` that starts at or before `service`.
+/// The last interval of `class` that starts at or before `coordinate`.
 #[inline(always)]
-fn search(class: ClassRef, service: u32) -> Option<u32> {
+fn search(class: ClassRef, coordinate: u32) -> Option<&'static Interval> {
     let mut low = 0;
     let mut high = class.len;
     for _ in 0..SEARCH_STEPS {
@@ -100,11 +125,11 @@ fn search(class: ClassRef, service: u32) -> Option<u32> {
             break;
         }
         let middle = low + (high - low) / 2;
-        if INTERVALS.get(class.offset + middle)?.start <= service {
+        if INTERVALS.get(class.offset + middle)?.start <= coordinate {
             low = middle;
         } else {
             high = middle;
         }
     }
-    Some(INTERVALS.get(class.offset + low)?.verdict)
+    INTERVALS.get(class.offset + low)
 }

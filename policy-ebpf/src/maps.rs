@@ -12,8 +12,8 @@ use aya_ebpf::{
 use policy_common::{
     abi::{
         BlockKeyV4, BlockKeyV6, ClassKey, ClassRef, Counter, DROP_REASONS, DropCounter, DropKey,
-        Endpoint, EventBudget, Flow, FlowKeyV4, FlowKeyV6, Fragment, FragmentKey, Globals,
-        GuardKey, Interval,
+        EVENT_KINDS, Endpoint, EventBudget, Flow, FlowKeyV4, FlowKeyV6, Fragment, FragmentKey,
+        Globals, GuardKey, Interval, StagedCounter,
     },
     maps as size,
 };
@@ -75,10 +75,16 @@ pub static DROPS: PerCpuHashMap<DropKey, DropCounter> =
 pub static DROPS_OTHER: PerCpuArray<Counter> = PerCpuArray::with_max_entries(DROP_REASONS, 0);
 
 #[map]
+pub static STAGED: PerCpuArray<StagedCounter> = PerCpuArray::with_max_entries(size::MAX_RULES, 0);
+
+#[map]
+pub static LOGS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(size::MAX_LOGS, 0);
+
+#[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(size::EVENT_RING_BYTES, 0);
 
 #[map]
-pub static EVENT_BUDGET: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(1, 0);
+pub static EVENT_BUDGET: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(EVENT_KINDS, 0);
 
 #[map]
 pub static UPLINKS: HashMap<u32, u32> =

@@ -6,7 +6,10 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use policy_common::{
-    abi::{BlockKeyV4, BlockKeyV6, Direction, DropReason, Family, PEER_WORLD_V4, PEER_WORLD_V6},
+    abi::{
+        BlockKeyV4, BlockKeyV6, Direction, DropReason, Family, LOG_NONE, PEER_WORLD_V4,
+        PEER_WORLD_V6,
+    },
     packet::{Address, Packet, Source as _, network_layer},
 };
 
@@ -40,6 +43,8 @@ pub fn run(ctx: &XdpContext) -> u32 {
         length: frame.len() as u32,
         direction: Direction::Ingress,
         peer,
+        staged: 0,
+        log: LOG_NONE,
         drop: Drop { reason: DropReason::Untracked, rule },
         packet: &packet,
     });

@@ -28,7 +28,9 @@ use policy_agent::kernel::{
 };
 use policy_api::{messages::RuleName, yaml};
 use policy_common::{
-    abi::{Counter, DropEvent, DropKey, EventBudget, Flow, FlowKeyV4, FlowKeyV6},
+    abi::{
+        Counter, DropKey, Event, EventBudget, EventKind, Flow, FlowKeyV4, FlowKeyV6, StagedCounter,
+    },
     maps as name,
 };
 use policy_core::{
@@ -374,19 +376,41 @@ impl Ring {
         })
     }
 
-    /// Events that were not sent, by cause.
+    /// Flows that a rule of a staged walk would have decided.
     ///
     /// # Errors
     /// If the map cannot be read.
-    pub fn events_lost(&self) -> Result<EventBudget, MapError> {
-        self.counters.events()
+    pub fn staged_counter(&self, id: u32) -> Result<StagedCounter, MapError> {
+        self.counters.staged(id)
+    }
+
+    /// Packets that a list of Log rules matched.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn log_counter(&self, id: u32) -> Result<Counter, MapError> {
+        self.counters.log(id)
+    }
+
+    /// The Log rules behind a log id.
+    pub fn logged(&self, id: u32) -> Option<&[RuleName]> {
+        self.compiler.ids().log(id)
+    }
+
+    /// Events of a kind that were not sent, by cause.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn events_lost(&self, kind: EventKind) -> Result<EventBudget> {
+        let all = self.counters.events()?;
+        all.get(kind as usize).copied().context("every kind has its counters")
     }
 
     /// Takes the events that have come since the last call.
     ///
     /// # Errors
     /// If one is not of the size that this version knows.
-    pub fn events(&mut self) -> Result<Vec<DropEvent>> {
+    pub fn events(&mut self) -> Result<Vec<Event>> {
         let mut taken = Vec::new();
         while let Some(item) = self.events.next() {
             taken.push(events::decode(&item).context("an event of another size")?);

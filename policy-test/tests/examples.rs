@@ -71,6 +71,7 @@ fn explanations(table: &Table, model: &Model, row: &Row) -> Vec<Explanation> {
             destination: row.to.clone(),
             protocol: row.port.protocol,
             port: row.port.port,
+            source_port: None,
         };
         explain(model, &request).unwrap_or_else(|error| panic!("{row:?}: {error}"))
     };
@@ -159,6 +160,7 @@ fn simulate(
             destination,
             protocol: service.protocol,
             port: service.port,
+            source_port: 40_000,
         });
         let Outcome::Decided { allow, rule, .. } = outcome else { panic!("{outcome:?}") };
         by = name(rule);

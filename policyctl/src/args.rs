@@ -210,6 +210,9 @@ pub(crate) enum RawCommand {
         /// same with icmpv6; proto:NUMBER for a protocol without ports.
         #[arg(value_name = "PORT/PROTO")]
         service: String,
+        /// From this port, for rules that ask for it; else from one as systems choose them (49152).
+        #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+        source_port: Option<u16>,
         /// How to print the answer.
         #[arg(short, long, value_name = "FORMAT", default_value = "text")]
         output: TextFormat,

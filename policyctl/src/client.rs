@@ -14,8 +14,8 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use policy_api::messages::{
-    ApplyRequest, ApplyResponse, DeleteRequest, DeleteResponse, DropRecord, EndpointStatus,
-    ExplainRequest, Explanation, Refusal, Status, StoredResource,
+    ApplyRequest, ApplyResponse, DeleteRequest, DeleteResponse, EndpointStatus, ExplainRequest,
+    Explanation, FlowRecord, Refusal, Status, StoredResource,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -185,7 +185,7 @@ pub(crate) struct Drops<'a> {
 
 impl Drops<'_> {
     /// The next drop, `None` when the agent has sent all.
-    pub(crate) async fn next(&mut self) -> Result<Option<DropRecord>, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Option<FlowRecord>, Failure> {
         while let Some(line) = self.lines.next_line().await.map_err(broken)? {
             if !line.trim().is_empty() {
                 return serde_json::from_str(&line)

@@ -30,10 +30,23 @@ pub(crate) enum Command {
     Get { selection: Selection, output: ListFormat },
     Endpoints { names: Vec<String>, namespace: Option<String>, output: ListFormat },
     Status { output: TextFormat },
-    Explain { source: String, destination: String, service: Service, output: TextFormat },
+    Explain { question: Question, output: TextFormat },
     Observe { follow: bool, last: usize, output: StreamFormat },
     Version { client_only: bool, output: TextFormat },
     Completion { shell: clap_complete::Shell },
+}
+
+/// A connection to be explained.
+#[derive(Debug)]
+pub(crate) struct Question {
+    /// Endpoint or address.
+    pub(crate) source: String,
+    /// Endpoint or address.
+    pub(crate) destination: String,
+    /// Protocol and destination port.
+    pub(crate) service: Service,
+    /// Source port, if one was given.
+    pub(crate) source_port: Option<u16>,
 }
 
 /// What to delete.
@@ -97,9 +110,10 @@ pub(crate) fn resolve(args: Args) -> Result<Invocation, Failure> {
             Command::Endpoints { names, namespace, output }
         }
         RawCommand::Status { output } => Command::Status { output },
-        RawCommand::Explain { source, destination, service, output } => {
+        RawCommand::Explain { source, destination, service, source_port, output } => {
             let service = service.parse::<Service>()?;
-            Command::Explain { source, destination, service, output }
+            let question = Question { source, destination, service, source_port };
+            Command::Explain { question, output }
         }
         RawCommand::Observe { follow, last, output } => {
             let last = last.unwrap_or(if follow { 0 } else { LAST_DROPS });

@@ -8,7 +8,7 @@ use policy_api::resource::Kind;
 /// A name that no kind has.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown kind `{0}`: expected netpol, gnp, tier, netset, gns, wep, hep, ns, or a full name such as \
+    "unknown kind `{0}`: expected netpol, gnp, snp, sgnp, sknp, tier, netset, gns, wep, hep, ns, or a full name such as \
      networkpolicies.projectcalico.org or networkpolicies.networking.k8s.io"
 )]
 pub(crate) struct UnknownKind(String);
@@ -19,6 +19,9 @@ fn plural_and_short(kind: Kind) -> (&'static str, &'static [&'static str]) {
         Kind::Namespace => ("namespaces", &["ns"]),
         Kind::GlobalNetworkPolicy => ("globalnetworkpolicies", &["gnp"]),
         Kind::NetworkPolicy | Kind::KubernetesNetworkPolicy => ("networkpolicies", &["netpol"]),
+        Kind::StagedGlobalNetworkPolicy => ("stagedglobalnetworkpolicies", &["sgnp"]),
+        Kind::StagedNetworkPolicy => ("stagednetworkpolicies", &["snp"]),
+        Kind::StagedKubernetesNetworkPolicy => ("stagedkubernetesnetworkpolicies", &["sknp"]),
         Kind::Tier => ("tiers", &[]),
         Kind::GlobalNetworkSet => ("globalnetworksets", &["gns"]),
         Kind::NetworkSet => ("networksets", &["netset", "netsets"]),
@@ -35,10 +38,13 @@ fn rank(kind: Kind) -> u8 {
         Kind::GlobalNetworkPolicy => 2,
         Kind::NetworkPolicy => 3,
         Kind::KubernetesNetworkPolicy => 4,
-        Kind::GlobalNetworkSet => 5,
-        Kind::NetworkSet => 6,
-        Kind::WorkloadEndpoint => 7,
-        Kind::HostEndpoint => 8,
+        Kind::StagedGlobalNetworkPolicy => 5,
+        Kind::StagedNetworkPolicy => 6,
+        Kind::StagedKubernetesNetworkPolicy => 7,
+        Kind::GlobalNetworkSet => 8,
+        Kind::NetworkSet => 9,
+        Kind::WorkloadEndpoint => 10,
+        Kind::HostEndpoint => 11,
     }
 }
 

@@ -38,8 +38,8 @@ async fn run(invocation: Invocation, screen: &Screen) -> Result<Exit, Failure> {
             show::endpoints(&client, screen, &names, namespace.as_deref(), output).await
         }
         Command::Status { output } => show::status(&client, screen, output).await,
-        Command::Explain { source, destination, service, output } => {
-            show::explain(&client, screen, source, destination, service, output).await
+        Command::Explain { question, output } => {
+            show::explain(&client, screen, question, output).await
         }
         Command::Observe { follow, last, output } => {
             show::observe(&client, screen, follow, last, output).await

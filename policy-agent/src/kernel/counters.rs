@@ -2,7 +2,7 @@
 
 use aya::maps::{MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use policy_common::{
-    abi::{Counter, DROP_REASONS, DropCounter, DropKey, EventBudget},
+    abi::{Counter, DROP_REASONS, DropCounter, DropKey, EVENT_KINDS, EventBudget, StagedCounter},
     maps as name,
 };
 
@@ -13,6 +13,8 @@ pub struct Counters {
     rules: PerCpuArray<MapData, Counter>,
     drops: PerCpuHashMap<MapData, DropKey, DropCounter>,
     drops_other: PerCpuArray<MapData, Counter>,
+    staged: PerCpuArray<MapData, StagedCounter>,
+    logs: PerCpuArray<MapData, Counter>,
     events: PerCpuArray<MapData, EventBudget>,
 }
 
@@ -27,6 +29,8 @@ impl Counters {
             rules: open(pins, name::RULES)?,
             drops: open(pins, name::DROPS)?,
             drops_other: open(pins, name::DROPS_OTHER)?,
+            staged: open(pins, name::STAGED)?,
+            logs: open(pins, name::LOGS)?,
             events: open(pins, name::EVENT_BUDGET)?,
         })
     }
@@ -40,15 +44,47 @@ impl Counters {
         Ok(sum(&self.rules.get(&id, 0)?))
     }
 
-    /// Sets the counter of a rule to zero, before its number is another rule's.
+    /// Flows that a rule of a staged walk would have decided.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub fn staged(&self, id: u32) -> Result<StagedCounter, MapError> {
+        let values = self.staged.get(&id, 0)?;
+        Ok(values.iter().fold(StagedCounter::default(), |sum, value| StagedCounter {
+            denied: sum.denied + value.denied,
+            allowed: sum.allowed + value.allowed,
+        }))
+    }
+
+    /// Packets and bytes that a list of Log rules matched.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub fn log(&self, id: u32) -> Result<Counter, MapError> {
+        Ok(sum(&self.logs.get(&id, 0)?))
+    }
+
+    /// Sets the counters of a rule to zero, before its number is another rule's.
+    ///
+    /// # Errors
+    ///
+    /// A map cannot be written.
+    pub fn clear_rule(&mut self, id: u32) -> Result<(), MapError> {
+        let cpus = self.rules.get(&id, 0)?.len();
+        self.rules.set(id, PerCpuValues::try_from(vec![Counter::default(); cpus])?, 0)?;
+        self.staged.set(id, PerCpuValues::try_from(vec![StagedCounter::default(); cpus])?, 0)
+    }
+
+    /// Sets the counter of a list of Log rules to zero, before its number is another list's.
     ///
     /// # Errors
     ///
     /// The map cannot be written.
-    pub fn clear_rule(&mut self, id: u32) -> Result<(), MapError> {
-        let cpus = self.rules.get(&id, 0)?.len();
-        let zero = PerCpuValues::try_from(vec![Counter::default(); cpus])?;
-        self.rules.set(id, zero, 0)
+    pub fn clear_log(&mut self, id: u32) -> Result<(), MapError> {
+        let cpus = self.logs.get(&id, 0)?.len();
+        self.logs.set(id, PerCpuValues::try_from(vec![Counter::default(); cpus])?, 0)
     }
 
     /// Every drop counter.
@@ -88,19 +124,23 @@ impl Counters {
         (0..DROP_REASONS).map(|reason| Ok(sum(&self.drops_other.get(&reason, 0)?))).collect()
     }
 
-    /// Events sent and not sent, all CPUs together.
+    /// Events not sent, by kind, all CPUs together.
     ///
     /// # Errors
     ///
     /// The map cannot be read.
-    pub fn events(&self) -> Result<EventBudget, MapError> {
-        Ok(self.events.get(&0, 0)?.iter().fold(EventBudget::default(), |sum, cpu| EventBudget {
-            window_ns: 0,
-            sent: 0,
-            coalesced: sum.coalesced + cpu.coalesced,
-            limited: sum.limited + cpu.limited,
-            ring_full: sum.ring_full + cpu.ring_full,
-        }))
+    pub fn events(&self) -> Result<Vec<EventBudget>, MapError> {
+        let total = |kind: u32| -> Result<EventBudget, MapError> {
+            let cpus = self.events.get(&kind, 0)?;
+            Ok(cpus.iter().fold(EventBudget::default(), |sum, cpu| EventBudget {
+                window_ns: 0,
+                sent: 0,
+                coalesced: sum.coalesced + cpu.coalesced,
+                limited: sum.limited + cpu.limited,
+                ring_full: sum.ring_full + cpu.ring_full,
+            }))
+        };
+        (0..EVENT_KINDS).map(total).collect()
     }
 }
 

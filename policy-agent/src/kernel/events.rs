@@ -1,16 +1,16 @@
-//! What the programs say: drop events, and the rare line for the log.
+//! What the programs say: packets that they tell of, and the rare line for the log.
 
 use std::io;
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use log::Log;
-use policy_common::{abi::DropEvent, maps as name};
+use policy_common::{abi::Event, maps as name};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{load::LoadError, maps::open, pin::Pins};
 
-/// Reads drop events.
+/// Reads events.
 pub struct Events {
     ring: AsyncFd<RingBuf<MapData>>,
 }
@@ -34,7 +34,7 @@ impl Events {
     /// # Errors
     ///
     /// The ring can no longer be polled.
-    pub async fn drain(&mut self, mut each: impl FnMut(DropEvent)) -> io::Result<()> {
+    pub async fn drain(&mut self, mut each: impl FnMut(Event)) -> io::Result<()> {
         let mut ready = self.ring.readable_mut().await?;
         while let Some(item) = ready.get_inner_mut().next() {
             if let Some(event) = decode(&item) {
@@ -76,12 +76,12 @@ pub enum EventsError {
 }
 
 /// An item of the ring as an event; `None` for one of another length, which no program writes.
-pub fn decode(item: &[u8]) -> Option<DropEvent> {
-    if item.len() != size_of::<DropEvent>() {
+pub fn decode(item: &[u8]) -> Option<Event> {
+    if item.len() != size_of::<Event>() {
         return None;
     }
-    // SAFETY: the length is right, every bit pattern is a valid `DropEvent` (integers and byte
+    // SAFETY: the length is right, every bit pattern is a valid `Event` (integers and byte
     // arrays), and an unaligned read asks nothing of the alignment.
     #[allow(unsafe_code, reason = "a record of the ABI read from kernel memory")]
-    Some(unsafe { item.as_ptr().cast::<DropEvent>().read_unaligned() })
+    Some(unsafe { item.as_ptr().cast::<Event>().read_unaligned() })
 }

@@ -13,10 +13,12 @@ use serde_json::Value;
 
 use super::metadata::IntOrString;
 
-/// `NetworkPolicy.spec`.
+/// `NetworkPolicy.spec` and `StagedNetworkPolicy.spec`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "a mapping")]
 pub struct NetworkPolicySpec {
+    /// `Set` or `Delete`; of staged policies only.
+    pub staged_action: Option<String>,
     /// Tier; absent means `default`.
     pub tier: Option<String>,
     /// Place in the tier; absent means last.
@@ -35,10 +37,12 @@ pub struct NetworkPolicySpec {
     pub performance_hints: Option<Vec<String>>,
 }
 
-/// `GlobalNetworkPolicy.spec`.
+/// `GlobalNetworkPolicy.spec` and `StagedGlobalNetworkPolicy.spec`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "a mapping")]
 pub struct GlobalNetworkPolicySpec {
+    /// `Set` or `Delete`; of staged policies only.
+    pub staged_action: Option<String>,
     /// Tier; absent means `default`.
     pub tier: Option<String>,
     /// Place in the tier; absent means last.

@@ -16,10 +16,7 @@ use crate::diagnostic::Diagnostic;
 const MAX_ERRORS: usize = 50;
 
 /// Kinds of Calico and Kubernetes that name a policy concept, but that Palisade cannot enforce.
-const UNSUPPORTED: [(&str, &str); 7] = [
-    (CALICO, "StagedNetworkPolicy"),
-    (CALICO, "StagedGlobalNetworkPolicy"),
-    (CALICO, "StagedKubernetesNetworkPolicy"),
+const UNSUPPORTED: [(&str, &str); 4] = [
     (CALICO, "Profile"),
     (CALICO, "IPPool"),
     ("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy"),

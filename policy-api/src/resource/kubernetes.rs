@@ -15,6 +15,8 @@ use super::metadata::IntOrString;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "a mapping")]
 pub struct NetworkPolicySpec {
+    /// `Set` or `Delete`; of `projectcalico.org/v3` StagedKubernetesNetworkPolicy only.
+    pub staged_action: Option<String>,
     /// Pods of the namespace that the policy applies to; absent and empty mean all.
     pub pod_selector: Option<LabelSelector>,
     /// `Ingress`, `Egress`.

@@ -22,7 +22,12 @@ fn probes(models: &[&Model]) -> Vec<Probe> {
     for endpoint in models.iter().flat_map(|model| model.endpoints.values()) {
         for own in identity::own_addresses(endpoint) {
             for remote in ADDRESSES.map(ip).into_iter().filter(|it| it.is_ipv4() == own.is_ipv4()) {
-                for (protocol, port) in SERVICES {
+                let services = SERVICES.into_iter().flat_map(|(protocol, port)| {
+                    let sources: &[u16] =
+                        if matches!(protocol, 6 | 17) { &[53, 40_000] } else { &[0] };
+                    sources.iter().map(move |source| (protocol, port, *source))
+                });
+                for (protocol, port, source_port) in services {
                     for direction in [Direction::Ingress, Direction::Egress] {
                         let (source, destination) = match direction {
                             Direction::Ingress => (remote, own),
@@ -36,6 +41,7 @@ fn probes(models: &[&Model]) -> Vec<Probe> {
                             destination,
                             protocol,
                             port,
+                            source_port,
                         });
                     }
                 }
@@ -52,14 +58,16 @@ fn probes(models: &[&Model]) -> Vec<Probe> {
 enum Fate {
     Closed,
     Fault,
-    Decided { allow: bool, rule: u32 },
+    Decided { allow: bool, rule: u32, staged: u32, log: u32 },
 }
 
 fn fate(kernel: &Kernel, probe: &Probe) -> Fate {
     match kernel.look_up(probe) {
         Outcome::Pending | Outcome::Spoofed => Fate::Closed,
         Outcome::Fault => Fate::Fault,
-        Outcome::Decided { allow, rule, .. } => Fate::Decided { allow, rule },
+        Outcome::Decided { allow, rule, staged, log, .. } => {
+            Fate::Decided { allow, rule, staged, log }
+        }
     }
 }
 
@@ -76,18 +84,29 @@ fn agrees(model: &Model, kernel: &Kernel, ids: &Ids) -> Result<(), TestCaseError
             destination: probe.destination,
             protocol: probe.protocol,
             port: probe.port,
+            source_port: probe.source_port,
         };
         let expected = evaluate::evaluate(model, &packet, probe.direction, id).unwrap();
-        let Outcome::Decided { allow, rule, .. } = kernel.look_up(&probe) else {
+        let Outcome::Decided { allow, rule, staged, log, .. } = kernel.look_up(&probe) else {
             return Err(TestCaseError::fail(format!("{probe:?}: {:?}", kernel.look_up(&probe))));
         };
-        let found = (if allow { Verdict::Allow } else { Verdict::Deny }, ids.rule(rule));
+        let verdict = |allow: bool| if allow { Verdict::Allow } else { Verdict::Deny };
         prop_assert_eq!(
-            found,
+            (verdict(allow), ids.rule(rule)),
             (expected.verdict, Some(&expected.rule)),
             "{:?}\n{}",
             probe,
             expected.walk.join("\n")
+        );
+        prop_assert_eq!(ids.log(log).unwrap_or_default(), &expected.logged, "{:?}", probe);
+        let expected = evaluate::staged(model, &packet, probe.direction, id);
+        let word = |word: u32| (verdict(word & VERDICT_ALLOW != 0), ids.rule(word & VERDICT_RULE));
+        prop_assert_eq!(
+            (staged != 0).then(|| word(staged)),
+            expected.as_ref().map(|staged| (staged.verdict, Some(&staged.rule))),
+            "staged, {:?}\n{}",
+            probe,
+            expected.as_ref().map(|staged| staged.walk.join("\n")).unwrap_or_default()
         );
     }
     Ok(())
@@ -211,6 +230,7 @@ fn ingress(ifindex: u32, source: &str) -> Probe {
         destination: ip("10.0.0.2"),
         protocol: 6,
         port: 5432,
+        source_port: 40_000,
     }
 }
 
@@ -225,7 +245,7 @@ fn run(compiler: &mut Compiler, kernel: &mut Kernel, model: &Model) -> Vec<Op> {
 }
 
 fn decided(kernel: &Kernel, ids: &Ids, probe: &Probe) -> (bool, RuleName, String) {
-    let Outcome::Decided { allow, rule, peer } = kernel.look_up(probe) else {
+    let Outcome::Decided { allow, rule, peer, .. } = kernel.look_up(probe) else {
         panic!("{probe:?}: {:?}", kernel.look_up(probe))
     };
     (allow, ids.rule(rule).unwrap().clone(), ids.peer(peer).unwrap().name)

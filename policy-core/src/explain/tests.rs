@@ -38,6 +38,7 @@ fn ask(
         destination: destination.to_owned(),
         protocol: 6,
         port,
+        source_port: None,
     };
     explain(model, &request)
 }

@@ -221,6 +221,7 @@ fn the_walk_shows_tiers_and_pass() {
         destination: super::address(&model, "db"),
         protocol: 6,
         port: 80,
+        source_port: 40_000,
     };
     let id = crate::model::EndpointId("db".to_owned());
     let direction = policy_common::abi::Direction::Ingress;

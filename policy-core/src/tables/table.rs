@@ -8,33 +8,79 @@ use std::{
 
 use policy_common::abi::Interval;
 
-use super::FAMILIES;
+use super::{FAMILIES, class::class};
 use crate::{
-    canvas::Canvas,
+    canvas::LogLists,
     model::NamedPort,
     peers::{Matches, Universe, WORLD},
     policy::Rule,
-    services::{self, Services},
+    services::{self, Named, Region},
+    tiers::Walk,
 };
+
+/// What a rule does with what it matches.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Effect {
+    /// A verdict word.
+    Decide(u32),
+    /// The rest of the tier is skipped.
+    Pass,
+    /// The number of a Log rule.
+    Log(u32),
+}
+
+/// The walks that something is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Walks {
+    pub(super) enforced: bool,
+    pub(super) pending: bool,
+}
+
+impl Walks {
+    /// Both.
+    pub(super) const ALL: Walks = Walks { enforced: true, pending: true };
+
+    /// Whether one of them is among these.
+    pub(super) fn contain(self, walk: Walk) -> bool {
+        match walk {
+            Walk::Enforced => self.enforced,
+            Walk::Pending => self.pending,
+        }
+    }
+}
+
+/// Which side of a rule the other end of the connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PeerSide {
+    Source,
+    Destination,
+}
 
 /// A rule as it is for one subject.
 pub(super) struct TableRule<'a> {
-    /// Verdict word; `None` for Pass.
-    pub(super) verdict: Option<u32>,
+    pub(super) effect: Effect,
     /// Who the other side may be.
     pub(super) peers: Arc<Matches>,
     /// For which families its conditions on the subject hold.
     pub(super) families: [bool; 2],
-    /// By family; `None` if they depend on the peer's named ports.
-    pub(super) services: Option<[Arc<Services>; 2]>,
-    /// What to ask then.
-    pub(super) rule: Option<&'a Rule>,
+    /// What it matches.
+    pub(super) region: RuleRegion<'a>,
+}
+
+/// What a rule matches, beside who the two sides are.
+pub(super) enum RuleRegion<'a> {
+    /// By family.
+    Known([Arc<Region>; 2]),
+    /// It names ports of the peer: the rule, and the subject's ports that it names.
+    ByPeer(&'a Rule, Vec<NamedPort>),
 }
 
 /// Rules that are asked together: a tier.
 pub(super) struct Stage {
     /// Indices of its rules.
     pub(super) rules: Range<usize>,
+    /// The walks that come past it.
+    pub(super) walks: Walks,
     /// What becomes of the rest.
     pub(super) end: End,
 }
@@ -49,6 +95,24 @@ pub(super) enum End {
     Decide(u32),
 }
 
+/// The rules of a table, in order.
+pub(super) struct Script<'a> {
+    pub(super) rules: Vec<TableRule<'a>>,
+    /// The walks of each rule.
+    pub(super) walks: Vec<Walks>,
+    pub(super) stages: Vec<Stage>,
+    /// Where the peer stands in them.
+    pub(super) peer_side: PeerSide,
+}
+
+impl Script<'_> {
+    /// Whether the two walks differ.
+    pub(super) fn is_staged(&self) -> bool {
+        self.walks.iter().any(|walks| *walks != Walks::ALL)
+            || self.stages.iter().any(|stage| stage.walks != Walks::ALL)
+    }
+}
+
 /// What tells the peers of a table apart.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 struct Signature {
@@ -61,11 +125,12 @@ struct Signature {
 
 /// The class of the world by family, and the live peers whose class is another one.
 pub(super) fn classes(
-    rules: &[TableRule<'_>],
-    stages: &[Stage],
+    script: &Script<'_>,
     universe: &Universe,
+    logs: &mut LogLists,
     intern: &mut dyn FnMut(Vec<Interval>) -> usize,
 ) -> ([usize; 2], Vec<(usize, usize)>) {
+    let rules = &script.rules;
     let mut signatures: BTreeMap<usize, Signature> = BTreeMap::new();
     for (index, rule) in rules.iter().enumerate() {
         for &peer in &rule.peers.others {
@@ -76,9 +141,13 @@ pub(super) fn classes(
         }
     }
     for (index, rule) in rules.iter().enumerate() {
-        let (None, Some(written)) = (&rule.services, rule.rule) else { continue };
+        let RuleRegion::ByPeer(written, _) = &rule.region else { continue };
+        let side = match script.peer_side {
+            PeerSide::Source => &written.source,
+            PeerSide::Destination => &written.destination,
+        };
         for (peer, ports) in peers_with_ports(universe) {
-            let used = services::names_used(written, ports);
+            let used = services::names_used(side, ports);
             if !used.is_empty() {
                 signatures.entry(peer).or_default().named.push((index, used));
             }
@@ -92,27 +161,46 @@ pub(super) fn classes(
         (0..rules.len()).filter(|&index| meets(&rules[index])).collect()
     });
     let mut known: HashMap<Signature, usize> = HashMap::new();
-    let mut class = |signature: Signature| {
+    let mut class_of = |signature: Signature| {
         if let Some(&class) = known.get(&signature) {
             return class;
         }
-        let met = toggle(&base[signature.family], &signature.toggled);
-        let class = intern(walk(rules, stages, &met, &signature));
+        let met: Vec<(usize, Arc<Region>)> = toggle(&base[signature.family], &signature.toggled)
+            .into_iter()
+            .map(|index| (index, region(script, index, &signature)))
+            .collect();
+        let class = intern(class(script, &met, logs));
         known.insert(signature, class);
         class
     };
-    let defaults =
-        FAMILIES.map(|family| class(Signature { family: family as usize, ..Signature::default() }));
+    let defaults = FAMILIES
+        .map(|family| class_of(Signature { family: family as usize, ..Signature::default() }));
     let mut rows = Vec::new();
     for (peer, mut signature) in signatures {
         let family = universe.family(peer) as usize;
         signature.family = family;
-        let class = class(signature);
+        let class = class_of(signature);
         if class != defaults[family] && !WORLD.contains(&peer) {
             rows.push((peer, class));
         }
     }
     (defaults, rows)
+}
+
+/// What a rule matches, the peer being one of the signature.
+fn region(script: &Script<'_>, index: usize, signature: &Signature) -> Arc<Region> {
+    match &script.rules[index].region {
+        RuleRegion::Known(regions) => Arc::clone(&regions[signature.family]),
+        RuleRegion::ByPeer(rule, own) => {
+            let theirs = signature.named.iter().find(|(named, _)| *named == index);
+            let theirs = theirs.map_or(&[][..], |(_, ports)| ports);
+            let named = match script.peer_side {
+                PeerSide::Source => Named { source: theirs, destination: own },
+                PeerSide::Destination => Named { source: own, destination: theirs },
+            };
+            Arc::new(services::of_rule(rule, FAMILIES[signature.family], named))
+        }
+    }
 }
 
 fn peers_with_ports(universe: &Universe) -> impl Iterator<Item = (usize, &[NamedPort])> {
@@ -138,48 +226,4 @@ fn toggle(base: &[usize], toggled: &[usize]) -> Vec<usize> {
             (None, None) => return out,
         }
     }
-}
-
-fn walk(
-    rules: &[TableRule<'_>],
-    stages: &[Stage],
-    met: &[usize],
-    signature: &Signature,
-) -> Vec<Interval> {
-    let everything = Services::all();
-    let mut canvas = Canvas::new();
-    let mut met = met.iter().peekable();
-    for stage in stages {
-        while let Some(index) = met.next_if(|index| stage.rules.contains(index)) {
-            if canvas.tier_is_decided() {
-                continue;
-            }
-            let rule = &rules[*index];
-            let services = match (&rule.services, rule.rule) {
-                (Some(services), _) => Arc::clone(&services[signature.family]),
-                (None, Some(written)) => {
-                    let ports = signature.named.iter().find(|(named, _)| named == index);
-                    let ports = ports.map_or(&[][..], |(_, ports)| ports);
-                    Arc::new(services::of_rule(written, FAMILIES[signature.family], ports))
-                }
-                (None, None) => Arc::default(),
-            };
-            match rule.verdict {
-                Some(verdict) => canvas.decide(&services, verdict),
-                None => canvas.pass(&services),
-            }
-        }
-        match stage.end {
-            End::Continue => {}
-            End::Pass => {
-                canvas.pass(&everything);
-                canvas.end_tier();
-            }
-            End::Decide(verdict) => {
-                canvas.decide(&everything, verdict);
-                canvas.end_tier();
-            }
-        }
-    }
-    canvas.finish()
 }

@@ -82,7 +82,7 @@ fn policies_go_by_order_then_by_the_text_of_their_key() {
         add_policy(&mut model, policy);
     }
     let tiers = of(&model);
-    let found: Vec<_> = policies(&model, &tiers[0])
+    let found: Vec<_> = policies(&model, &tiers[0], Walk::Enforced)
         .into_iter()
         .map(|it| (it.key.name.as_str(), it.key.namespace.as_str(), it.key.kind, it.order.0))
         .collect();
@@ -101,5 +101,5 @@ fn untracked_policies_go_by_tier_first() {
     let found: Vec<&str> =
         untracked(&model).iter().map(|policy| policy.key.name.as_str()).collect();
     assert_eq!(found, ["z", "a"]);
-    assert!(policies(&model, &of(&model)[0]).is_empty());
+    assert!(policies(&model, &of(&model)[0], Walk::Enforced).is_empty());
 }

@@ -11,6 +11,7 @@ use super::{
     names::{self, Reserved},
     report::Report,
     rule::rules,
+    staged::{self, IsStaged},
     tier, untracked,
 };
 use crate::{
@@ -21,12 +22,19 @@ use crate::{
 
 pub(super) fn network_policy(
     object: &Object<NetworkPolicySpec>,
+    kind: IsStaged,
     report: &mut Report,
 ) -> Option<Policy> {
-    let names =
-        names::metadata(object.metadata.as_ref(), Kind::NetworkPolicy, Reserved::Allow, report);
+    let named = kind.choose(Kind::NetworkPolicy, Kind::StagedNetworkPolicy);
+    let names = names::metadata(object.metadata.as_ref(), named, Reserved::Allow, report);
     let absent = NetworkPolicySpec::default();
     let spec = object.spec.as_ref().unwrap_or(&absent);
+    let nothing = NetworkPolicySpec {
+        tier: spec.tier.clone(),
+        staged_action: spec.staged_action.clone(),
+        ..NetworkPolicySpec::default()
+    };
+    let staged = staged::action(kind, spec.staged_action.as_deref(), *spec == nothing, report);
     let tier = tier::of_policy(spec.tier.as_deref(), report);
     common(spec.service_account_selector.as_ref(), spec.performance_hints.as_deref(), report);
     let selector = fields::selector("spec.selector", spec.selector.as_deref(), report);
@@ -46,7 +54,11 @@ pub(super) fn network_policy(
     let (namespace, name, _) = names?;
     let tier = tier?;
     Some(Policy {
-        key: PolicyKey { name, namespace, kind: PolicyKind::NetworkPolicy },
+        key: PolicyKey {
+            name,
+            namespace,
+            kind: kind.choose(PolicyKind::NetworkPolicy, PolicyKind::StagedNetworkPolicy),
+        },
         tier,
         order: Order(spec.order),
         subject,
@@ -54,21 +66,25 @@ pub(super) fn network_policy(
         egress: types.egress.then_some(egress),
         untracked: false,
         reach: Reach::Local,
+        staged,
     })
 }
 
 pub(super) fn global_network_policy(
     object: &Object<GlobalNetworkPolicySpec>,
+    kind: IsStaged,
     report: &mut Report,
 ) -> Option<Policy> {
-    let names = names::metadata(
-        object.metadata.as_ref(),
-        Kind::GlobalNetworkPolicy,
-        Reserved::Allow,
-        report,
-    );
+    let named = kind.choose(Kind::GlobalNetworkPolicy, Kind::StagedGlobalNetworkPolicy);
+    let names = names::metadata(object.metadata.as_ref(), named, Reserved::Allow, report);
     let absent = GlobalNetworkPolicySpec::default();
     let spec = object.spec.as_ref().unwrap_or(&absent);
+    let nothing = GlobalNetworkPolicySpec {
+        tier: spec.tier.clone(),
+        staged_action: spec.staged_action.clone(),
+        ..GlobalNetworkPolicySpec::default()
+    };
+    let staged = staged::action(kind, spec.staged_action.as_deref(), *spec == nothing, report);
     let tier = tier::of_policy(spec.tier.as_deref(), report);
     common(spec.service_account_selector.as_ref(), spec.performance_hints.as_deref(), report);
     let own = fields::selector("spec.selector", spec.selector.as_deref(), report);
@@ -94,6 +110,13 @@ pub(super) fn global_network_policy(
     );
     let reach = forward::reach(spec, types, report);
     let is_untracked = spec.do_not_track == Some(true);
+    if is_untracked && staged.is_some() {
+        report.error(
+            "spec.doNotTrack",
+            "staged doNotTrack policies are not supported yet",
+            "remove the field: what is staged is computed where connections are tracked",
+        );
+    }
     if is_untracked {
         untracked::check(spec, types, report);
     }
@@ -101,7 +124,12 @@ pub(super) fn global_network_policy(
     let (namespace, name, _) = names?;
     let tier = tier?;
     Some(Policy {
-        key: PolicyKey { name, namespace, kind: PolicyKind::GlobalNetworkPolicy },
+        key: PolicyKey {
+            name,
+            namespace,
+            kind: kind
+                .choose(PolicyKind::GlobalNetworkPolicy, PolicyKind::StagedGlobalNetworkPolicy),
+        },
         tier,
         order: Order(spec.order),
         subject,
@@ -109,6 +137,7 @@ pub(super) fn global_network_policy(
         egress: types.egress.then_some(egress),
         untracked: is_untracked,
         reach,
+        staged,
     })
 }
 

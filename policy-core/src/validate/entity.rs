@@ -17,8 +17,6 @@ use crate::{
 /// What a rule says about the ports of its sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ports {
-    /// The source's: not built.
-    Unsupported,
     /// No protocol is given: names only, each of which stands for a protocol too.
     NamesOnly,
     /// The protocol has ports.
@@ -152,15 +150,6 @@ fn port_list(
         return Vec::new();
     }
     match ports {
-        Ports::Unsupported => {
-            report.error(
-                path,
-                "source ports are not supported yet",
-                "match the destination's ports; answers on a connection that is allowed pass by \
-                 themselves",
-            );
-            return Vec::new();
-        }
         Ports::None => {
             report.error(path, "the rule's protocol has no ports", WITH_PROTOCOL);
             return Vec::new();

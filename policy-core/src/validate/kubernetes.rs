@@ -17,6 +17,7 @@ use super::{
     fields::{self, Masking, SCTP, TCP, UDP},
     names::{self, Reserved},
     report::Report,
+    staged::{self, IsStaged},
 };
 use crate::{
     labels::{NAMESPACE_LABEL, NAMESPACE_PREFIX, ORCHESTRATOR_LABEL},
@@ -39,16 +40,18 @@ type Services = BTreeMap<Option<u8>, Vec<PortMatch>>;
 
 pub(super) fn network_policy(
     object: &Object<NetworkPolicySpec>,
+    kind: IsStaged,
     report: &mut Report,
 ) -> Option<Policy> {
-    let names = names::metadata(
-        object.metadata.as_ref(),
-        Kind::KubernetesNetworkPolicy,
-        Reserved::Allow,
-        report,
-    );
+    let named = kind.choose(Kind::KubernetesNetworkPolicy, Kind::StagedKubernetesNetworkPolicy);
+    let names = names::metadata(object.metadata.as_ref(), named, Reserved::Allow, report);
     let absent = NetworkPolicySpec::default();
     let spec = object.spec.as_ref().unwrap_or(&absent);
+    let nothing = NetworkPolicySpec {
+        staged_action: spec.staged_action.clone(),
+        ..NetworkPolicySpec::default()
+    };
+    let staged = staged::action(kind, spec.staged_action.as_deref(), *spec == nothing, report);
     let namespace = names.as_ref().map_or("", |(namespace, ..)| namespace);
 
     let pods = spec
@@ -82,7 +85,14 @@ pub(super) fn network_policy(
 
     let (namespace, name, _) = names?;
     Some(Policy {
-        key: PolicyKey { name, namespace, kind: PolicyKind::KubernetesNetworkPolicy },
+        key: PolicyKey {
+            name,
+            namespace,
+            kind: kind.choose(
+                PolicyKind::KubernetesNetworkPolicy,
+                PolicyKind::StagedKubernetesNetworkPolicy,
+            ),
+        },
         tier: DEFAULT_TIER.to_owned(),
         order: Order(Some(ORDER)),
         subject,
@@ -90,6 +100,7 @@ pub(super) fn network_policy(
         egress: types.egress.then_some(egress),
         untracked: false,
         reach: Reach::Local,
+        staged,
     })
 }
 

@@ -51,7 +51,10 @@ pub(super) fn identity(
     }
     let (valid, rule) = match kind {
         // Upstream allows one dot, for the name of the tier in front.
-        Kind::NetworkPolicy | Kind::GlobalNetworkPolicy => (
+        Kind::NetworkPolicy
+        | Kind::GlobalNetworkPolicy
+        | Kind::StagedNetworkPolicy
+        | Kind::StagedGlobalNetworkPolicy => (
             is_dns_name(name) && name.matches('.').count() <= 1,
             "use lower-case letters, digits and `-`, with a letter or digit at both ends, and at \
              most one `.`",
@@ -66,7 +69,8 @@ pub(super) fn identity(
         | Kind::GlobalNetworkSet
         | Kind::WorkloadEndpoint
         | Kind::HostEndpoint
-        | Kind::KubernetesNetworkPolicy => (
+        | Kind::KubernetesNetworkPolicy
+        | Kind::StagedKubernetesNetworkPolicy => (
             is_dns_name(name),
             "use at most 253 lower-case letters, digits, `-` and `.`, with a letter or digit at \
              both ends of each part",

@@ -69,7 +69,7 @@ fn rule(
     };
     let scope = Scope { namespace, family };
     let source = wire.source.as_ref().map_or_else(Default::default, |source| {
-        entity(&at("source"), source, scope, Ports::Unsupported, report)
+        entity(&at("source"), source, scope, ports, report)
     });
     let destination = wire.destination.as_ref().map_or_else(Default::default, |destination| {
         entity(&at("destination"), destination, scope, ports, report)
@@ -87,22 +87,18 @@ fn rule(
 }
 
 fn action(path: &str, action: Option<&str>, report: &mut Report) -> Option<Action> {
-    const KNOWN: [&str; 3] = ["Allow", "Deny", "Pass"];
+    const KNOWN: [&str; 4] = ["Allow", "Deny", "Pass", "Log"];
     match action {
         Some("Allow") => Some(Action::Allow),
         Some("Deny") => Some(Action::Deny),
         Some("Pass") => Some(Action::Pass),
-        Some("Log") => {
-            let hint = "remove the rule; what is denied is counted and reported without it";
-            report.error(path, "the action Log is not supported yet", hint);
-            None
-        }
+        Some("Log") => Some(Action::Log),
         Some(action) => {
             fields::unknown_word(path, "an action", action, &KNOWN, report);
             None
         }
         None => {
-            let hint = "write `action: Allow`, `action: Deny` or `action: Pass`";
+            let hint = "write `action: Allow`, `action: Deny`, `action: Pass` or `action: Log`";
             report.error(path, "the rule has no action", hint);
             None
         }

@@ -44,7 +44,7 @@ pub(super) fn check(spec: &GlobalNetworkPolicySpec, types: Directions, report: &
 }
 
 fn check_rule(path: &str, rule: &Rule, report: &mut Report) {
-    if let Some(action @ ("Allow" | "Pass")) = rule.action.as_deref() {
+    if let Some(action @ ("Allow" | "Pass" | "Log")) = rule.action.as_deref() {
         report.error(
             &format!("{path}.action"),
             format!("{action} under doNotTrack is not supported yet"),

@@ -19,21 +19,22 @@ use crate::tiers::DEFAULT_TIER;
 pub fn warnings(resource: &Resource) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     match resource {
-        Resource::NetworkPolicy(policy) => {
+        Resource::NetworkPolicy(policy) | Resource::StagedNetworkPolicy(policy) => {
             if let Some(spec) = &policy.spec {
                 let (ingress, egress) = (spec.ingress.as_deref(), spec.egress.as_deref());
                 calico_policy(spec.types.as_deref(), ingress, egress, &mut found);
                 other_tier(policy.metadata.as_ref(), spec.tier.as_deref(), &mut found);
             }
         }
-        Resource::GlobalNetworkPolicy(policy) => {
+        Resource::GlobalNetworkPolicy(policy) | Resource::StagedGlobalNetworkPolicy(policy) => {
             if let Some(spec) = &policy.spec {
                 let (ingress, egress) = (spec.ingress.as_deref(), spec.egress.as_deref());
                 calico_policy(spec.types.as_deref(), ingress, egress, &mut found);
                 other_tier(policy.metadata.as_ref(), spec.tier.as_deref(), &mut found);
             }
         }
-        Resource::KubernetesNetworkPolicy(policy) => {
+        Resource::KubernetesNetworkPolicy(policy)
+        | Resource::StagedKubernetesNetworkPolicy(policy) => {
             if let Some(spec) = &policy.spec {
                 kubernetes_policy(spec, &mut found);
             }
@@ -123,11 +124,12 @@ fn inactive(directions: Directions, counts: [usize; 2], types: &str, found: &mut
     }
 }
 
-/// Whether a rule has no condition at all.
+/// Whether a rule decides without any condition.
 fn catches_all(rule: &Rule) -> bool {
     let free =
         |side: &Option<EntityRule>| side.as_ref().is_none_or(|side| *side == EntityRule::default());
-    rule.ip_version.is_none()
+    rule.action.as_deref() != Some("Log")
+        && rule.ip_version.is_none()
         && rule.protocol.is_none()
         && rule.not_protocol.is_none()
         && rule.icmp.is_none()

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
-use policy_api::messages::{DropRecord, Explanation, FlowEnd, Verdict};
+use policy_api::messages::{Explanation, FlowEnd, FlowRecord, Verdict};
 use prometheus_parse::{Scrape, Value};
 
 use super::{
@@ -23,7 +23,7 @@ const ALL_DROPS: &str = "100000";
 /// The counter of drops.
 const DROPPED: &str = "palisade_dropped_packets_total";
 /// The counter of drops without an event.
-const UNREPORTED: &str = "palisade_drop_events_lost_total";
+const UNREPORTED: &str = "palisade_events_lost_total";
 const TCP: &str = "tcp";
 
 /// One row of drops: packets between the same two, decided by the same rule.
@@ -210,7 +210,7 @@ fn observe(stage: &dyn Stage, table: &Table) -> Result<(BTreeMap<Drops, u64>, u6
     let mut observed = BTreeMap::new();
     let mut others = 0;
     for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let record: DropRecord = serde_json::from_str(line).context("a line of observe")?;
+        let record: FlowRecord = serde_json::from_str(line).context("a line of observe")?;
         let end = |end: &FlowEnd| cast.name(&end.name);
         let (Some(from), Some(to), Some(rule), TCP) =
             (end(&record.source), end(&record.destination), &record.rule, record.protocol.as_str())

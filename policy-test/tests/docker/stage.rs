@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use policy_api::messages::{
-    DropRecord, EndpointState, EndpointStatus, Explanation, RuleName, Verdict,
+    EndpointState, EndpointStatus, Explanation, FlowRecord, RuleName, Verdict,
 };
 use policy_test::{
     agent::{Agent, AgentOptions},
@@ -202,7 +202,7 @@ impl Stage {
         let ends = explanation.paths.first().context("a path")?.ends.iter();
         let mut deciding = ends.filter(|end| end.verdict == Verdict::Deny);
         let rule = deciding.next().context("an end that denies")?.rule.clone();
-        let seen = |records: &[DropRecord], v6: bool| {
+        let seen = |records: &[FlowRecord], v6: bool| {
             records.iter().any(|record| {
                 record.source.name == from
                     && record.destination.name == to
@@ -222,7 +222,7 @@ impl Stage {
     }
 
     /// The newest drops, by `policyctl observe`.
-    pub(crate) fn drops(&self) -> Result<Vec<DropRecord>> {
+    pub(crate) fn drops(&self) -> Result<Vec<FlowRecord>> {
         let output = self.agent.policyctl(&["observe", "--last", "500", "-o", "json"])?;
         let text = String::from_utf8(output.stdout)?;
         text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()

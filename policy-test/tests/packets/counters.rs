@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use policy_agent::kernel::pin::Hook;
 use policy_common::{
-    abi::{DropReason, EVENTS_PER_SECOND},
+    abi::{DropReason, EVENTS_PER_SECOND, EventKind},
     maps::MAX_DROPS,
 };
 use policy_test::testrun::Action;
@@ -94,7 +94,7 @@ fn events_that_are_not_sent_are_counted() -> Result<()> {
         world.ring.run(Hook::FromEndpoint, world.web, &frame)?;
         sent += world.ring.events()?.len();
     }
-    let lost = world.ring.events_lost()?;
+    let lost = world.ring.events_lost(EventKind::Drop)?;
     let told = u64::try_from(sent)?;
     assert_eq!(told + lost.coalesced + lost.limited + lost.ring_full, 4000);
     assert!(lost.coalesced >= 990, "{lost:?}");

@@ -6,7 +6,7 @@
 use anyhow::{Context as _, Result, ensure};
 use policy_agent::kernel::{load::Sizes, pin::Hook};
 use policy_common::{
-    abi::{Direction, DropEvent, DropKey, DropReason, RULE_NONE},
+    abi::{Direction, DropKey, DropReason, Event, RULE_NONE},
     maps,
 };
 use policy_test::testrun::{Ring, Verdict};
@@ -96,7 +96,7 @@ impl World {
     }
 
     /// The one event since the last look.
-    pub(crate) fn event(&mut self) -> Result<DropEvent> {
+    pub(crate) fn event(&mut self) -> Result<Event> {
         let events = self.ring.events()?;
         ensure!(events.len() == 1, "not one event: {events:?}");
         Ok(events[0])

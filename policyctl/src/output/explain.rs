@@ -73,9 +73,22 @@ fn end_lines(end: &EndDecision) -> Vec<String> {
         verdict(end.verdict),
         text::rule(&end.rule)
     )];
-    let dim = style::DIM;
-    lines.extend(end.walk.iter().map(|step| format!("      {dim}{}{dim:#}", text::clean(step))));
+    lines.extend(walk(&end.walk));
+    if let Some(staged) = &end.staged {
+        let different = if staged.verdict == end.verdict { "" } else { ", which is different" };
+        lines.push(format!(
+            "    if the staged policies were in force: {} by {}{different}",
+            verdict(staged.verdict),
+            text::rule(&staged.rule)
+        ));
+        lines.extend(walk(&staged.walk));
+    }
     lines
+}
+
+fn walk(steps: &[String]) -> impl Iterator<Item = String> {
+    let dim = style::DIM;
+    steps.iter().map(move |step| format!("      {dim}{}{dim:#}", text::clean(step)))
 }
 
 fn verdict(verdict: Verdict) -> String {

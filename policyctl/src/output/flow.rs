@@ -1,12 +1,12 @@
-//! Dropped packets, one line each. Input: a drop record; output: when, from where to where, what,
-//! and the rule that dropped it.
+//! Packets that the kernel told of, one line each. Input: a record; output: when, from where to
+//! where, what, what became of it by which rule, who logged it, what staged policies would do.
 
-use policy_api::messages::DropRecord;
+use policy_api::messages::{FlowRecord, Verdict};
 
 use super::{style, text};
 
 /// One line, no line end.
-pub(crate) fn compact(drop: &DropRecord) -> String {
+pub(crate) fn compact(drop: &FlowRecord) -> String {
     let (dim, bad) = (style::DIM, style::BAD);
     let protocol = text::clean(&drop.protocol);
     let flags = match drop.tcp_flags.as_str() {
@@ -22,8 +22,25 @@ pub(crate) fn compact(drop: &DropRecord) -> String {
         Some(rule) => format!("by {}", text::rule(rule)),
         None => format!("({})", text::clean(&drop.reason)),
     };
+    let verdict = match drop.verdict {
+        Verdict::Deny => format!("{bad}dropped{bad:#}"),
+        Verdict::Allow => "allowed".to_owned(),
+    };
+    let logged: String =
+        drop.logged.iter().map(|rule| format!(", logged by {}", text::rule(rule))).collect();
+    let staged = match &drop.staged {
+        Some(staged) if staged.verdict != drop.verdict => {
+            let word = match staged.verdict {
+                Verdict::Allow => "allow",
+                Verdict::Deny => "deny",
+            };
+            format!(", staged {word} by {}", text::rule(&staged.rule))
+        }
+        Some(_) | None => String::new(),
+    };
     format!(
-        "{dim}{}{dim:#} {} -> {}  {protocol}{icmp}{flags} {} B  {bad}dropped{bad:#} on {} {reason}",
+        "{dim}{}{dim:#} {} -> {}  {protocol}{icmp}{flags} {} B  {verdict} on {} \
+         {reason}{logged}{staged}",
         time(&drop.time),
         text::flow_end(&drop.source),
         text::flow_end(&drop.destination),

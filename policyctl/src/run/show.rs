@@ -7,11 +7,11 @@ use serde_json::json;
 
 use crate::args::{ListFormat, StreamFormat, TextFormat};
 use crate::client::Client;
+use crate::command::Question;
 use crate::command::Selection;
 use crate::failure::{Exit, Failure};
 use crate::kinds;
 use crate::output::{self, Screen, text};
-use crate::service::Service;
 
 /// Our version, which is that of the messages too.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -160,13 +160,17 @@ pub(super) async fn status(
 pub(super) async fn explain(
     client: &Client,
     screen: &Screen,
-    source: String,
-    destination: String,
-    service: Service,
+    question: Question,
     format: TextFormat,
 ) -> Result<Exit, Failure> {
-    let request =
-        ExplainRequest { source, destination, protocol: service.protocol(), port: service.port() };
+    let Question { source, destination, service, source_port } = question;
+    let request = ExplainRequest {
+        source,
+        destination,
+        protocol: service.protocol(),
+        port: service.port(),
+        source_port,
+    };
     let answer = client.explain(&request).await?;
     let (source, destination) = (&request.source, &request.destination);
     show(screen, format, &answer, || {

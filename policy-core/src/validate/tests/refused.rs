@@ -6,7 +6,7 @@ use super::*;
 const RULES: &[(&str, &str, &str)] = &[
     ("protocol: TCP", "action", "no action"),
     ("action: allow", "action", "did you mean `Allow`?"),
-    ("action: Log", "action", "Log is not supported yet"),
+    ("action: log", "action", "did you mean `Log`?"),
     ("action: Allow\nprotocol: tcp", "protocol", "write TCP"),
     ("action: Allow\nprotocol: 0", "protocol", "0 is not a protocol number"),
     ("action: Allow\nprotocol: 256", "protocol", "256 is not"),
@@ -92,12 +92,9 @@ const RULES: &[(&str, &str, &str)] = &[
         "destination.ports",
         "expected a list",
     ),
-    ("action: Allow\nprotocol: TCP\nsource: {ports: [80]}", "source.ports", "source ports are not"),
-    (
-        "action: Allow\nprotocol: TCP\nsource: {notPorts: [80]}",
-        "source.notPorts",
-        "source ports are not",
-    ),
+    ("action: Allow\nsource: {ports: [80]}", "source.ports[0]", "a port number needs a protocol"),
+    ("action: Allow\nprotocol: ICMP\nsource: {notPorts: [80]}", "source.notPorts", "has no ports"),
+    ("action: Allow\nprotocol: TCP\nsource: {ports: [0]}", "source.ports[0]", "1 to 65535"),
     ("action: Allow\nsource: {nets: [10.0.0.0/33]}", "source.nets[0]", "is not a network"),
     ("action: Allow\nsource: {nets: [10.1.0.0/8]}", "source.nets[0]", "write 10.0.0.0/8"),
     ("action: Allow\nsource: {nets: [10.0.0.1]}", "source.nets[0]", "write 10.0.0.1/32"),
@@ -244,5 +241,55 @@ fn policies() {
     ];
     for (name, text, expected) in cases {
         check(name, text, expected);
+    }
+}
+
+#[test]
+fn staged_policies() {
+    let staged = |kind: &str, metadata: &str, spec: &str| {
+        document("projectcalico.org/v3", kind, metadata, spec)
+    };
+    let snp = |spec: &str| staged("StagedNetworkPolicy", "name: p\nnamespace: ns", spec);
+    let sgnp = |spec: &str| staged("StagedGlobalNetworkPolicy", "name: p", spec);
+    let sknp = |spec: &str| staged("StagedKubernetesNetworkPolicy", "name: p\nnamespace: ns", spec);
+    const ACTION: &str = "spec.stagedAction";
+    let cases: &[Case] = &[
+        ("in force", np("stagedAction: Set"), &[(ACTION, "put `Staged` in front of the kind")]),
+        ("global", gnp("stagedAction: Delete"), &[(ACTION, "only a staged policy")]),
+        ("kubernetes", knp("podSelector: {}\nstagedAction: Set"), &[(ACTION, "only a staged")]),
+        ("case", snp("stagedAction: delete"), &[(ACTION, "did you mean `Delete`?")]),
+        ("learn", snp("stagedAction: Learn"), &[(ACTION, "Learn is not supported")]),
+        ("ignore", sgnp("stagedAction: Ignore"), &[(ACTION, "write Set or Delete")]),
+        ("more", snp("stagedAction: Delete\norder: 1"), &[(ACTION, "says nothing else")]),
+        (
+            "more global",
+            sgnp("stagedAction: Delete\ntypes: [Ingress]"),
+            &[(ACTION, "remove the rest")],
+        ),
+        (
+            "more pods",
+            sknp("stagedAction: Delete\npodSelector: {}"),
+            &[(ACTION, "says nothing else")],
+        ),
+        (
+            "untracked",
+            sgnp(
+                "doNotTrack: true\napplyOnForward: true\ningress: [{action: Deny, source: {nets: [10.0.0.0/8]}}]",
+            ),
+            &[("spec.doNotTrack", "staged doNotTrack")],
+        ),
+        ("a rule", snp("ingress: [{action: allow}]"), &[("spec.ingress[0].action", "`Allow`")]),
+    ];
+    for (name, text, expected) in cases {
+        check(name, text, expected);
+    }
+    for text in [
+        snp("tier: ops\nstagedAction: Delete"),
+        sgnp("stagedAction: Delete"),
+        sknp("stagedAction: Delete"),
+        snp("stagedAction: Set"),
+        snp("stagedAction: ~"),
+    ] {
+        assert!(decode(&value(&text)).is_ok(), "{text}");
     }
 }
