@@ -47,7 +47,7 @@ fn layout() -> Result<String, std::fmt::Error> {
     let mut out = String::new();
     let mut described = Vec::new();
     describe! { out, described;
-        Endpoint { ifindex, pad, v4, v6, tables, defaults, adopt_until_ns }
+        Endpoint { ifindex, undecided, v4, v6, tables, defaults, adopt_until_ns }
         ClassKey { table, peer }
         ClassRef { offset, len }
         Interval { start, verdict, staged, log }
@@ -55,7 +55,7 @@ fn layout() -> Result<String, std::fmt::Error> {
         FlowKeyV6 { ifindex, local, remote, local_port, remote_port, protocol, pad }
         Flow {
             packets, bytes, created_ns, seen_ns, revision, rule, peer, staged, direction, state,
-            cut, pad,
+            cut, plane,
         }
         FragmentKey { ifindex, id, source, destination, protocol, direction, pad }
         Fragment { seen_ns, rule, revision }
@@ -72,6 +72,8 @@ fn layout() -> Result<String, std::fmt::Error> {
         EventBudget { window_ns, sent, coalesced, limited, ring_full }
         BlockKeyV4 { list, address }
         BlockKeyV6 { list, address }
+        FailsafeKey { direction, protocol, port, address }
+        PublishedKey { address, port, protocol, pad }
     }
     assert_eq!(described, LAYOUT, "a type of the ABI is not described here");
     for reason in DropReason::ALL {
@@ -99,6 +101,10 @@ fn layout() -> Result<String, std::fmt::Error> {
         ("FLOW_FIN_ORIGINAL", u64::from(FLOW_FIN_ORIGINAL)),
         ("FLOW_FIN_REPLY", u64::from(FLOW_FIN_REPLY)),
         ("FLOW_RESET", u64::from(FLOW_RESET)),
+        ("FLOW_LOCAL", u64::from(FLOW_LOCAL)),
+        ("FLOW_FORWARD", u64::from(FLOW_FORWARD)),
+        ("PLANE_FORWARD", u64::from(PLANE_FORWARD)),
+        ("PLANE_PRE_DNAT", u64::from(PLANE_PRE_DNAT)),
         ("service(6, 443)", u64::from(service(6, 443))),
         ("source(3, 1024)", u64::from(source(3, 1024))),
     ] {

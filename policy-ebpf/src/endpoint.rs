@@ -18,7 +18,7 @@ use crate::{
     clock,
     conntrack::{self, Table, V4, V6},
     emit::{self, Drop, Dropped, Ruling},
-    fragment,
+    fragment, host,
     lookup::{self, Asked, Verdict},
     maps::{ENDPOINTS, GLOBALS},
     neighbour,
@@ -51,12 +51,14 @@ pub struct Visit {
     pub staged: u32,
     /// The Log rules on the way to the verdict, see `Interval::log`.
     pub log: u32,
+    /// At a host endpoint `FLOW_LOCAL`, `FLOW_FORWARD`, or 0 while that is not known.
+    pub plane: u8,
 }
 
 impl Visit {
     /// The endpoint's own address and the other one.
     #[inline(always)]
-    fn ends(&self) -> (Address, Address) {
+    pub fn ends(&self) -> (Address, Address) {
         match self.direction {
             Direction::Egress => (self.packet.source, self.packet.destination),
             Direction::Ingress => (self.packet.destination, self.packet.source),
@@ -71,10 +73,11 @@ impl Visit {
         unsafe { ENDPOINTS.get(self.ifindex) }.ok_or(Drop::from(DropReason::Pending))
     }
 
-    /// Asks the endpoint's policy about a flow in `direction`.
+    /// Asks the policy of `endpoint`, which is row `number`, about a flow in `direction`.
     #[inline(always)]
-    fn consult(
+    pub fn consult(
         &mut self,
+        number: u32,
         endpoint: &Endpoint,
         direction: Direction,
         remote: &Address,
@@ -84,7 +87,7 @@ impl Visit {
         // SAFETY: a valid reference; volatile, so that the load stays after those before it.
         let still = unsafe { (&raw const endpoint.ifindex).read_volatile() };
         match verdict {
-            Some(verdict) if still == self.ifindex => {
+            Some(verdict) if still == number => {
                 self.peer = verdict.peer;
                 self.staged = verdict.staged;
                 self.log = verdict.log;
@@ -98,7 +101,7 @@ impl Visit {
 /// Decides on one packet. A pass is `TC_ACT_UNSPEC`: other programs on the interface have their
 /// say, too.
 #[inline(always)]
-pub fn run(ctx: &TcContext, direction: Direction) -> i32 {
+pub fn run<const HOST: bool>(ctx: &TcContext, direction: Direction) -> i32 {
     let mut visit = Visit {
         packet: Packet::UNKNOWN,
         now: clock::now(),
@@ -109,8 +112,9 @@ pub fn run(ctx: &TcContext, direction: Direction) -> i32 {
         peer: PEER_NONE,
         staged: 0,
         log: LOG_NONE,
+        plane: if HOST { host::plane(ctx, direction) } else { 0 },
     };
-    match inspect(ctx, &mut visit) {
+    match inspect::<HOST>(ctx, &mut visit) {
         Ok(()) => TC_ACT_UNSPEC,
         Err(drop) => {
             if matches!(drop.reason, DropReason::Fault) {
@@ -138,11 +142,11 @@ fn complain(ctx: &TcContext, ifindex: u32) {
 }
 
 #[inline(always)]
-fn inspect(ctx: &TcContext, visit: &mut Visit) -> Result<(), Drop> {
+fn inspect<const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Result<(), Drop> {
     parse_frame(ctx, &mut visit.packet)?;
     match visit.packet.family {
-        Family::V4 => track::<V4>(ctx, visit),
-        Family::V6 => track::<V6>(ctx, visit),
+        Family::V4 => track::<V4, HOST>(ctx, visit),
+        Family::V6 => track::<V6, HOST>(ctx, visit),
     }
 }
 
@@ -160,7 +164,7 @@ fn parse_any(ctx: &TcContext, packet: &mut Packet) -> Result<(), DropReason> {
 
 /// Packets of known connections pass or are cut here; all others are decided.
 #[inline(always)]
-fn track<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<(), Drop> {
+fn track<T: Table, const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Result<(), Drop> {
     if matches!(visit.packet.fragment, Fragment::Later) {
         let rule = fragment::follow(visit).result()?;
         emit::count_rule(rule, visit.length);
@@ -174,22 +178,28 @@ fn track<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<(), Drop> {
                 Some(flow) if conntrack::continues(unsafe { &*flow }, visit) => {
                     // SAFETY: as above; other CPUs' writes are discussed at `Flow`.
                     let flow = unsafe { &mut *flow };
-                    admit(visit, flow)?;
+                    admit::<HOST>(ctx, visit, flow)?;
                     conntrack::account(flow, visit);
                     flow.rule
                 }
-                _ => begin::<T>(visit, &key).result()?,
+                _ => begin::<T, HOST>(ctx, visit, &key).result()?,
             }
         }
-        Kind::IcmpError => related::<T>(ctx, visit).result()?,
-        Kind::IcmpOther => stateless(visit).result()?,
+        Kind::IcmpError => related::<T, HOST>(ctx, visit).result()?,
+        Kind::IcmpOther => stateless::<HOST>(ctx, visit).result()?,
+        Kind::Neighbour | Kind::Router | Kind::Multicast if HOST => {
+            if host::on_link(ctx, visit) {
+                return Ok(());
+            }
+            stateless::<HOST>(ctx, visit).result()?
+        }
         // Anybody in the world can send one of these: policy decides who may.
-        Kind::Router if foreign_router(visit) => stateless(visit).result()?,
+        Kind::Router if foreign_router(visit) => stateless::<HOST>(ctx, visit).result()?,
         Kind::Neighbour | Kind::Router | Kind::Multicast | Kind::Arp => {
             if neighbour::on_link(ctx, visit) {
                 return Ok(neighbour::discovery(ctx, visit.endpoint()?, visit)?);
             }
-            stateless(visit).result()?
+            stateless::<HOST>(ctx, visit).result()?
         }
     };
     if matches!(visit.packet.fragment, Fragment::First) {
@@ -208,8 +218,8 @@ fn foreign_router(visit: &Visit) -> bool {
 
 /// Opens a connection, if policy allows it.
 #[inline(never)]
-fn begin<T: Table>(visit: &mut Visit, key: &T::Key) -> Ruling {
-    Ruling::from(decide(visit).map(|admission| {
+fn begin<T: Table, const HOST: bool>(ctx: &TcContext, visit: &mut Visit, key: &T::Key) -> Ruling {
+    Ruling::from(decide::<HOST>(ctx, visit).map(|admission| {
         // Multicast, broadcast, and frames that a bridge floods because it does not know better
         // meet policy each time: no answer is expected from their destination address.
         if admission.own {
@@ -223,15 +233,21 @@ fn begin<T: Table>(visit: &mut Visit, key: &T::Key) -> Ruling {
 
 /// Decides a packet that opens no connection.
 #[inline(never)]
-fn stateless(visit: &mut Visit) -> Ruling {
-    Ruling::from(decide(visit).map(|admission| admission.rule))
+fn stateless<const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Ruling {
+    Ruling::from(decide::<HOST>(ctx, visit).map(|admission| admission.rule))
 }
 
 /// Lets a packet of a known connection pass if policy still does.
 #[inline(always)]
-fn admit(visit: &mut Visit, flow: &mut Flow) -> Result<(), Drop> {
-    if flow.revision != visit.revision {
-        reconsider(visit, flow).result()?;
+fn admit<const HOST: bool>(
+    ctx: &TcContext,
+    visit: &mut Visit,
+    flow: &mut Flow,
+) -> Result<(), Drop> {
+    // A host endpoint may learn only from the answer whether it passes a connection on.
+    let misplaced = HOST && visit.plane != 0 && visit.plane != flow.plane;
+    if flow.revision != visit.revision || misplaced {
+        reconsider::<HOST>(ctx, visit, flow).result()?;
     }
     if flow.cut != 0 {
         visit.peer = flow.peer;
@@ -242,18 +258,17 @@ fn admit(visit: &mut Visit, flow: &mut Flow) -> Result<(), Drop> {
 
 /// Decides a connection anew, in its original direction, after policy or addresses changed.
 #[inline(never)]
-fn reconsider(visit: &mut Visit, flow: &mut Flow) -> Ruling {
-    Ruling::from(decide_again(visit, flow))
+fn reconsider<const HOST: bool>(ctx: &TcContext, visit: &mut Visit, flow: &mut Flow) -> Ruling {
+    Ruling::from(decide_again::<HOST>(ctx, visit, flow))
 }
 
 #[inline(always)]
-fn decide_again(visit: &mut Visit, flow: &mut Flow) -> Result<u32, Drop> {
-    let endpoint = visit.endpoint()?;
-    let (local, remote) = visit.ends();
+fn decide_again<const HOST: bool>(
+    ctx: &TcContext,
+    visit: &mut Visit,
+    flow: &mut Flow,
+) -> Result<u32, Drop> {
     let packet = &visit.packet;
-    if !neighbour::owns(endpoint, packet.family, &local) {
-        return Err(Drop::from(DropReason::SpoofedSource));
-    }
     let original = flow.direction == visit.direction as u8;
     let ports = match packet.kind {
         Kind::EchoRequest | Kind::EchoReply => match packet.family {
@@ -264,8 +279,16 @@ fn decide_again(visit: &mut Visit, flow: &mut Flow) -> Result<u32, Drop> {
         _ => (packet.destination_port, packet.source_port),
     };
     let direction = if original { visit.direction } else { visit.direction.reverse() };
-    let asked = Asked { service: service(packet.protocol, ports.1), source_port: ports.0 };
-    let verdict = visit.consult(endpoint, direction, &remote, asked)?;
+    if HOST {
+        return host::decide_again(ctx, visit, flow, direction, ports);
+    }
+    let endpoint = visit.endpoint()?;
+    let (local, remote) = visit.ends();
+    if !neighbour::owns(endpoint, visit.packet.family, &local) {
+        return Err(Drop::from(DropReason::SpoofedSource));
+    }
+    let asked = Asked { service: service(visit.packet.protocol, ports.1), source_port: ports.0 };
+    let verdict = visit.consult(visit.ifindex, endpoint, direction, &remote, asked)?;
     if verdict.staged != flow.staged {
         // What a policy that was staged today would do to yesterday's connections.
         emit::note_staged(visit, verdict.allow, verdict.rule);
@@ -280,16 +303,19 @@ fn decide_again(visit: &mut Visit, flow: &mut Flow) -> Result<u32, Drop> {
 }
 
 /// What policy said of a packet that it lets pass.
-struct Admission {
+pub struct Admission {
     /// Deciding rule.
-    rule: u32,
+    pub rule: u32,
     /// Whether the endpoint's side of the packet is one of its own addresses.
-    own: bool,
+    pub own: bool,
 }
 
 /// Decides a packet that belongs to no known connection.
 #[inline(always)]
-fn decide(visit: &mut Visit) -> Result<Admission, Drop> {
+fn decide<const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Result<Admission, Drop> {
+    if HOST {
+        return host::decide(ctx, visit);
+    }
     let endpoint = visit.endpoint()?;
     let (local, remote) = visit.ends();
     let own = neighbour::owns(endpoint, visit.packet.family, &local);
@@ -300,7 +326,7 @@ fn decide(visit: &mut Visit) -> Result<Admission, Drop> {
         return Err(Drop::from(DropReason::UnrelatedIcmp));
     }
     let asked = Asked { service: visit.packet.service(), source_port: visit.packet.source_port };
-    let verdict = visit.consult(endpoint, visit.direction, &remote, asked)?;
+    let verdict = visit.consult(visit.ifindex, endpoint, visit.direction, &remote, asked)?;
     let opens = visit.packet.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
     let stray = visit.packet.protocol == protocol::TCP && !opens;
     if verdict.allow && stray && visit.now >= endpoint.adopt_until_ns {
@@ -320,20 +346,25 @@ fn decide(visit: &mut Visit) -> Result<Admission, Drop> {
 
 /// An ICMP error passes if it is about a connection that may pass; the ruling is that one's.
 #[inline(never)]
-fn related<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Ruling {
-    Ruling::from(follow_quoted::<T>(ctx, visit))
+fn related<T: Table, const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Ruling {
+    Ruling::from(follow_quoted::<T, HOST>(ctx, visit))
 }
 
 #[inline(always)]
-fn follow_quoted<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
-    let endpoint = visit.endpoint()?;
-    let outbound = matches!(visit.direction, Direction::Egress);
-    if outbound && !neighbour::owns(endpoint, visit.packet.family, &visit.packet.source) {
-        return Err(Drop::from(DropReason::SpoofedSource));
+fn follow_quoted<T: Table, const HOST: bool>(
+    ctx: &TcContext,
+    visit: &mut Visit,
+) -> Result<u32, Drop> {
+    if !HOST {
+        let endpoint = visit.endpoint()?;
+        let outbound = matches!(visit.direction, Direction::Egress);
+        if outbound && !neighbour::owns(endpoint, visit.packet.family, &visit.packet.source) {
+            return Err(Drop::from(DropReason::SpoofedSource));
+        }
     }
     // The quoted packet travelled the other way.
     let mut inner =
-        Visit { packet: Packet::UNKNOWN, direction: visit.direction.reverse(), ..*visit };
+        Visit { packet: Packet::UNKNOWN, direction: visit.direction.reverse(), plane: 0, ..*visit };
     quoted(&TcBytes(ctx), &visit.packet, &mut inner.packet)?;
     // An error goes to whoever sent the packet that it is about (RFC 1122, 3.2.2; RFC 4443, 2.4).
     // One that goes elsewhere would carry what it likes past policy.
@@ -346,9 +377,11 @@ fn follow_quoted<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Dr
         Some(flow) if conntrack::continues(unsafe { &*flow }, &inner) => {
             // SAFETY: as above; other CPUs' writes are discussed at `Flow`.
             let flow = unsafe { &mut *flow };
-            admit(&mut inner, flow)?;
+            admit::<HOST>(ctx, &mut inner, flow)?;
             Ok(flow.rule)
         }
+        // About a connection that took another way, or that no policy has seen.
+        _ if HOST => decide::<HOST>(ctx, visit).map(|admission| admission.rule),
         _ => Err(Drop::from(DropReason::UnrelatedIcmp)),
     }
 }

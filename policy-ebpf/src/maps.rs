@@ -12,8 +12,8 @@ use aya_ebpf::{
 use policy_common::{
     abi::{
         BlockKeyV4, BlockKeyV6, ClassKey, ClassRef, Counter, DROP_REASONS, DropCounter, DropKey,
-        EVENT_KINDS, Endpoint, EventBudget, Flow, FlowKeyV4, FlowKeyV6, Fragment, FragmentKey,
-        Globals, GuardKey, Interval, StagedCounter,
+        EVENT_KINDS, Endpoint, EventBudget, FailsafeKey, Flow, FlowKeyV4, FlowKeyV6, Fragment,
+        FragmentKey, Globals, GuardKey, Interval, PublishedKey, StagedCounter,
     },
     maps as size,
 };
@@ -97,3 +97,11 @@ pub static BLOCK_V4: LpmTrie<BlockKeyV4, u32> =
 #[map]
 pub static BLOCK_V6: LpmTrie<BlockKeyV6, u32> =
     LpmTrie::with_max_entries(size::MAX_CIDRS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static FAILSAFE: LpmTrie<FailsafeKey, u32> =
+    LpmTrie::with_max_entries(size::MAX_FAILSAFE, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static PUBLISHED: HashMap<PublishedKey, u32> =
+    HashMap::with_max_entries(size::MAX_PUBLISHED, BPF_F_NO_PREALLOC);

@@ -160,8 +160,9 @@ impl Source for XdpFrame<'_> {
     }
 }
 
+/// The context, by its fields.
 #[inline(always)]
-fn skb(ctx: &TcContext) -> *mut __sk_buff {
+pub fn skb(ctx: &TcContext) -> *mut __sk_buff {
     ctx.as_ptr().cast()
 }
 
