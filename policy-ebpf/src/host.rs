@@ -17,7 +17,7 @@ use aya_ebpf::{
 use policy_common::{
     abi::{
         Direction, DropReason, Endpoint, FLOW_FORWARD, FLOW_LOCAL, FailsafeKey, Family, Flow,
-        LOG_NONE, PLANE_FORWARD, PLANE_PRE_DNAT, PublishedKey, mapped, service,
+        LOG_NONE, PLANE_FORWARD, PLANE_PRE_DNAT, PublishedKey, RULE_NONE, mapped, service,
     },
     packet::{Address, Kind, hop_limit, protocol, tcp},
 };
@@ -114,6 +114,8 @@ struct Opening {
     /// Policy's: the destination port, or ICMP `type << 8 | code`.
     port: u16,
     source_port: u16,
+    /// Not decided on before.
+    fresh: bool,
 }
 
 /// Decides a packet that belongs to no known connection.
@@ -131,6 +133,7 @@ pub fn decide(ctx: &TcContext, visit: &mut Visit) -> Result<Admission, Drop> {
         protocol: packet.protocol,
         port: packet.policy_port,
         source_port: packet.source_port,
+        fresh: true,
     };
     let opens = packet.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
     let stray = packet.protocol == protocol::TCP && !opens;
@@ -175,6 +178,7 @@ pub fn decide_again(
         protocol: visit.packet.protocol,
         port: ports.1,
         source_port: ports.0,
+        fresh: false,
     };
     let found = judge(ctx, visit, &opening);
     if found & BROKEN != 0 {
@@ -211,6 +215,15 @@ fn judge(ctx: &TcContext, visit: &mut Visit, opening: &Opening) -> u64 {
         if found & SILENT == 0 {
             return found;
         }
+        // The next plane has its own to say.
+        if opening.fresh && visit.staged != 0 {
+            emit::note_staged(visit, true, RULE_NONE);
+        }
+        if opening.fresh && visit.log != LOG_NONE {
+            emit::note_log(visit, true, RULE_NONE);
+        }
+        visit.staged = 0;
+        visit.log = LOG_NONE;
     }
     let mut port = opening.port;
     if inbound {

@@ -90,7 +90,11 @@ fn number(text: &str) -> Result<u16> {
 fn net_of(text: &str) -> Result<IpNet> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let net = bare.parse().or_else(|_| bare.parse::<IpAddr>().map(IpNet::from));
-    net.map(|net| net.trunc()).with_context(|| format!("{text:?} is not a network"))
+    let net = net.with_context(|| format!("{text:?} is not a network"))?;
+    if net.prefix_len() == 0 {
+        bail!("{text:?} is every address: leave the network out");
+    }
+    Ok(net.trunc())
 }
 
 #[cfg(test)]
@@ -130,7 +134,9 @@ mod tests {
 
     #[test]
     fn what_is_no_port_is_refused_with_the_form() {
-        for text in ["22", "tcp:0", "tcp:70000", "icmp:1", "tcp:x:22", "tcp:", "none"] {
+        for text in
+            ["22", "tcp:0", "tcp:70000", "icmp:1", "tcp:x:22", "tcp:", "tcp:::/0:22", "none"]
+        {
             let error = format!("{:#}", inbound(&[text, "tcp:1"]).unwrap_err());
             assert!(error.contains("PROTOCOL:PORT"), "{text}: {error}");
         }
