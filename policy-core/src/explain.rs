@@ -21,6 +21,8 @@ use crate::{
     tiers,
 };
 
+mod hosts;
+
 /// A question without an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExplainError {
@@ -202,7 +204,7 @@ fn end(model: &Model, packet: &Packet, direction: Direction, end: &End<'_>) -> E
             }),
         };
     }
-    let local = identity::owners(model).contains_key(&end.address);
+    let local = model.host_addresses.contains(&end.address);
     if direction == Direction::Egress
         && !local
         && let Some((uplink, policy, rule)) = blocked(model, packet.source)
@@ -220,6 +222,9 @@ fn end(model: &Model, packet: &Packet, direction: Direction, end: &End<'_>) -> E
             logged: Vec::new(),
             staged: None,
         };
+    }
+    if let Some(decision) = hosts::crossed(model, packet, direction) {
+        return decision;
     }
     let what = if local { "the host itself" } else { "no endpoint of this host" };
     EndDecision {

@@ -21,6 +21,7 @@ use policy_api::{
     yaml,
 };
 use policy_core::{
+    host::Plane,
     labels::endpoint_labels,
     model::{EndpointId, EndpointSpec, Model, NamedPort},
     validate::{self, Object},
@@ -259,6 +260,7 @@ impl Endpoint {
             mac: None,
             ports: ports.collect(),
             bridge: None,
+            plane: Plane::Workload,
             adopt_until_ns: 0,
         }
     }

@@ -6,6 +6,7 @@
 mod agents;
 mod changes;
 mod directory;
+mod host_endpoints;
 mod hosts;
 mod kubernetes;
 mod language;
