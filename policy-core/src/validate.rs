@@ -28,7 +28,9 @@ use crate::{
     tiers::Tier,
 };
 
+mod advice;
 mod calico;
+mod coverage;
 mod endpoint;
 mod entity;
 mod fields;
@@ -36,6 +38,7 @@ mod forward;
 mod host_endpoint;
 mod kubernetes;
 mod names;
+mod redundant;
 mod references;
 mod report;
 mod rule;
@@ -46,8 +49,8 @@ mod tier;
 mod untracked;
 mod warnings;
 
+pub use advice::advice;
 pub use references::{references, undeletable};
-pub use warnings::warnings;
 
 use report::Report;
 
@@ -150,7 +153,7 @@ pub fn decode_with_warnings(value: &Value) -> Result<(Object, Vec<Diagnostic>), 
     let Some(resource) = parsed.resource else { return Err(diagnostics) };
     match validate(&resource) {
         Ok(object) if diagnostics.is_empty() => {
-            let warnings = warnings(&resource);
+            let warnings = warnings::warnings(&resource, &object);
             Ok((object, warnings))
         }
         Ok(_) => Err(diagnostics),

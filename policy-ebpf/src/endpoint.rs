@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::error;
 use policy_common::{
-    abi::{Direction, DropReason, Endpoint, Family, Flow, LOG_NONE, PEER_NONE, service},
+    abi::{Direction, DropReason, Endpoint, Family, Flow, LOG_NONE, PEER_NONE, RULE_NONE, service},
     packet::{Address, Fragment, Kind, Packet, parse, parse_plain, protocol, quoted, tcp},
 };
 
@@ -51,8 +51,15 @@ pub struct Visit {
     pub staged: u32,
     /// The Log rules on the way to the verdict, see `Interval::log`.
     pub log: u32,
+    /// The rule that policy named when it was asked.
+    pub rule: u32,
+    /// Whether what policy said beside the verdict is to be counted.
+    pub fresh: bool,
     /// At a host endpoint `FLOW_LOCAL`, `FLOW_FORWARD`, or 0 while that is not known.
     pub plane: u8,
+    /// What the staged policies would say, and the Log rules, of policies that were asked before and
+    /// decided nothing. At a host endpoint only.
+    pub before: (u32, u32),
 }
 
 impl Visit {
@@ -91,6 +98,7 @@ impl Visit {
                 self.peer = verdict.peer;
                 self.staged = verdict.staged;
                 self.log = verdict.log;
+                self.rule = verdict.rule;
                 Ok(verdict)
             }
             _ => Err(Drop::from(DropReason::Fault)),
@@ -112,9 +120,23 @@ pub fn run<const HOST: bool>(ctx: &TcContext, direction: Direction) -> i32 {
         peer: PEER_NONE,
         staged: 0,
         log: LOG_NONE,
+        rule: RULE_NONE,
+        fresh: false,
         plane: if HOST { host::plane(ctx, direction) } else { 0 },
+        before: (0, LOG_NONE),
     };
-    match inspect::<HOST>(ctx, &mut visit) {
+    let result = inspect::<HOST>(ctx, &mut visit);
+    // Here and not where policy is asked: a call deeper down would not find room on the stack.
+    if HOST && visit.fresh && visit.before.0 | visit.before.1 != 0 {
+        let after = (visit.staged, visit.log);
+        (visit.staged, visit.log) = visit.before;
+        emit::note(&visit, result.is_ok());
+        (visit.staged, visit.log) = after;
+    }
+    if visit.fresh && visit.staged | visit.log != 0 {
+        emit::note(&visit, result.is_ok());
+    }
+    match result {
         Ok(()) => TC_ACT_UNSPEC,
         Err(drop) => {
             if matches!(drop.reason, DropReason::Fault) {
@@ -289,11 +311,11 @@ fn decide_again<const HOST: bool>(
     }
     let asked = Asked { service: service(visit.packet.protocol, ports.1), source_port: ports.0 };
     let verdict = visit.consult(visit.ifindex, endpoint, direction, &remote, asked)?;
-    if verdict.staged != flow.staged {
-        // What a policy that was staged today would do to yesterday's connections.
-        emit::note_staged(visit, verdict.allow, verdict.rule);
-        flow.staged = verdict.staged;
-    }
+    // What a policy that was staged today would do to yesterday's connections is counted once, and
+    // what was logged when they opened is not logged again.
+    visit.fresh = verdict.staged != flow.staged;
+    visit.log = LOG_NONE;
+    flow.staged = verdict.staged;
     flow.rule = verdict.rule;
     flow.peer = verdict.peer;
     flow.cut = !verdict.allow as u8;
@@ -332,12 +354,7 @@ fn decide<const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Result<Admiss
     if verdict.allow && stray && visit.now >= endpoint.adopt_until_ns {
         return Err(Drop::from(DropReason::NoConnection));
     }
-    if verdict.staged != 0 {
-        emit::note_staged(visit, verdict.allow, verdict.rule);
-    }
-    if verdict.log != LOG_NONE {
-        emit::note_log(visit, verdict.allow, verdict.rule);
-    }
+    visit.fresh = true;
     if !verdict.allow {
         return Err(Drop { reason: DropReason::Policy, rule: verdict.rule });
     }

@@ -17,13 +17,13 @@ use aya_ebpf::{
 use policy_common::{
     abi::{
         Direction, DropReason, Endpoint, FLOW_FORWARD, FLOW_LOCAL, FailsafeKey, Family, Flow,
-        LOG_NONE, PLANE_FORWARD, PLANE_PRE_DNAT, PublishedKey, RULE_NONE, mapped, service,
+        LOG_NONE, PLANE_FORWARD, PLANE_PRE_DNAT, PublishedKey, mapped, service,
     },
     packet::{Address, Kind, hop_limit, protocol, tcp},
 };
 
 use crate::{
-    emit::{self, Drop},
+    emit::Drop,
     endpoint::{self, Admission, Visit},
     lookup::{Asked, bytes4, bytes16},
     maps::{ENDPOINTS, FAILSAFE, PUBLISHED},
@@ -114,8 +114,6 @@ struct Opening {
     /// Policy's: the destination port, or ICMP `type << 8 | code`.
     port: u16,
     source_port: u16,
-    /// Not decided on before.
-    fresh: bool,
 }
 
 /// Decides a packet that belongs to no known connection.
@@ -133,7 +131,6 @@ pub fn decide(ctx: &TcContext, visit: &mut Visit) -> Result<Admission, Drop> {
         protocol: packet.protocol,
         port: packet.policy_port,
         source_port: packet.source_port,
-        fresh: true,
     };
     let opens = packet.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
     let stray = packet.protocol == protocol::TCP && !opens;
@@ -145,12 +142,7 @@ pub fn decide(ctx: &TcContext, visit: &mut Visit) -> Result<Admission, Drop> {
     if allow && stray && found & ADOPTS == 0 {
         return Err(Drop::from(DropReason::NoConnection));
     }
-    if visit.staged != 0 {
-        emit::note_staged(visit, allow, rule);
-    }
-    if visit.log != LOG_NONE {
-        emit::note_log(visit, allow, rule);
-    }
+    visit.fresh = true;
     if !allow {
         return Err(Drop { reason: DropReason::Policy, rule });
     }
@@ -178,17 +170,17 @@ pub fn decide_again(
         protocol: visit.packet.protocol,
         port: ports.1,
         source_port: ports.0,
-        fresh: false,
     };
     let found = judge(ctx, visit, &opening);
     if found & BROKEN != 0 {
         return Err(Drop::from(DropReason::Fault));
     }
     let (rule, allow) = (found as u32, found & ALLOWS != 0);
-    if visit.staged != flow.staged {
-        emit::note_staged(visit, allow, rule);
-        flow.staged = visit.staged;
-    }
+    // As in `endpoint`. What policies before translation had to say is part of their own time.
+    visit.fresh = visit.staged != flow.staged;
+    visit.log = LOG_NONE;
+    visit.before = (0, LOG_NONE);
+    flow.staged = visit.staged;
     flow.rule = rule;
     flow.peer = visit.peer;
     flow.plane = visit.plane;
@@ -216,12 +208,7 @@ fn judge(ctx: &TcContext, visit: &mut Visit, opening: &Opening) -> u64 {
             return found;
         }
         // The next plane has its own to say.
-        if opening.fresh && visit.staged != 0 {
-            emit::note_staged(visit, true, RULE_NONE);
-        }
-        if opening.fresh && visit.log != LOG_NONE {
-            emit::note_log(visit, true, RULE_NONE);
-        }
+        visit.before = (visit.staged, visit.log);
         visit.staged = 0;
         visit.log = LOG_NONE;
     }

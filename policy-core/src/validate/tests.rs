@@ -1,16 +1,21 @@
 //! Every refusal and every default, from YAML as an operator writes it.
 
+use std::collections::BTreeSet;
+
 use policy_api::{diagnostic::Severity, yaml};
 use proptest::prelude::*;
 
 use super::*;
 
 mod accepted;
+mod advised;
+mod coverage;
 mod host_endpoints;
 mod refused;
 mod refused_objects;
 mod reported;
 mod tiers;
+mod warned;
 
 /// Name, resource, and every finding as (path, part of message or hint).
 type Case = (&'static str, String, &'static [(&'static str, &'static str)]);
