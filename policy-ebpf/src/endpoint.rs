@@ -57,9 +57,6 @@ pub struct Visit {
     pub fresh: bool,
     /// At a host endpoint `FLOW_LOCAL`, `FLOW_FORWARD`, or 0 while that is not known.
     pub plane: u8,
-    /// What the staged policies would say, and the Log rules, of policies that were asked before and
-    /// decided nothing. At a host endpoint only.
-    pub before: (u32, u32),
 }
 
 impl Visit {
@@ -123,16 +120,9 @@ pub fn run<const HOST: bool>(ctx: &TcContext, direction: Direction) -> i32 {
         rule: RULE_NONE,
         fresh: false,
         plane: if HOST { host::plane(ctx, direction) } else { 0 },
-        before: (0, LOG_NONE),
     };
     let result = inspect::<HOST>(ctx, &mut visit);
     // Here and not where policy is asked: a call deeper down would not find room on the stack.
-    if HOST && visit.fresh && visit.before.0 | visit.before.1 != 0 {
-        let after = (visit.staged, visit.log);
-        (visit.staged, visit.log) = visit.before;
-        emit::note(&visit, result.is_ok());
-        (visit.staged, visit.log) = after;
-    }
     if visit.fresh && visit.staged | visit.log != 0 {
         emit::note(&visit, result.is_ok());
     }

@@ -176,10 +176,9 @@ pub fn decide_again(
         return Err(Drop::from(DropReason::Fault));
     }
     let (rule, allow) = (found as u32, found & ALLOWS != 0);
-    // As in `endpoint`. What policies before translation had to say is part of their own time.
+    // As in `endpoint`.
     visit.fresh = visit.staged != flow.staged;
     visit.log = LOG_NONE;
-    visit.before = (0, LOG_NONE);
     flow.staged = visit.staged;
     flow.rule = rule;
     flow.peer = visit.peer;
@@ -207,10 +206,6 @@ fn judge(ctx: &TcContext, visit: &mut Visit, opening: &Opening) -> u64 {
         if found & SILENT == 0 {
             return found;
         }
-        // The next plane has its own to say.
-        visit.before = (visit.staged, visit.log);
-        visit.staged = 0;
-        visit.log = LOG_NONE;
     }
     let mut port = opening.port;
     if inbound {

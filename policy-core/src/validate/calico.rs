@@ -117,6 +117,13 @@ pub(super) fn global_network_policy(
             "remove the field: what is staged is computed where connections are tracked",
         );
     }
+    if spec.pre_dnat == Some(true) && staged.is_some() {
+        report.error(
+            "spec.preDNAT",
+            "staged preDNAT policies are not supported yet",
+            "remove the field: what is staged is computed with the policies that decide last",
+        );
+    }
     if is_untracked {
         untracked::check(spec, types, report);
     }

@@ -7,7 +7,7 @@
 
 use policy_api::resource::{
     IntOrString,
-    calico::{EntityRule, GlobalNetworkPolicySpec},
+    calico::{EntityRule, GlobalNetworkPolicySpec, Rule},
 };
 
 use super::{calico::Directions, report::Report};
@@ -40,6 +40,16 @@ pub(super) fn reach(
                 path,
                 "a preDNAT policy has no say on egress",
                 "write `types: [Ingress]`, and the egress rules in a policy without preDNAT",
+            );
+        }
+    }
+    if reach == Reach::PreDnat {
+        let logs = |rule: &Rule| rule.action.as_deref() == Some("Log");
+        for (index, _) in spec.ingress.iter().flatten().enumerate().filter(|(_, rule)| logs(rule)) {
+            report.error(
+                &format!("spec.ingress[{index}].action"),
+                "Log under preDNAT is not supported yet",
+                "write the Log rule in a policy with applyOnForward and without preDNAT",
             );
         }
     }

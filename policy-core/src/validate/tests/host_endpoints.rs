@@ -200,6 +200,21 @@ fn forwarding() {
             &[("spec.ingress[0].destination.nets", "under preDNAT")],
         ),
         (
+            "log",
+            forward("preDNAT: true\ningress: [{action: Log}, {action: Deny}]"),
+            &[("spec.ingress[0].action", "without preDNAT")],
+        ),
+        (
+            "staged",
+            document(
+                "projectcalico.org/v3",
+                "StagedGlobalNetworkPolicy",
+                "name: p",
+                "applyOnForward: true\npreDNAT: true\ningress: [{action: Deny}]",
+            ),
+            &[("spec.preDNAT", "staged preDNAT")],
+        ),
+        (
             "names",
             forward(
                 "ingress: [{action: Deny, protocol: TCP, destination: {ports: [80, web], notPorts: [x]}}]",
