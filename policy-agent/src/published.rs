@@ -30,10 +30,7 @@ use policy_core::{
     validate::Object,
 };
 
-use crate::{
-    inventory::{stands_for_all, static_id},
-    resources::Resources,
-};
+use crate::{inventory::stands_for_all, resources::Resources};
 
 /// The newest state that the datapath holds.
 #[derive(Clone, Debug)]
@@ -118,7 +115,7 @@ impl Published {
                 labels.iter().filter(selected).count()
             }
             Object::WorkloadEndpoint(endpoint) => {
-                usize::from(model.endpoints.contains_key(&static_id(endpoint)))
+                usize::from(model.endpoints.contains_key(&endpoint.id()))
             }
             Object::HostEndpoint(endpoint) => endpoints()
                 .filter(|spec| spec.plane.of_host() && spec.name == endpoint.name)

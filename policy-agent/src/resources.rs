@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use policy_api::{
@@ -11,6 +10,7 @@ use policy_api::{
     messages::{Outcome, ResourceName, ResourceResult},
 };
 use policy_core::{
+    assemble,
     model::{Model, Settings},
     validate::{self, Object},
 };
@@ -68,31 +68,7 @@ impl Resources {
 
     /// The part of the model that resources alone decide.
     pub fn base(&self, settings: Settings) -> Model {
-        let mut model = Model { settings, ..Model::default() };
-        for entry in self.entries.values() {
-            match &entry.object {
-                Object::Policy(policy) => {
-                    model.policies.insert(policy.key.clone(), Arc::new(policy.clone()));
-                }
-                Object::NetworkSet(set) => {
-                    let key = (set.namespace.clone(), set.name.clone());
-                    model.network_sets.insert(key, Arc::new(set.clone()));
-                }
-                Object::Namespace { name, labels } => {
-                    model.namespaces.insert(name.clone(), labels.clone());
-                }
-                Object::Tier(tier) => {
-                    model.tiers.insert(tier.name.clone(), tier.clone());
-                }
-                Object::HostEndpoint(endpoint) => {
-                    let endpoint = Arc::new(endpoint.clone());
-                    model.host_endpoints.insert(endpoint.name.clone(), endpoint);
-                }
-                // An endpoint depends on its interface, too.
-                Object::WorkloadEndpoint(_) => {}
-            }
-        }
-        model
+        assemble::base(settings, self.entries.values().map(|entry| &entry.object))
     }
 
     /// What adding or replacing these would give.

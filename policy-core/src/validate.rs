@@ -30,6 +30,7 @@ use crate::{
 
 mod advice;
 mod calico;
+mod claims;
 mod coverage;
 mod endpoint;
 mod entity;
@@ -50,7 +51,8 @@ mod untracked;
 mod warnings;
 
 pub use advice::advice;
-pub use references::{references, undeletable};
+pub use claims::Claims;
+pub use references::{open_references, references, undeletable};
 
 use report::Report;
 

@@ -150,13 +150,13 @@ pub fn record(dropped: &Dropped<'_>) {
 /// on the way. Tells of a packet that Log rules matched, and of one that passes though the staged
 /// policies would deny it. The result is always 0: see [`Ruling`].
 #[inline(never)]
-pub fn note(visit: &Visit, allowed: bool) -> u32 {
+pub fn note(visit: &Visit, allowed: bool, rule: u32) -> u32 {
     if visit.log != LOG_NONE {
         if let Some(counter) = LOGS.get_ptr_mut(visit.log) {
             // SAFETY: this CPU's own slot, see `record`.
             unsafe { add(counter, visit.length) };
         }
-        tell(&Told::of(EventKind::Log, visit, allowed), &visit.packet, visit.now);
+        tell(&Told::of(EventKind::Log, visit, allowed, rule), &visit.packet, visit.now);
     }
     if visit.staged == 0 {
         return 0;
@@ -171,7 +171,7 @@ pub fn note(visit: &Visit, allowed: bool) -> u32 {
         }
     }
     if allowed && visit.staged & VERDICT_ALLOW == 0 {
-        tell(&Told::of(EventKind::Staged, visit, allowed), &visit.packet, visit.now);
+        tell(&Told::of(EventKind::Staged, visit, allowed, rule), &visit.packet, visit.now);
     }
     0
 }
@@ -231,12 +231,12 @@ struct Told {
 impl Told {
     /// A packet that policy was asked about.
     #[inline(always)]
-    fn of(kind: EventKind, visit: &Visit, allowed: bool) -> Told {
+    fn of(kind: EventKind, visit: &Visit, allowed: bool, rule: u32) -> Told {
         Told {
             kind,
             allowed,
             reason: 0,
-            rule: visit.rule,
+            rule,
             ifindex: visit.ifindex,
             length: visit.length,
             direction: visit.direction,

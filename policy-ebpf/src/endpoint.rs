@@ -47,14 +47,10 @@ pub struct Visit {
     pub direction: Direction,
     /// The other side, `PEER_NONE` until it is looked up.
     pub peer: u32,
-    /// What the staged policies would say, 0 until policy was asked, see `Interval::staged`.
+    /// What the staged policies would say, to be counted, see `Interval::staged`.
     pub staged: u32,
-    /// The Log rules on the way to the verdict, see `Interval::log`.
+    /// The Log rules on the way to the verdict, to be counted, see `Interval::log`.
     pub log: u32,
-    /// The rule that policy named when it was asked.
-    pub rule: u32,
-    /// Whether what policy said beside the verdict is to be counted.
-    pub fresh: bool,
     /// At a host endpoint `FLOW_LOCAL`, `FLOW_FORWARD`, or 0 while that is not known.
     pub plane: u8,
 }
@@ -77,11 +73,11 @@ impl Visit {
         unsafe { ENDPOINTS.get(self.ifindex) }.ok_or(Drop::from(DropReason::Pending))
     }
 
-    /// Asks the policy of `endpoint`, which is row `number`, about a flow in `direction`.
+    /// Asks the endpoint's policy about a flow in `direction`. `plane`: its bits in the endpoint's key.
     #[inline(always)]
     pub fn consult(
         &mut self,
-        number: u32,
+        plane: u32,
         endpoint: &Endpoint,
         direction: Direction,
         remote: &Address,
@@ -91,11 +87,10 @@ impl Visit {
         // SAFETY: a valid reference; volatile, so that the load stays after those before it.
         let still = unsafe { (&raw const endpoint.ifindex).read_volatile() };
         match verdict {
-            Some(verdict) if still == number => {
+            Some(verdict) if still == self.ifindex | plane => {
                 self.peer = verdict.peer;
                 self.staged = verdict.staged;
                 self.log = verdict.log;
-                self.rule = verdict.rule;
                 Ok(verdict)
             }
             _ => Err(Drop::from(DropReason::Fault)),
@@ -117,17 +112,19 @@ pub fn run<const HOST: bool>(ctx: &TcContext, direction: Direction) -> i32 {
         peer: PEER_NONE,
         staged: 0,
         log: LOG_NONE,
-        rule: RULE_NONE,
-        fresh: false,
         plane: if HOST { host::plane(ctx, direction) } else { 0 },
     };
     let result = inspect::<HOST>(ctx, &mut visit);
     // Here and not where policy is asked: a call deeper down would not find room on the stack.
-    if visit.fresh && visit.staged | visit.log != 0 {
-        emit::note(&visit, result.is_ok());
+    if visit.staged | visit.log != 0 {
+        let rule = match result {
+            Ok(rule) => rule,
+            Err(drop) => drop.rule,
+        };
+        emit::note(&visit, result.is_ok(), rule);
     }
     match result {
-        Ok(()) => TC_ACT_UNSPEC,
+        Ok(_) => TC_ACT_UNSPEC,
         Err(drop) => {
             if matches!(drop.reason, DropReason::Fault) {
                 complain(ctx, visit.ifindex);
@@ -154,7 +151,7 @@ fn complain(ctx: &TcContext, ifindex: u32) {
 }
 
 #[inline(always)]
-fn inspect<const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Result<(), Drop> {
+fn inspect<const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
     parse_frame(ctx, &mut visit.packet)?;
     match visit.packet.family {
         Family::V4 => track::<V4, HOST>(ctx, visit),
@@ -174,13 +171,14 @@ fn parse_any(ctx: &TcContext, packet: &mut Packet) -> Result<(), DropReason> {
     parse(&TcBytes(ctx), packet)
 }
 
-/// Packets of known connections pass or are cut here; all others are decided.
+/// Packets of known connections pass or are cut here; all others are decided. The rule that lets a
+/// packet pass.
 #[inline(always)]
-fn track<T: Table, const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Result<(), Drop> {
+fn track<T: Table, const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
     if matches!(visit.packet.fragment, Fragment::Later) {
         let rule = fragment::follow(visit).result()?;
         emit::count_rule(rule, visit.length);
-        return Ok(());
+        return Ok(rule);
     }
     let rule = match visit.packet.kind {
         Kind::Tcp | Kind::Stateful | Kind::EchoRequest | Kind::EchoReply => {
@@ -194,31 +192,35 @@ fn track<T: Table, const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Resu
                     conntrack::account(flow, visit);
                     flow.rule
                 }
-                _ => begin::<T, HOST>(ctx, visit, &key).result()?,
+                _ if HOST => begin_at_host::<T>(ctx, visit, &key).result()?,
+                _ => begin::<T>(visit, &key).result()?,
             }
         }
-        Kind::IcmpError => related::<T, HOST>(ctx, visit).result()?,
-        Kind::IcmpOther => stateless::<HOST>(ctx, visit).result()?,
+        Kind::IcmpError if HOST => related_at_host::<T>(ctx, visit).result()?,
+        Kind::IcmpError => related::<T>(ctx, visit).result()?,
+        Kind::IcmpOther if HOST => stateless_at_host(ctx, visit).result()?,
         Kind::Neighbour | Kind::Router | Kind::Multicast if HOST => {
             if host::on_link(ctx, visit) {
-                return Ok(());
+                return Ok(RULE_NONE);
             }
-            stateless::<HOST>(ctx, visit).result()?
+            stateless_at_host(ctx, visit).result()?
         }
+        Kind::IcmpOther => stateless(visit).result()?,
         // Anybody in the world can send one of these: policy decides who may.
-        Kind::Router if foreign_router(visit) => stateless::<HOST>(ctx, visit).result()?,
+        Kind::Router if foreign_router(visit) => stateless(visit).result()?,
         Kind::Neighbour | Kind::Router | Kind::Multicast | Kind::Arp => {
             if neighbour::on_link(ctx, visit) {
-                return Ok(neighbour::discovery(ctx, visit.endpoint()?, visit)?);
+                neighbour::discovery(ctx, visit.endpoint()?, visit)?;
+                return Ok(RULE_NONE);
             }
-            stateless::<HOST>(ctx, visit).result()?
+            stateless(visit).result()?
         }
     };
     if matches!(visit.packet.fragment, Fragment::First) {
         fragment::remember(visit, rule);
     }
     emit::count_rule(rule, visit.length);
-    Ok(())
+    Ok(rule)
 }
 
 /// Whether an ICMP router message comes in over IPv4, where no link-local scope holds it to the
@@ -230,8 +232,8 @@ fn foreign_router(visit: &Visit) -> bool {
 
 /// Opens a connection, if policy allows it.
 #[inline(never)]
-fn begin<T: Table, const HOST: bool>(ctx: &TcContext, visit: &mut Visit, key: &T::Key) -> Ruling {
-    Ruling::from(decide::<HOST>(ctx, visit).map(|admission| {
+fn begin<T: Table>(visit: &mut Visit, key: &T::Key) -> Ruling {
+    Ruling::from(decide(visit).map(|admission| {
         // Multicast, broadcast, and frames that a bridge floods because it does not know better
         // meet policy each time: no answer is expected from their destination address.
         if admission.own {
@@ -243,10 +245,25 @@ fn begin<T: Table, const HOST: bool>(ctx: &TcContext, visit: &mut Visit, key: &T
     }))
 }
 
+/// As [`begin`], at a host endpoint.
+#[inline(never)]
+fn begin_at_host<T: Table>(ctx: &TcContext, visit: &mut Visit, key: &T::Key) -> Ruling {
+    Ruling::from(host::decide(ctx, visit).map(|rule| {
+        let _ = T::map().insert(key, conntrack::open(visit, rule), 0);
+        rule
+    }))
+}
+
+/// As [`stateless`], at a host endpoint.
+#[inline(never)]
+fn stateless_at_host(ctx: &TcContext, visit: &mut Visit) -> Ruling {
+    Ruling::from(host::decide(ctx, visit))
+}
+
 /// Decides a packet that opens no connection.
 #[inline(never)]
-fn stateless<const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Ruling {
-    Ruling::from(decide::<HOST>(ctx, visit).map(|admission| admission.rule))
+fn stateless(visit: &mut Visit) -> Ruling {
+    Ruling::from(decide(visit).map(|admission| admission.rule))
 }
 
 /// Lets a packet of a known connection pass if policy still does.
@@ -256,10 +273,14 @@ fn admit<const HOST: bool>(
     visit: &mut Visit,
     flow: &mut Flow,
 ) -> Result<(), Drop> {
-    // A host endpoint may learn only from the answer whether it passes a connection on.
-    let misplaced = HOST && visit.plane != 0 && visit.plane != flow.plane;
-    if flow.revision != visit.revision || misplaced {
-        reconsider::<HOST>(ctx, visit, flow).result()?;
+    if HOST {
+        // Only the answer may tell whether the host passes a connection on.
+        let misplaced = visit.plane != 0 && visit.plane != flow.plane;
+        if flow.revision != visit.revision || misplaced {
+            reconsider_at_host(ctx, visit, flow).result()?;
+        }
+    } else if flow.revision != visit.revision {
+        reconsider(visit, flow).result()?;
     }
     if flow.cut != 0 {
         visit.peer = flow.peer;
@@ -270,16 +291,20 @@ fn admit<const HOST: bool>(
 
 /// Decides a connection anew, in its original direction, after policy or addresses changed.
 #[inline(never)]
-fn reconsider<const HOST: bool>(ctx: &TcContext, visit: &mut Visit, flow: &mut Flow) -> Ruling {
-    Ruling::from(decide_again::<HOST>(ctx, visit, flow))
+fn reconsider(visit: &mut Visit, flow: &mut Flow) -> Ruling {
+    Ruling::from(decide_again(visit, flow))
 }
 
+/// As [`reconsider`], at a host endpoint.
+#[inline(never)]
+fn reconsider_at_host(ctx: &TcContext, visit: &mut Visit, flow: &mut Flow) -> Ruling {
+    let (direction, ports) = first_packet(visit, flow);
+    Ruling::from(host::decide_again(ctx, visit, flow, direction, ports))
+}
+
+/// Direction and ports (source, policy's) of the first packet of the flow that a packet is of.
 #[inline(always)]
-fn decide_again<const HOST: bool>(
-    ctx: &TcContext,
-    visit: &mut Visit,
-    flow: &mut Flow,
-) -> Result<u32, Drop> {
+fn first_packet(visit: &Visit, flow: &Flow) -> (Direction, (u16, u16)) {
     let packet = &visit.packet;
     let original = flow.direction == visit.direction as u8;
     let ports = match packet.kind {
@@ -290,20 +315,25 @@ fn decide_again<const HOST: bool>(
         _ if original => (packet.source_port, packet.destination_port),
         _ => (packet.destination_port, packet.source_port),
     };
-    let direction = if original { visit.direction } else { visit.direction.reverse() };
-    if HOST {
-        return host::decide_again(ctx, visit, flow, direction, ports);
-    }
+    (if original { visit.direction } else { visit.direction.reverse() }, ports)
+}
+
+#[inline(always)]
+fn decide_again(visit: &mut Visit, flow: &mut Flow) -> Result<u32, Drop> {
     let endpoint = visit.endpoint()?;
     let (local, remote) = visit.ends();
-    if !neighbour::owns(endpoint, visit.packet.family, &local) {
+    let packet = &visit.packet;
+    if !neighbour::owns(endpoint, packet.family, &local) {
         return Err(Drop::from(DropReason::SpoofedSource));
     }
-    let asked = Asked { service: service(visit.packet.protocol, ports.1), source_port: ports.0 };
-    let verdict = visit.consult(visit.ifindex, endpoint, direction, &remote, asked)?;
+    let (direction, ports) = first_packet(visit, flow);
+    let asked = Asked { service: service(packet.protocol, ports.1), source_port: ports.0 };
+    let verdict = visit.consult(0, endpoint, direction, &remote, asked)?;
     // What a policy that was staged today would do to yesterday's connections is counted once, and
     // what was logged when they opened is not logged again.
-    visit.fresh = verdict.staged != flow.staged;
+    if verdict.staged == flow.staged {
+        visit.staged = 0;
+    }
     visit.log = LOG_NONE;
     flow.staged = verdict.staged;
     flow.rule = verdict.rule;
@@ -315,19 +345,16 @@ fn decide_again<const HOST: bool>(
 }
 
 /// What policy said of a packet that it lets pass.
-pub struct Admission {
+struct Admission {
     /// Deciding rule.
-    pub rule: u32,
+    rule: u32,
     /// Whether the endpoint's side of the packet is one of its own addresses.
-    pub own: bool,
+    own: bool,
 }
 
 /// Decides a packet that belongs to no known connection.
 #[inline(always)]
-fn decide<const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Result<Admission, Drop> {
-    if HOST {
-        return host::decide(ctx, visit);
-    }
+fn decide(visit: &mut Visit) -> Result<Admission, Drop> {
     let endpoint = visit.endpoint()?;
     let (local, remote) = visit.ends();
     let own = neighbour::owns(endpoint, visit.packet.family, &local);
@@ -338,30 +365,62 @@ fn decide<const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Result<Admiss
         return Err(Drop::from(DropReason::UnrelatedIcmp));
     }
     let asked = Asked { service: visit.packet.service(), source_port: visit.packet.source_port };
-    let verdict = visit.consult(visit.ifindex, endpoint, visit.direction, &remote, asked)?;
+    let verdict = visit.consult(0, endpoint, visit.direction, &remote, asked)?;
     let opens = visit.packet.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
     let stray = visit.packet.protocol == protocol::TCP && !opens;
     if verdict.allow && stray && visit.now >= endpoint.adopt_until_ns {
+        // It opens nothing, so there is nothing to count.
+        visit.staged = 0;
+        visit.log = LOG_NONE;
         return Err(Drop::from(DropReason::NoConnection));
     }
-    visit.fresh = true;
     if !verdict.allow {
         return Err(Drop { reason: DropReason::Policy, rule: verdict.rule });
     }
     Ok(Admission { rule: verdict.rule, own })
 }
 
-/// An ICMP error passes if it is about a connection that may pass; the ruling is that one's.
+/// An ICMP error passes if it is about a connection that may pass; the ruling is that one's. In two
+/// steps, each with the stack to itself.
 #[inline(never)]
-fn related<T: Table, const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Ruling {
-    Ruling::from(follow_quoted::<T, HOST>(ctx, visit))
+fn related<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Ruling {
+    let error = visit.packet;
+    if let Err(drop) = quote::<false>(ctx, visit).result() {
+        return Ruling::from(Err(drop));
+    }
+    let ruling = follow::<T, false>(ctx, visit);
+    visit.packet = error;
+    visit.direction = visit.direction.reverse();
+    ruling
+}
+
+/// As [`related`], at a host endpoint. An error about a connection that took another way, or that no
+/// policy has seen, is for policy to decide on.
+#[inline(never)]
+fn related_at_host<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Ruling {
+    let (error, plane) = (visit.packet, visit.plane);
+    if let Err(drop) = quote::<true>(ctx, visit).result() {
+        return Ruling::from(Err(drop));
+    }
+    visit.plane = 0;
+    let found = follow::<T, true>(ctx, visit).result();
+    visit.packet = error;
+    visit.direction = visit.direction.reverse();
+    visit.plane = plane;
+    match found {
+        Err(Drop { reason: DropReason::UnrelatedIcmp, .. }) => stateless_at_host(ctx, visit),
+        found => Ruling::from(found),
+    }
+}
+
+/// Puts the packet that an ICMP error quotes in the place of the error.
+#[inline(never)]
+fn quote<const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Ruling {
+    Ruling::from(find_quoted::<HOST>(ctx, visit))
 }
 
 #[inline(always)]
-fn follow_quoted<T: Table, const HOST: bool>(
-    ctx: &TcContext,
-    visit: &mut Visit,
-) -> Result<u32, Drop> {
+fn find_quoted<const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
     if !HOST {
         let endpoint = visit.endpoint()?;
         let outbound = matches!(visit.direction, Direction::Egress);
@@ -369,26 +428,39 @@ fn follow_quoted<T: Table, const HOST: bool>(
             return Err(Drop::from(DropReason::SpoofedSource));
         }
     }
-    // The quoted packet travelled the other way.
-    let mut inner =
-        Visit { packet: Packet::UNKNOWN, direction: visit.direction.reverse(), plane: 0, ..*visit };
-    quoted(&TcBytes(ctx), &visit.packet, &mut inner.packet)?;
+    let mut inner = Packet::UNKNOWN;
+    quoted(&TcBytes(ctx), &visit.packet, &mut inner)?;
     // An error goes to whoever sent the packet that it is about (RFC 1122, 3.2.2; RFC 4443, 2.4).
     // One that goes elsewhere would carry what it likes past policy.
-    if inner.packet.source != visit.packet.destination {
+    if inner.source != visit.packet.destination {
         return Err(Drop::from(DropReason::UnrelatedIcmp));
     }
-    let key = T::key(inner.ifindex, inner.direction, &inner.packet);
+    visit.packet = inner;
+    // It travelled the other way.
+    visit.direction = visit.direction.reverse();
+    Ok(RULE_NONE)
+}
+
+/// The rule of the connection that a packet belongs to, if it may pass.
+#[inline(never)]
+fn follow<T: Table, const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Ruling {
+    Ruling::from(follow_flow::<T, HOST>(ctx, visit))
+}
+
+#[inline(always)]
+fn follow_flow<T: Table, const HOST: bool>(
+    ctx: &TcContext,
+    visit: &mut Visit,
+) -> Result<u32, Drop> {
+    let key = T::key(visit.ifindex, visit.direction, &visit.packet);
     match T::map().get_ptr_mut(key) {
         // SAFETY: a map value, valid until the program ends.
-        Some(flow) if conntrack::continues(unsafe { &*flow }, &inner) => {
+        Some(flow) if conntrack::continues(unsafe { &*flow }, visit) => {
             // SAFETY: as above; other CPUs' writes are discussed at `Flow`.
             let flow = unsafe { &mut *flow };
-            admit::<HOST>(ctx, &mut inner, flow)?;
+            admit::<HOST>(ctx, visit, flow)?;
             Ok(flow.rule)
         }
-        // About a connection that took another way, or that no policy has seen.
-        _ if HOST => decide::<HOST>(ctx, visit).map(|admission| admission.rule),
         _ => Err(Drop::from(DropReason::UnrelatedIcmp)),
     }
 }

@@ -24,7 +24,7 @@ use policy_common::{
 
 use crate::{
     emit::Drop,
-    endpoint::{self, Admission, Visit},
+    endpoint::{self, Visit},
     lookup::{Asked, bytes4, bytes16},
     maps::{ENDPOINTS, FAILSAFE, PUBLISHED},
     verifier::{TcBytes, ifindex, skb},
@@ -118,7 +118,7 @@ struct Opening {
 
 /// Decides a packet that belongs to no known connection.
 #[inline(always)]
-pub fn decide(ctx: &TcContext, visit: &mut Visit) -> Result<Admission, Drop> {
+pub fn decide(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
     let packet = &visit.packet;
     if matches!(packet.kind, Kind::EchoReply) {
         return Err(Drop::from(DropReason::UnrelatedIcmp));
@@ -142,11 +142,10 @@ pub fn decide(ctx: &TcContext, visit: &mut Visit) -> Result<Admission, Drop> {
     if allow && stray && found & ADOPTS == 0 {
         return Err(Drop::from(DropReason::NoConnection));
     }
-    visit.fresh = true;
     if !allow {
         return Err(Drop { reason: DropReason::Policy, rule });
     }
-    Ok(Admission { rule, own: true })
+    Ok(rule)
 }
 
 /// Decides a connection anew, whose first packet had `ports` (source, policy's) and went in
@@ -177,9 +176,12 @@ pub fn decide_again(
     }
     let (rule, allow) = (found as u32, found & ALLOWS != 0);
     // As in `endpoint`.
-    visit.fresh = visit.staged != flow.staged;
+    let staged = visit.staged;
+    if staged == flow.staged {
+        visit.staged = 0;
+    }
     visit.log = LOG_NONE;
-    flow.staged = visit.staged;
+    flow.staged = staged;
     flow.rule = rule;
     flow.peer = visit.peer;
     flow.plane = visit.plane;
@@ -202,7 +204,7 @@ fn judge(ctx: &TcContext, visit: &mut Visit, opening: &Opening) -> u64 {
         &opening.remote,
     );
     if inbound && safe.is_none() {
-        let found = consult(visit, visit.ifindex | PLANE_PRE_DNAT, opening, opening.port);
+        let found = consult(visit, PLANE_PRE_DNAT, opening, opening.port);
         if found & SILENT == 0 {
             return found;
         }
@@ -217,24 +219,24 @@ fn judge(ctx: &TcContext, visit: &mut Visit, opening: &Opening) -> u64 {
         }
     }
     if visit.plane == FLOW_FORWARD {
-        return consult(visit, visit.ifindex | PLANE_FORWARD, opening, port);
+        return consult(visit, PLANE_FORWARD, opening, port);
     }
     if let Some(rule) = safe {
         return u64::from(rule) | ALLOWS | ADOPTS;
     }
-    consult(visit, visit.ifindex, opening, opening.port)
+    consult(visit, 0, opening, opening.port)
 }
 
 /// Asks the tables of one plane.
 #[inline(never)]
-fn consult(visit: &mut Visit, number: u32, opening: &Opening, port: u16) -> u64 {
-    let Some(endpoint) = row(number) else {
+fn consult(visit: &mut Visit, plane: u32, opening: &Opening, port: u16) -> u64 {
+    let Some(endpoint) = row(visit.ifindex | plane) else {
         // Planes come and go one by one: this is a host endpoint no more, or not yet.
-        return if number & PLANE_PRE_DNAT != 0 { SILENT } else { ALLOWS | ADOPTS };
+        return if plane == PLANE_PRE_DNAT { SILENT } else { ALLOWS | ADOPTS };
     };
     let asked =
         Asked { service: service(opening.protocol, port), source_port: opening.source_port };
-    let Ok(verdict) = visit.consult(number, endpoint, opening.direction, &opening.remote, asked)
+    let Ok(verdict) = visit.consult(plane, endpoint, opening.direction, &opening.remote, asked)
     else {
         return BROKEN;
     };

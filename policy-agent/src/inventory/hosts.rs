@@ -10,6 +10,7 @@ use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, sync::Arc};
 use policy_api::messages::{Component, EndpointState, EndpointStatus};
 use policy_common::abi::PLANE_PRE_DNAT;
 use policy_core::{
+    assemble::endpoint_ports,
     host::{self, HostEndpoint, HostInterface, Interface, Plane, Published},
     model::{EndpointSpec, Model},
     tiers,
@@ -187,6 +188,7 @@ pub(super) fn status(spec: &EndpointSpec, view: &View) -> EndpointStatus {
         ifindex: spec.ifindex,
         addresses: own.into_iter().collect(),
         labels: spec.labels.to_map(),
+        ports: endpoint_ports(&spec.ports),
         state: if on { EndpointState::Enforcing } else { EndpointState::Pending },
         note: (!on).then(|| "the programs are not on its interface yet".to_owned()),
         ingress_policies: Vec::new(),

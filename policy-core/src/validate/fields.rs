@@ -5,24 +5,14 @@ use policy_api::resource::{IntOrString, did_you_mean};
 use policy_common::abi::Family;
 
 use super::{names, report::Report};
-use crate::{policy::PortMatch, selector::Selector};
+use crate::{names::PROTOCOLS, policy::PortMatch, selector::Selector};
 
-/// IP protocol numbers (IANA) of the names that policies use.
+/// IP protocol numbers (IANA).
 pub(super) const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 pub(super) const ICMPV6: u8 = 58;
 pub(super) const SCTP: u8 = 132;
-const UDP_LITE: u8 = 136;
-
-const PROTOCOLS: [(&str, u8); 6] = [
-    ("TCP", TCP),
-    ("UDP", UDP),
-    ("ICMP", ICMP),
-    ("ICMPv6", ICMPV6),
-    ("SCTP", SCTP),
-    ("UDPLite", UDP_LITE),
-];
 
 /// Longest name of a port (IANA service name, RFC 6335).
 const MAX_PORT_NAME: usize = 15;

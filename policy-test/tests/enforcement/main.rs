@@ -10,6 +10,7 @@ mod host_endpoints;
 mod hosts;
 mod kubernetes;
 mod language;
+mod offline;
 mod packets;
 mod scope;
 mod selection;
