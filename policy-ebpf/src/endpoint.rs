@@ -20,7 +20,7 @@ use crate::{
     emit::{self, Drop, Dropped, Ruling},
     fragment, host,
     lookup::{self, Asked, Verdict},
-    maps::{ENDPOINTS, GLOBALS},
+    maps::{ENDPOINTS, GLOBALS, KEPT},
     neighbour,
     verifier::{TcBytes, TcFrame, ifindex, length},
 };
@@ -73,11 +73,10 @@ impl Visit {
         unsafe { ENDPOINTS.get(self.ifindex) }.ok_or(Drop::from(DropReason::Pending))
     }
 
-    /// Asks the endpoint's policy about a flow in `direction`. `plane`: its bits in the endpoint's key.
+    /// Asks the endpoint's policy about a flow in `direction`.
     #[inline(always)]
-    pub fn consult(
+    fn consult(
         &mut self,
-        plane: u32,
         endpoint: &Endpoint,
         direction: Direction,
         remote: &Address,
@@ -87,7 +86,7 @@ impl Visit {
         // SAFETY: a valid reference; volatile, so that the load stays after those before it.
         let still = unsafe { (&raw const endpoint.ifindex).read_volatile() };
         match verdict {
-            Some(verdict) if still == self.ifindex | plane => {
+            Some(verdict) if still == self.ifindex => {
                 self.peer = verdict.peer;
                 self.staged = verdict.staged;
                 self.log = verdict.log;
@@ -126,7 +125,8 @@ pub fn run<const HOST: bool>(ctx: &TcContext, direction: Direction) -> i32 {
     match result {
         Ok(_) => TC_ACT_UNSPEC,
         Err(drop) => {
-            if matches!(drop.reason, DropReason::Fault) {
+            // At a host endpoint the stack has no room for it; the counter and the event tell.
+            if !HOST && matches!(drop.reason, DropReason::Fault) {
                 complain(ctx, visit.ifindex);
             }
             emit::record(&Dropped {
@@ -181,6 +181,20 @@ fn track<T: Table, const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Resu
         return Ok(rule);
     }
     let rule = match visit.packet.kind {
+        Kind::Tcp | Kind::Stateful | Kind::EchoRequest | Kind::EchoReply if HOST => {
+            match find::<T>(visit) {
+                Some(flow) => {
+                    admit_at_host(ctx, visit, flow)?;
+                    conntrack::account(flow, visit);
+                    flow.rule
+                }
+                None => {
+                    let rule = stateless_at_host(ctx, visit).result()?;
+                    begin_at_host::<T>(visit, rule);
+                    rule
+                }
+            }
+        }
         Kind::Tcp | Kind::Stateful | Kind::EchoRequest | Kind::EchoReply => {
             let key = T::key(visit.ifindex, visit.direction, &visit.packet);
             match T::map().get_ptr_mut(key) {
@@ -188,15 +202,14 @@ fn track<T: Table, const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Resu
                 Some(flow) if conntrack::continues(unsafe { &*flow }, visit) => {
                     // SAFETY: as above; other CPUs' writes are discussed at `Flow`.
                     let flow = unsafe { &mut *flow };
-                    admit::<HOST>(ctx, visit, flow)?;
+                    admit(visit, flow)?;
                     conntrack::account(flow, visit);
                     flow.rule
                 }
-                _ if HOST => begin_at_host::<T>(ctx, visit, &key).result()?,
                 _ => begin::<T>(visit, &key).result()?,
             }
         }
-        Kind::IcmpError if HOST => related_at_host::<T>(ctx, visit).result()?,
+        Kind::IcmpError if HOST => related_at_host::<T>(ctx, visit)?,
         Kind::IcmpError => related::<T>(ctx, visit).result()?,
         Kind::IcmpOther if HOST => stateless_at_host(ctx, visit).result()?,
         Kind::Neighbour | Kind::Router | Kind::Multicast if HOST => {
@@ -245,13 +258,12 @@ fn begin<T: Table>(visit: &mut Visit, key: &T::Key) -> Ruling {
     }))
 }
 
-/// As [`begin`], at a host endpoint.
+/// As [`begin`], at a host endpoint, and once policy has been asked. Always 0: see [`Ruling`].
 #[inline(never)]
-fn begin_at_host<T: Table>(ctx: &TcContext, visit: &mut Visit, key: &T::Key) -> Ruling {
-    Ruling::from(host::decide(ctx, visit).map(|rule| {
-        let _ = T::map().insert(key, conntrack::open(visit, rule), 0);
-        rule
-    }))
+fn begin_at_host<T: Table>(visit: &Visit, rule: u32) -> u32 {
+    let key = T::key(visit.ifindex, visit.direction, &visit.packet);
+    let _ = T::map().insert(key, conntrack::open(visit, rule), 0);
+    0
 }
 
 /// As [`stateless`], at a host endpoint.
@@ -266,22 +278,28 @@ fn stateless(visit: &mut Visit) -> Ruling {
     Ruling::from(decide(visit).map(|admission| admission.rule))
 }
 
+/// Lets a packet of a known connection pass if policy still does, at a host endpoint.
+#[inline(always)]
+fn admit_at_host(ctx: &TcContext, visit: &mut Visit, flow: &mut Flow) -> Result<(), Drop> {
+    // Only the answer may tell whether the host passes a connection on.
+    let misplaced = visit.plane != 0 && visit.plane != flow.plane;
+    if flow.revision != visit.revision || misplaced {
+        reconsider_at_host(ctx, visit, flow).result()?;
+    }
+    uncut(visit, flow)
+}
+
 /// Lets a packet of a known connection pass if policy still does.
 #[inline(always)]
-fn admit<const HOST: bool>(
-    ctx: &TcContext,
-    visit: &mut Visit,
-    flow: &mut Flow,
-) -> Result<(), Drop> {
-    if HOST {
-        // Only the answer may tell whether the host passes a connection on.
-        let misplaced = visit.plane != 0 && visit.plane != flow.plane;
-        if flow.revision != visit.revision || misplaced {
-            reconsider_at_host(ctx, visit, flow).result()?;
-        }
-    } else if flow.revision != visit.revision {
+fn admit(visit: &mut Visit, flow: &mut Flow) -> Result<(), Drop> {
+    if flow.revision != visit.revision {
         reconsider(visit, flow).result()?;
     }
+    uncut(visit, flow)
+}
+
+#[inline(always)]
+fn uncut(visit: &mut Visit, flow: &Flow) -> Result<(), Drop> {
     if flow.cut != 0 {
         visit.peer = flow.peer;
         return Err(Drop { reason: DropReason::Policy, rule: flow.rule });
@@ -328,7 +346,7 @@ fn decide_again(visit: &mut Visit, flow: &mut Flow) -> Result<u32, Drop> {
     }
     let (direction, ports) = first_packet(visit, flow);
     let asked = Asked { service: service(packet.protocol, ports.1), source_port: ports.0 };
-    let verdict = visit.consult(0, endpoint, direction, &remote, asked)?;
+    let verdict = visit.consult(endpoint, direction, &remote, asked)?;
     // What a policy that was staged today would do to yesterday's connections is counted once, and
     // what was logged when they opened is not logged again.
     if verdict.staged == flow.staged {
@@ -365,7 +383,7 @@ fn decide(visit: &mut Visit) -> Result<Admission, Drop> {
         return Err(Drop::from(DropReason::UnrelatedIcmp));
     }
     let asked = Asked { service: visit.packet.service(), source_port: visit.packet.source_port };
-    let verdict = visit.consult(0, endpoint, visit.direction, &remote, asked)?;
+    let verdict = visit.consult(endpoint, visit.direction, &remote, asked)?;
     let opens = visit.packet.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
     let stray = visit.packet.protocol == protocol::TCP && !opens;
     if verdict.allow && stray && visit.now >= endpoint.adopt_until_ns {
@@ -388,29 +406,64 @@ fn related<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Ruling {
     if let Err(drop) = quote::<false>(ctx, visit).result() {
         return Ruling::from(Err(drop));
     }
-    let ruling = follow::<T, false>(ctx, visit);
+    let ruling = follow::<T>(visit);
     visit.packet = error;
     visit.direction = visit.direction.reverse();
     ruling
 }
 
 /// As [`related`], at a host endpoint. An error about a connection that took another way, or that no
-/// policy has seen, is for policy to decide on.
-#[inline(never)]
-fn related_at_host<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Ruling {
-    let (error, plane) = (visit.packet, visit.plane);
-    if let Err(drop) = quote::<true>(ctx, visit).result() {
-        return Ruling::from(Err(drop));
+/// policy has seen, is for policy to decide on. The error is kept in a map: there is no room on the
+/// stack for two packets.
+#[inline(always)]
+fn related_at_host<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
+    if keep(visit) == 0 {
+        return Err(Drop::from(DropReason::Fault));
     }
+    quote::<true>(ctx, visit).result()?;
     visit.plane = 0;
-    let found = follow::<T, true>(ctx, visit).result();
-    visit.packet = error;
-    visit.direction = visit.direction.reverse();
-    visit.plane = plane;
+    let found = match find::<T>(visit) {
+        Some(flow) => admit_at_host(ctx, visit, flow).map(|()| flow.rule),
+        None => Err(Drop::from(DropReason::UnrelatedIcmp)),
+    };
+    take_back(ctx, visit);
     match found {
-        Err(Drop { reason: DropReason::UnrelatedIcmp, .. }) => stateless_at_host(ctx, visit),
-        found => Ruling::from(found),
+        Err(Drop { reason: DropReason::UnrelatedIcmp, .. }) => {
+            stateless_at_host(ctx, visit).result()
+        }
+        found => found,
     }
+}
+
+/// The connection that a packet belongs to. Not inlined at host endpoints, for the stack's sake.
+#[inline(never)]
+fn find<T: Table>(visit: &Visit) -> Option<&'static mut Flow> {
+    let key = T::key(visit.ifindex, visit.direction, &visit.packet);
+    let flow = T::map().get_ptr_mut(key)?;
+    // SAFETY: a map value, valid until the program ends; other CPUs' writes are discussed at `Flow`.
+    let flow = unsafe { &mut *flow };
+    if conntrack::continues(flow, visit) { Some(flow) } else { None }
+}
+
+/// Keeps a packet that another takes the place of.
+#[inline(never)]
+fn keep(visit: &Visit) -> u32 {
+    let Some(kept) = KEPT.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own slot, see `emit::record`.
+    unsafe { kept.write(core::mem::MaybeUninit::new(visit.packet)) };
+    1
+}
+
+/// Puts it back, with its direction and plane. Always 0: see [`Ruling`].
+#[inline(never)]
+fn take_back(ctx: &TcContext, visit: &mut Visit) -> u32 {
+    if let Some(kept) = KEPT.get_ptr_mut(0) {
+        // SAFETY: written by `keep`.
+        visit.packet = unsafe { kept.read().assume_init() };
+    }
+    visit.direction = visit.direction.reverse();
+    visit.plane = host::plane(ctx, visit.direction);
+    0
 }
 
 /// Puts the packet that an ICMP error quotes in the place of the error.
@@ -443,22 +496,19 @@ fn find_quoted<const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Result<u
 
 /// The rule of the connection that a packet belongs to, if it may pass.
 #[inline(never)]
-fn follow<T: Table, const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Ruling {
-    Ruling::from(follow_flow::<T, HOST>(ctx, visit))
+fn follow<T: Table>(visit: &mut Visit) -> Ruling {
+    Ruling::from(follow_flow::<T>(visit))
 }
 
 #[inline(always)]
-fn follow_flow<T: Table, const HOST: bool>(
-    ctx: &TcContext,
-    visit: &mut Visit,
-) -> Result<u32, Drop> {
+fn follow_flow<T: Table>(visit: &mut Visit) -> Result<u32, Drop> {
     let key = T::key(visit.ifindex, visit.direction, &visit.packet);
     match T::map().get_ptr_mut(key) {
         // SAFETY: a map value, valid until the program ends.
         Some(flow) if conntrack::continues(unsafe { &*flow }, visit) => {
             // SAFETY: as above; other CPUs' writes are discussed at `Flow`.
             let flow = unsafe { &mut *flow };
-            admit::<HOST>(ctx, visit, flow)?;
+            admit(visit, flow)?;
             Ok(flow.rule)
         }
         _ => Err(Drop::from(DropReason::UnrelatedIcmp)),

@@ -4,6 +4,8 @@
 //! Maps that user space alone writes are not preallocated: they are sized for the largest host and
 //! mostly empty. Maps that the programs write are preallocated: no allocation in the packet path.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
@@ -16,7 +18,10 @@ use policy_common::{
         FragmentKey, Globals, GuardKey, Interval, PublishedKey, StagedCounter,
     },
     maps as size,
+    packet::Packet,
 };
+
+use crate::host::Question;
 
 #[map]
 pub static ENDPOINTS: HashMap<u32, Endpoint> =
@@ -105,3 +110,11 @@ pub static FAILSAFE: LpmTrie<FailsafeKey, u32> =
 #[map]
 pub static PUBLISHED: HashMap<PublishedKey, u32> =
     HashMap::with_max_entries(size::MAX_PUBLISHED, BPF_F_NO_PREALLOC);
+
+/// Not pinned: it holds nothing from one packet to the next.
+#[map]
+pub static QUESTION: PerCpuArray<Question> = PerCpuArray::with_max_entries(1, 0);
+
+/// Not pinned either: a packet that another one takes the place of for a while.
+#[map]
+pub static KEPT: PerCpuArray<MaybeUninit<Packet>> = PerCpuArray::with_max_entries(1, 0);

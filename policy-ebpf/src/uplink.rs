@@ -34,7 +34,7 @@ pub fn run(ctx: &XdpContext) -> u32 {
     // SAFETY: one aligned word, read once.
     let Some(list) = (unsafe { UPLINKS.get(ifindex) }) else { return XDP_PASS };
     let Some(rule) = blocked(*list, family, &source) else { return XDP_PASS };
-    if left_open(&frame, ifindex) {
+    if left_open(ctx, ifindex) != 0 {
         return XDP_PASS;
     }
     let peer = match family {
@@ -57,18 +57,21 @@ pub fn run(ctx: &XdpContext) -> u32 {
 
 /// Whether a packet is of a port that its host endpoint leaves open whatever policy says, or an
 /// answer from one. Only packets that are about to be dropped are looked into so far.
-#[inline(always)]
-fn left_open(frame: &XdpFrame<'_>, ifindex: u32) -> bool {
+///
+/// Not inlined, for the stack's sake; a number, see [`emit::Ruling`].
+#[inline(never)]
+fn left_open(ctx: &XdpContext, ifindex: u32) -> u32 {
     if ENDPOINTS.get_ptr(ifindex).is_none() {
-        return false;
+        return 0;
     }
     let mut packet = Packet::UNKNOWN;
-    if !parse_plain(frame, &mut packet) {
-        return false;
+    if !parse_plain(&XdpFrame(ctx), &mut packet) {
+        return 0;
     }
     let Packet { family, protocol, source_port, destination_port, ref source, .. } = packet;
-    failsafe(family, Direction::Ingress, protocol, destination_port, source).is_some()
-        || failsafe(family, Direction::Egress, protocol, source_port, source).is_some()
+    let open = failsafe(family, Direction::Ingress, protocol, destination_port, source).is_some()
+        || failsafe(family, Direction::Egress, protocol, source_port, source).is_some();
+    u32::from(open)
 }
 
 /// The rule that blocks `source`.
