@@ -14,7 +14,7 @@ use policy_test::{
     wait,
 };
 
-use crate::stage::{Drops, LIMIT, SHORT};
+use crate::stage::{Drops, LIMIT, SHORT, endpoint};
 
 const HOST_ENDPOINT: &str = "
 apiVersion: projectcalico.org/v3
@@ -83,6 +83,7 @@ impl Scene {
             .flags(&["--published-port", "tcp:8080:80", "--published-port", "tcp:8081:80"])
             .start(&lab)
             .unwrap();
+        agent.apply(&endpoint(&web, "shop", "")).unwrap();
         let tcp = |netns: &NetNs, at: &str| TcpEcho::start(netns, address(at)).unwrap();
         let servers = ["10.99.0.1:7000", "10.99.0.1:22", "10.99.0.1:7001", "10.99.0.1:8081"]
             .map(|at| tcp(lab.host(), at))
@@ -139,7 +140,9 @@ impl Scene {
         self.apply(HOST_ENDPOINT);
         self.agent
             .wait_endpoints("the host endpoint to be enforced", |endpoints| {
-                matches!(endpoints, [up] if up.name == "up" && up.state == EndpointState::Enforcing)
+                endpoints.len() == 2
+                    && endpoints.iter().any(|it| it.name == "up")
+                    && endpoints.iter().all(|it| it.state == EndpointState::Enforcing)
             })
             .unwrap();
     }
@@ -202,7 +205,7 @@ fn local_packets_are_closed_and_forwarded_ones_open_until_policy_says_otherwise(
     scene.delete(&["gnp", "own"]);
     scene.delete(&["hep", "up"]);
     wait::until("the programs to be taken off", LIMIT, || {
-        scene.agent.endpoints().unwrap().is_empty()
+        scene.agent.endpoints().unwrap().len() == 1
     })
     .unwrap();
     scene.check("without the host endpoint again", &open);
