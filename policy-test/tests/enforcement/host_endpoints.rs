@@ -277,7 +277,10 @@ fn policies_before_translation_see_the_client_and_the_port_of_the_host() {
     );
     let moved = Drops::read(&scene.agent);
     assert!(
-        moved.between("world", "up").iter().any(|(series, _)| series.get("policy") == "front"),
+        moved
+            .between("10.99.0.2/32", "up")
+            .iter()
+            .any(|(series, _)| series.get("policy") == "front"),
         "{moved:#?}"
     );
     let output =
