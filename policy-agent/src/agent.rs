@@ -32,7 +32,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     config::Config,
-    fence::{Fence, FenceEvent, Stage, View},
+    fence::{Fence, FenceEvent, Scope, Stage, View},
     inventory::Inventory,
     kernel::maps::{Maps, WriteError},
     metrics::Metrics,
@@ -224,7 +224,7 @@ impl Agent {
                     settled = true;
                     if !self.fence.settled() {
                         warn!("not everything could be read yet: fencing what is there");
-                        let scope = self.inventory.scope(&self.config, &self.resources);
+                        let scope = self.scope();
                         self.fence.manage(scope, Stage::Endpoints);
                     }
                 }
@@ -372,7 +372,7 @@ impl Agent {
         if complete {
             self.keep_up(&view, started);
         }
-        let scope = self.inventory.scope(&self.config, &self.resources);
+        let scope = self.scope();
         if complete && self.inventory.read_all() {
             self.fence.manage(scope.clone(), Stage::Endpoints);
             // The guard opens for what has just been fenced, and only then goes up itself.
@@ -441,6 +441,12 @@ impl Agent {
                 Err(error.into())
             }
         }
+    }
+
+    /// Which interfaces need programs now.
+    fn scope(&self) -> Scope {
+        let view = self.fence.view();
+        self.inventory.scope(&self.config, &self.resources, &self.base, &view)
     }
 
     fn publish(&mut self, view: &View) {

@@ -2,14 +2,25 @@
 //!
 //! Every key of the file is a flag of the same name, so that several agents can run side by side.
 
-use std::{fs, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use policy_core::model::{DefaultAction, Settings};
+use policy_common::abi::Direction;
+use policy_core::{
+    host::{Failsafe, Published},
+    model::{DefaultAction, Settings},
+};
 use serde::Deserialize;
 
 use crate::kernel::load::Sizes;
+
+mod ports;
 
 /// Palisade's host daemon: fences every container by policy.
 #[derive(Debug, Parser)]
@@ -65,6 +76,23 @@ pub struct Options {
     #[arg(long = "uplink", value_name = "INTERFACE")]
     #[serde(rename = "uplinks")]
     pub uplinks: Option<Vec<String>>,
+    /// Name of this host in the `node` of HostEndpoints [default: its host name].
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Port that host endpoints leave open to the outside, such as tcp:22, udp:10.0.0.0/8:53 or
+    /// none; may be given several times [default: felix's, with tcp:22].
+    #[arg(long = "failsafe-inbound-port", value_name = "PORT")]
+    #[serde(rename = "failsafe-inbound-ports")]
+    pub failsafe_inbound_ports: Option<Vec<String>>,
+    /// The same for ports of others that the host reaches [default: felix's, with udp:53].
+    #[arg(long = "failsafe-outbound-port", value_name = "PORT")]
+    #[serde(rename = "failsafe-outbound-ports")]
+    pub failsafe_outbound_ports: Option<Vec<String>>,
+    /// Port of the host that rules other than Docker's translate, such as tcp:8080:80; may be given
+    /// several times.
+    #[arg(long = "published-port", value_name = "PORT")]
+    #[serde(rename = "published-ports")]
+    pub published_ports: Option<Vec<String>>,
     /// Bridge to manage besides Docker's own; may be given several times.
     #[arg(long = "bridge", value_name = "INTERFACE")]
     #[serde(rename = "bridges")]
@@ -149,6 +177,12 @@ pub struct Config {
     pub policy: Settings,
     /// See [`Options::uplinks`].
     pub uplinks: Vec<String>,
+    /// See [`Options::node_name`].
+    pub node_name: String,
+    /// See [`Options::failsafe_inbound_ports`] and [`Options::failsafe_outbound_ports`].
+    pub failsafe: BTreeSet<Failsafe>,
+    /// See [`Options::published_ports`].
+    pub published: BTreeMap<Published, u16>,
     /// See [`Options::bridges`].
     pub bridges: Vec<String>,
     /// See [`Options::only_bridges`].
@@ -188,7 +222,18 @@ impl Options {
         if sizes.conntrack_v4 < 1024 || sizes.conntrack_v6 < 1024 {
             bail!("conntrack-v4 and conntrack-v6 must be at least 1024");
         }
+        let inbound = self.failsafe_inbound_ports.or(file.failsafe_inbound_ports);
+        let outbound = self.failsafe_outbound_ports.or(file.failsafe_outbound_ports);
+        let mut failsafe = ports::failsafe(Direction::Ingress, inbound.as_deref())?;
+        failsafe.extend(ports::failsafe(Direction::Egress, outbound.as_deref())?);
+        let mut published = BTreeMap::new();
+        for text in self.published_ports.or(file.published_ports).unwrap_or_default() {
+            published.extend(ports::published(&text)?);
+        }
         Ok(Config {
+            node_name: node_name(self.node_name.or(file.node_name))?,
+            failsafe: failsafe.into_iter().collect(),
+            published,
             state_dir: path(self.state_dir, file.state_dir, "/var/lib/palisade"),
             policy_dir: path(self.policy_dir, file.policy_dir, "/etc/palisade/policies.d"),
             socket: path(self.socket, file.socket, "/run/palisade/agent.sock"),
@@ -213,6 +258,21 @@ impl Options {
             log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
         })
     }
+}
+
+/// The name given, else the host's, in lower case: that is how Kubernetes and Calico name nodes.
+fn node_name(given: Option<String>) -> Result<String> {
+    let name = match given {
+        Some(name) if name.is_empty() => bail!("node-name is empty: write a name, or leave it out"),
+        Some(name) => name,
+        None => nix::sys::utsname::uname()
+            .context("reading the host name")?
+            .nodename()
+            .to_str()
+            .context("the host name is no text: write node-name")?
+            .to_owned(),
+    };
+    Ok(name.to_lowercase())
 }
 
 fn docker_socket(host: Option<&str>) -> Result<Option<PathBuf>> {

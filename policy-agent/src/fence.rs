@@ -71,8 +71,10 @@ pub struct Scope {
     pub bridges: BTreeSet<String>,
     /// Interfaces of static endpoints, by name.
     pub interfaces: BTreeSet<String>,
-    /// Uplinks, by name.
+    /// Uplinks with block lists, by name.
     pub uplinks: BTreeSet<String>,
+    /// Interfaces of host endpoints, by name.
+    pub hosts: BTreeSet<String>,
 }
 
 /// What the fence knows of the host; read by the event loop.
@@ -100,9 +102,16 @@ pub struct View {
 impl View {
     /// Whether both programs of an endpoint are on its interface.
     pub fn fenced(&self, ifindex: u32) -> bool {
-        [Hook::FromEndpoint, Hook::ToEndpoint]
-            .into_iter()
-            .all(|hook| self.attached.contains(&(ifindex, hook)))
+        self.has_all(ifindex, &[Hook::FromEndpoint, Hook::ToEndpoint])
+    }
+
+    /// Whether both programs of a host endpoint are on its interface.
+    pub fn guarded(&self, ifindex: u32) -> bool {
+        self.has_all(ifindex, &[Hook::FromUplink, Hook::ToUplink])
+    }
+
+    fn has_all(&self, ifindex: u32, hooks: &[Hook]) -> bool {
+        hooks.iter().all(|hook| self.attached.contains(&(ifindex, *hook)))
     }
 
     /// An interface by name.
@@ -235,7 +244,7 @@ fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
 }
 
 /// A bridge that Docker names itself.
-fn is_docker_bridge(name: &str) -> bool {
+pub(crate) fn is_docker_bridge(name: &str) -> bool {
     name == "docker0"
         || name
             .strip_prefix("br-")
@@ -327,7 +336,7 @@ impl Shared {
     }
 
     /// The hooks that `link` needs a program on, whatever stands in the way of that now.
-    fn wanted(&self, link: &Link) -> &'static [Hook] {
+    fn wanted(&self, link: &Link) -> Vec<Hook> {
         let scope = read(&self.scope);
         let view = read(&self.view);
         let bridge = |name: &str| {
@@ -338,15 +347,16 @@ impl Shared {
             .and_then(|master| view.links.get(&master))
             .is_some_and(|master| bridge(&master.name));
         if link.kind == LinkKind::Bridge && bridge(&link.name) {
-            &[Hook::FromBridge, Hook::ToBridge]
+            vec![Hook::FromBridge, Hook::ToBridge]
         } else if link.kind == LinkKind::Veth && managed_port
             || scope.interfaces.contains(&link.name)
         {
-            &[Hook::FromEndpoint, Hook::ToEndpoint]
-        } else if scope.uplinks.contains(&link.name) {
-            &[Hook::Uplink]
+            vec![Hook::FromEndpoint, Hook::ToEndpoint]
         } else {
-            &[]
+            let uplink = scope.uplinks.contains(&link.name).then_some(Hook::Uplink);
+            let host = scope.hosts.contains(&link.name);
+            let host = host.then_some([Hook::FromUplink, Hook::ToUplink]);
+            uplink.into_iter().chain(host.into_iter().flatten()).collect()
         }
     }
 
@@ -360,7 +370,9 @@ impl Shared {
             view.attached.iter().filter_map(of).collect()
         };
         for (link, hook) in unwanted {
-            let loose = link.kind == LinkKind::Veth && link.master.is_none();
+            let loose = matches!(hook, Hook::FromEndpoint | Hook::ToEndpoint)
+                && link.kind == LinkKind::Veth
+                && link.master.is_none();
             if loose || self.wanted(&link).contains(&hook) {
                 continue;
             }
@@ -396,7 +408,7 @@ impl Shared {
         for hook in &missing {
             self.attach(link, *hook);
         }
-        self.all_is_well(link.ifindex, hooks);
+        self.all_is_well(link.ifindex, &hooks);
         if read(&self.scope).interfaces.contains(&link.name) {
             self.learn_mac(link);
         }

@@ -10,6 +10,7 @@ use policy_api::{
 };
 use policy_core::{
     assemble::endpoint_ports,
+    host::Plane,
     identity::{self, Owner},
     model::{EndpointId, EndpointSpec, Model},
     peers::PeerName,
@@ -17,10 +18,16 @@ use policy_core::{
     validate::{Claims, Object, StaticEndpoint},
 };
 
+mod hosts;
+
+use hosts::Governed;
+pub(crate) use hosts::stands_for_all;
+
 use crate::{
     config::Config,
-    fence::{Scope, View},
+    fence::{Scope, View, is_docker_bridge},
     kernel::{attach::UplinkMode, clock, pin::Hook},
+    netlink::{Link, LinkKind},
     resources::Resources,
     source::docker::{DockerEndpoint, DockerSnapshot, EngineState},
 };
@@ -40,6 +47,8 @@ pub struct Inventory {
     read: bool,
     /// Until when connections of an interface may be picked up, once it has been said.
     adoption: RefCell<BTreeMap<u32, u64>>,
+    /// The same of host endpoints.
+    host_adoption: hosts::Adoption,
 }
 
 /// Everything that people may ask about.
@@ -56,7 +65,7 @@ pub struct Description {
 impl Inventory {
     /// Nothing known yet but what an earlier agent left in the maps.
     pub fn new(expects_docker: bool, image: &Image) -> Inventory {
-        let adoption = image
+        let adoption: BTreeMap<u32, u64> = image
             .endpoints
             .iter()
             .map(|(ifindex, endpoint)| (*ifindex, endpoint.adopt_until_ns))
@@ -66,6 +75,7 @@ impl Inventory {
             expects_docker,
             inherited: !image.endpoints.is_empty(),
             read: false,
+            host_adoption: RefCell::new(adoption.clone()),
             adoption: RefCell::new(adoption),
         }
     }
@@ -114,7 +124,16 @@ impl Inventory {
     }
 
     /// Which interfaces need programs.
-    pub fn scope(&self, config: &Config, resources: &Resources) -> Scope {
+    pub fn scope(
+        &self,
+        config: &Config,
+        resources: &Resources,
+        base: &Model,
+        view: &View,
+    ) -> Scope {
+        let governed = self.governed(config, resources, base, view);
+        let name = |it: &Governed<'_>| it.link.name.clone();
+        let blocked = governed.iter().filter(|it| hosts::has_block_list(base, it)).map(name);
         let docker = self
             .docker
             .iter()
@@ -124,8 +143,29 @@ impl Inventory {
             docker_bridges: self.expects_docker && !config.only_bridges,
             bridges: docker.chain(config.bridges.iter().cloned()).collect(),
             interfaces: statics(resources).map(|endpoint| endpoint.interface.clone()).collect(),
-            uplinks: config.uplinks.iter().cloned().collect(),
+            uplinks: config.uplinks.iter().cloned().chain(blocked).collect(),
+            hosts: governed.iter().map(name).collect(),
         }
+    }
+
+    /// The interfaces that belong to host endpoints.
+    fn governed<'a>(
+        &'a self,
+        config: &'a Config,
+        resources: &'a Resources,
+        base: &'a Model,
+        view: &'a View,
+    ) -> Vec<Governed<'a>> {
+        hosts::governed(config, base, view, |link| self.is_managed(link, config, resources))
+    }
+
+    /// Whether an interface is there for containers.
+    fn is_managed(&self, link: &Link, config: &Config, resources: &Resources) -> bool {
+        let docker = self.docker.as_ref();
+        config.bridges.contains(&link.name)
+            || docker.is_some_and(|snapshot| snapshot.bridges.contains(&link.name))
+            || link.kind == LinkKind::Bridge && is_docker_bridge(&link.name)
+            || statics(resources).any(|endpoint| endpoint.interface == link.name)
     }
 
     /// What the datapath shall hold. `base` has the part that resources alone decide
@@ -157,6 +197,15 @@ impl Inventory {
                 model.uplinks.insert(link.ifindex, identity::uplink_labels(name));
             }
         }
+        let governed = self.governed(config, resources, base, view);
+        let published = self
+            .docker
+            .iter()
+            .flat_map(|snapshot| &snapshot.endpoints)
+            .flat_map(|endpoint| &endpoint.published)
+            .map(|(port, to)| (*port, *to))
+            .collect();
+        hosts::complete(&mut model, &governed, config, published, &self.host_adoption);
         model
     }
 
@@ -192,6 +241,7 @@ impl Inventory {
             mac: endpoint.mac.or_else(|| view.peer_macs.get(&link.ifindex).copied()),
             ports: endpoint.ports.clone(),
             bridge,
+            plane: Plane::Workload,
             adopt_until_ns: self.adopt_until(link.ifindex, view),
         })
     }
@@ -215,7 +265,7 @@ impl Inventory {
     /// Names of the interfaces that programs are on: endpoints, bridges, uplinks.
     pub fn names(&self, model: &Model, view: &View) -> BTreeMap<u32, PeerName> {
         let others = view.attached.iter().filter_map(|(ifindex, hook)| {
-            if matches!(hook, Hook::FromEndpoint | Hook::ToEndpoint) {
+            if hosts::of_workload(*hook) {
                 return None;
             }
             let name = view.links.get(ifindex)?.name.clone();
@@ -242,6 +292,7 @@ impl Inventory {
         let mut endpoints: Vec<_> = model
             .endpoints
             .iter()
+            .filter(|(_, spec)| stands_for_all(spec.plane))
             .map(|(id, spec)| (Some(id.clone()), enforced(spec, view)))
             .collect();
         let waiting = self.waiting(config, resources, model, view);
@@ -254,12 +305,17 @@ impl Inventory {
             .map(|(ip, owner)| {
                 let (namespace, name) = match owner {
                     Owner::Host => (String::new(), "host".to_owned()),
+                    Owner::HostEndpoint(endpoint) => (String::new(), endpoint.name.clone()),
                     Owner::Endpoint(_, spec) => (spec.namespace.clone(), spec.name.clone()),
                 };
                 (ip, PeerName { namespace, name })
             })
             .collect();
-        Description { endpoints, owners, components: self.components(config, view, errors) }
+        Description {
+            endpoints,
+            owners,
+            components: self.components(config, resources, model, view, errors),
+        }
     }
 
     /// Endpoints that are known but not enforced.
@@ -337,6 +393,8 @@ impl Inventory {
     fn components(
         &self,
         config: &Config,
+        resources: &Resources,
+        model: &Model,
         view: &View,
         (policy_dir, datapath): (Option<&str>, Option<&str>),
     ) -> Vec<Component> {
@@ -381,6 +439,9 @@ impl Inventory {
             };
             components.push(component(&format!("uplink {name}"), healthy, detail));
         }
+        let governed = self.governed(config, resources, model, view);
+        let managed = |link: &Link| self.is_managed(link, config, resources);
+        components.extend(hosts::components(config, model, view, &governed, managed));
         for warning in self.docker.iter().flat_map(|snapshot| &snapshot.warnings) {
             components.push(component(
                 &format!("labels of {}", warning.container_name),
@@ -400,6 +461,9 @@ fn statics(resources: &Resources) -> impl Iterator<Item = &StaticEndpoint> {
 }
 
 fn enforced(spec: &EndpointSpec, view: &View) -> EndpointStatus {
+    if spec.plane.of_host() {
+        return hosts::status(spec, view);
+    }
     let fenced = view.fenced(spec.ifindex);
     EndpointStatus {
         name: spec.name.clone(),

@@ -19,16 +19,18 @@ use policy_common::{
 };
 use policy_core::{
     evaluate::applied,
+    host::Plane,
     identity,
     ids::Ids,
     labels::Labels,
     model::{DefaultAction, EndpointId, Model},
     peers::PeerName,
     plan::Image,
+    policy::Policy,
     validate::Object,
 };
 
-use crate::resources::Resources;
+use crate::{inventory::stands_for_all, resources::Resources};
 
 /// The newest state that the datapath holds.
 #[derive(Clone, Debug)]
@@ -100,17 +102,26 @@ impl Published {
     /// each selects.
     pub fn resources(&self, wanted: impl Fn(&ResourceName) -> bool) -> Vec<StoredResource> {
         let model = &self.model;
-        let labels: Vec<Labels> =
-            model.endpoints.values().map(|spec| identity::endpoint_labels(model, spec)).collect();
+        let endpoints = || model.endpoints.values().filter(|spec| stands_for_all(spec.plane));
+        let labels: Vec<(Plane, Labels)> =
+            endpoints().map(|spec| (spec.plane, identity::endpoint_labels(model, spec))).collect();
+        // Each host endpoint has a plane for every policy that selects it.
+        let meets = |policy: &Policy, plane: Plane| plane.of_host() || plane.admits(policy);
         let selects = |object: &Object| match object {
             Object::Policy(policy) => {
-                labels.iter().filter(|labels| policy.subject.matches(labels)).count()
+                let selected = |(plane, labels): &&(Plane, Labels)| {
+                    meets(policy, *plane) && policy.subject.matches(labels)
+                };
+                labels.iter().filter(selected).count()
             }
             Object::WorkloadEndpoint(endpoint) => {
                 usize::from(model.endpoints.contains_key(&endpoint.id()))
             }
+            Object::HostEndpoint(endpoint) => endpoints()
+                .filter(|spec| spec.plane.of_host() && spec.name == endpoint.name)
+                .count(),
             Object::Namespace { name, .. } => {
-                model.endpoints.values().filter(|spec| spec.namespace == *name).count()
+                endpoints().filter(|spec| spec.namespace == *name).count()
             }
             _ => 0,
         };

@@ -67,6 +67,8 @@ pub enum Resource {
     GlobalNetworkSet(Box<Object<calico::NetworkSetSpec>>),
     /// `projectcalico.org/v3` WorkloadEndpoint.
     WorkloadEndpoint(Box<Object<calico::WorkloadEndpointSpec>>),
+    /// `projectcalico.org/v3` HostEndpoint.
+    HostEndpoint(Box<Object<calico::HostEndpointSpec>>),
     /// `networking.k8s.io/v1` NetworkPolicy.
     KubernetesNetworkPolicy(Box<Object<kubernetes::NetworkPolicySpec>>),
     /// `v1` Namespace.
@@ -94,6 +96,8 @@ pub enum Kind {
     GlobalNetworkSet,
     /// `projectcalico.org/v3` WorkloadEndpoint.
     WorkloadEndpoint,
+    /// `projectcalico.org/v3` HostEndpoint.
+    HostEndpoint,
     /// `networking.k8s.io/v1` NetworkPolicy.
     KubernetesNetworkPolicy,
     /// `v1` Namespace.
@@ -102,7 +106,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::NetworkPolicy,
         Kind::GlobalNetworkPolicy,
         Kind::StagedNetworkPolicy,
@@ -112,6 +116,7 @@ impl Kind {
         Kind::NetworkSet,
         Kind::GlobalNetworkSet,
         Kind::WorkloadEndpoint,
+        Kind::HostEndpoint,
         Kind::KubernetesNetworkPolicy,
         Kind::Namespace,
     ];
@@ -128,6 +133,7 @@ impl Kind {
             Kind::NetworkSet => (CALICO, "NetworkSet"),
             Kind::GlobalNetworkSet => (CALICO, "GlobalNetworkSet"),
             Kind::WorkloadEndpoint => (CALICO, "WorkloadEndpoint"),
+            Kind::HostEndpoint => (CALICO, "HostEndpoint"),
             Kind::KubernetesNetworkPolicy => (KUBERNETES, "NetworkPolicy"),
             Kind::Namespace => (CORE, "Namespace"),
         }
@@ -146,6 +152,7 @@ impl Kind {
             | Kind::StagedGlobalNetworkPolicy
             | Kind::Tier
             | Kind::GlobalNetworkSet
+            | Kind::HostEndpoint
             | Kind::Namespace => false,
         }
     }
@@ -189,6 +196,7 @@ pub fn parse(value: &Value) -> Parsed {
         Kind::NetworkSet => decode::typed(value, Resource::NetworkSet),
         Kind::GlobalNetworkSet => decode::typed(value, Resource::GlobalNetworkSet),
         Kind::WorkloadEndpoint => decode::typed(value, Resource::WorkloadEndpoint),
+        Kind::HostEndpoint => decode::typed(value, Resource::HostEndpoint),
         Kind::KubernetesNetworkPolicy => decode::typed(value, Resource::KubernetesNetworkPolicy),
         Kind::Namespace => decode::typed(value, Resource::Namespace),
     };

@@ -5,7 +5,7 @@
 //! in network byte order as byte arrays, everything else in host byte order.
 
 /// Version of everything in this module. Part of the pin path.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Policy direction, as seen from the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -151,6 +151,12 @@ pub const LOG_NONE: u32 = 0;
 /// First log id that the compiler may give out.
 pub const LOG_FIRST: u32 = 1;
 
+/// Bit beside the interface index in a key of `ENDPOINTS`: what decides on packets that the host
+/// passes on, on an interface of its own. Interface indices are positive `int`s and start at 1.
+pub const PLANE_FORWARD: u32 = 1 << 31;
+/// As [`PLANE_FORWARD`]: what decides on incoming packets before their destination is translated.
+pub const PLANE_PRE_DNAT: u32 = 1 << 30;
+
 /// Addresses that an endpoint may own in each family, its link-local address included.
 pub const ADDRESSES_PER_FAMILY: usize = 4;
 
@@ -162,8 +168,9 @@ pub struct Endpoint {
     /// element that the kernel gave to another key meanwhile (hash elements are recycled without
     /// a grace period, `kernel/bpf/hashtab.c`), and drops. First, because writes go upwards.
     pub ifindex: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Under [`PLANE_PRE_DNAT`], the rule id that says that no policy has decided; else
+    /// [`RULE_NONE`].
+    pub undecided: u32,
     /// Own IPv4 addresses, network order; unused slots are 0.0.0.0.
     pub v4: [[u8; 4]; ADDRESSES_PER_FAMILY],
     /// Own IPv6 addresses, network order; unused slots are `::`.
@@ -287,6 +294,11 @@ pub const FLOW_FIN_REPLY: u8 = 1 << 2;
 /// [`Flow::state`]: TCP, an RST has been seen.
 pub const FLOW_RESET: u8 = 1 << 3;
 
+/// [`Flow::plane`]: a process of the host is at its near end.
+pub const FLOW_LOCAL: u8 = 1;
+/// [`Flow::plane`]: the host passes it on.
+pub const FLOW_FORWARD: u8 = 2;
+
 /// One connection of one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -314,8 +326,8 @@ pub struct Flow {
     pub state: u8,
     /// 1: a later policy denies the connection, both directions are cut; else 0.
     pub cut: u8,
-    /// Zero.
-    pub pad: u8,
+    /// At a host endpoint [`FLOW_LOCAL`] or [`FLOW_FORWARD`], else 0.
+    pub plane: u8,
 }
 
 /// Key of `FRAGMENTS`: what RFC 791 and RFC 8200 say identifies the fragments of one packet.
@@ -549,6 +561,34 @@ pub struct BlockKeyV6 {
     pub address: [u8; 16],
 }
 
+/// LPM data of `FAILSAFE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct FailsafeKey {
+    /// [`Direction`] of the flow.
+    pub direction: u8,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Destination port, network order.
+    pub port: [u8; 2],
+    /// The other side's address, network order; IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+}
+
+/// Key of `PUBLISHED`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct PublishedKey {
+    /// The host's address, network order; IPv4 as `::ffff:a.b.c.d`. Unspecified: any of its family.
+    pub address: [u8; 16],
+    /// The host's port, host order.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
 /// Asserts a type's size and declares it plain old data for aya.
 macro_rules! abi_types {
     ($($name:ident: $size:literal,)+) => {
@@ -588,6 +628,8 @@ abi_types! {
     EventBudget: 40,
     BlockKeyV4: 8,
     BlockKeyV6: 20,
+    FailsafeKey: 20,
+    PublishedKey: 20,
 }
 
 /// IPv4 address as the IPv4-mapped IPv6 address, `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).

@@ -48,6 +48,11 @@ pub const BLOCK_V4: &str = "BLOCK_V4";
 /// LPM trie: block list id and IPv6 prefix -> rule id.
 pub const BLOCK_V6: &str = "BLOCK_V6";
 
+/// LPM trie: [`crate::abi::FailsafeKey`] -> rule id.
+pub const FAILSAFE: &str = "FAILSAFE";
+/// Hash: [`crate::abi::PublishedKey`] -> port that it is translated to (host order).
+pub const PUBLISHED: &str = "PUBLISHED";
+
 /// Every map that is pinned, in the order in which they are created.
 pub const PINNED: &[&str] = &[
     ENDPOINTS,
@@ -72,6 +77,8 @@ pub const PINNED: &[&str] = &[
     UPLINKS,
     BLOCK_V4,
     BLOCK_V6,
+    FAILSAFE,
+    PUBLISHED,
 ];
 
 /// TC program on the ingress of a host-side veth: packets that leave the container.
@@ -84,6 +91,10 @@ pub const PROGRAM_FROM_BRIDGE: &str = "from_bridge";
 pub const PROGRAM_TO_BRIDGE: &str = "to_bridge";
 /// XDP program on an uplink.
 pub const PROGRAM_UPLINK: &str = "uplink";
+/// TC program on the ingress of a host endpoint's interface: packets that come to the host.
+pub const PROGRAM_FROM_UPLINK: &str = "from_uplink";
+/// TC program on the egress of a host endpoint's interface: packets that leave the host.
+pub const PROGRAM_TO_UPLINK: &str = "to_uplink";
 
 /// Largest number of endpoints on one host.
 pub const MAX_ENDPOINTS: u32 = 16_384;
@@ -111,5 +122,9 @@ pub const CONNTRACK_V6_ENTRIES: u32 = 65_536;
 pub const MAX_FRAGMENTS: u32 = 8_192;
 /// Largest number of uplinks.
 pub const MAX_UPLINKS: u32 = 64;
+/// Largest number of failsafe ports.
+pub const MAX_FAILSAFE: u32 = 1_024;
+/// Largest number of published ports.
+pub const MAX_PUBLISHED: u32 = 16_384;
 /// Size of the event ring, bytes (a power of two times the page size).
 pub const EVENT_RING_BYTES: u32 = 1 << 20;

@@ -13,9 +13,10 @@ use policy_common::{
 use sha2::{Digest as _, Sha256};
 
 /// SHA-256 of the snapshot of each version. Lines are only ever added.
-const VERSIONS: [(u32, &str); 2] = [
+const VERSIONS: [(u32, &str); 3] = [
     (1, "d6f9f7d2c56ecb261b4ca89930f4cb58f51a1af98ad48f41f3ff6710c554ec5d"),
     (2, "37a54d7f8a8392552834d8cb54fb7b5b138dd1ab6f996b3b1c0d7bb0e1af638d"),
+    (3, "23e27204c1e84613115ac67a8e5b1a7c5344760bc410abd52f36bb4e47b976e0"),
 ];
 
 const SNAPSHOT: &str = include_str!("abi_snapshot.txt");
@@ -47,7 +48,7 @@ fn layout() -> Result<String, std::fmt::Error> {
     let mut out = String::new();
     let mut described = Vec::new();
     describe! { out, described;
-        Endpoint { ifindex, pad, v4, v6, tables, defaults, adopt_until_ns }
+        Endpoint { ifindex, undecided, v4, v6, tables, defaults, adopt_until_ns }
         ClassKey { table, peer }
         ClassRef { offset, len }
         Interval { start, verdict, staged, log }
@@ -55,7 +56,7 @@ fn layout() -> Result<String, std::fmt::Error> {
         FlowKeyV6 { ifindex, local, remote, local_port, remote_port, protocol, pad }
         Flow {
             packets, bytes, created_ns, seen_ns, revision, rule, peer, staged, direction, state,
-            cut, pad,
+            cut, plane,
         }
         FragmentKey { ifindex, id, source, destination, protocol, direction, pad }
         Fragment { seen_ns, rule, revision }
@@ -72,6 +73,8 @@ fn layout() -> Result<String, std::fmt::Error> {
         EventBudget { window_ns, sent, coalesced, limited, ring_full }
         BlockKeyV4 { list, address }
         BlockKeyV6 { list, address }
+        FailsafeKey { direction, protocol, port, address }
+        PublishedKey { address, port, protocol, pad }
     }
     assert_eq!(described, LAYOUT, "a type of the ABI is not described here");
     for reason in DropReason::ALL {
@@ -99,6 +102,10 @@ fn layout() -> Result<String, std::fmt::Error> {
         ("FLOW_FIN_ORIGINAL", u64::from(FLOW_FIN_ORIGINAL)),
         ("FLOW_FIN_REPLY", u64::from(FLOW_FIN_REPLY)),
         ("FLOW_RESET", u64::from(FLOW_RESET)),
+        ("FLOW_LOCAL", u64::from(FLOW_LOCAL)),
+        ("FLOW_FORWARD", u64::from(FLOW_FORWARD)),
+        ("PLANE_FORWARD", u64::from(PLANE_FORWARD)),
+        ("PLANE_PRE_DNAT", u64::from(PLANE_PRE_DNAT)),
         ("service(6, 443)", u64::from(service(6, 443))),
         ("source(3, 1024)", u64::from(source(3, 1024))),
     ] {

@@ -18,7 +18,8 @@ use policy_api::{
 };
 
 use crate::{
-    identity,
+    host::Plane,
+    identity::{self, HOST_LABEL},
     labels::{Labels, ORCHESTRATOR_LABEL},
     model::{EndpointId, EndpointSpec, Model, NamedPort, Settings},
     names,
@@ -42,6 +43,10 @@ pub fn base<'a>(settings: Settings, objects: impl IntoIterator<Item = &'a Object
             }
             Object::Tier(tier) => {
                 model.tiers.insert(tier.name.clone(), tier.clone());
+            }
+            Object::HostEndpoint(endpoint) => {
+                let endpoint = Arc::new(endpoint.clone());
+                model.host_endpoints.insert(endpoint.name.clone(), endpoint);
             }
             // An endpoint depends on its interface, too.
             Object::WorkloadEndpoint(_) => {}
@@ -113,7 +118,10 @@ impl StaticEndpoint {
 
 /// Whether it is known whose endpoint this is; labels and addresses come together.
 fn has_identity(status: &EndpointStatus) -> bool {
-    !status.labels.is_empty() && !status.addresses.is_empty()
+    // A host endpoint's say depends on its host.
+    !status.labels.is_empty()
+        && !status.addresses.is_empty()
+        && !status.labels.contains_key(HOST_LABEL)
 }
 
 /// A container may have several endpoints on one network of one host, and hosts may have
@@ -138,6 +146,7 @@ fn saved_spec(status: &EndpointStatus, ports: Vec<NamedPort>) -> EndpointSpec {
         mac: None,
         ports,
         bridge: None,
+        plane: Plane::Workload,
         adopt_until_ns: 0,
     }
 }
@@ -154,6 +163,7 @@ fn static_spec(endpoint: &StaticEndpoint) -> EndpointSpec {
         mac: endpoint.mac,
         ports: endpoint.ports.clone(),
         bridge: None,
+        plane: Plane::Workload,
         adopt_until_ns: 0,
     }
 }

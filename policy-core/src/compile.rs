@@ -25,9 +25,11 @@ use policy_common::{
 use crate::{
     digest::Digest,
     extents::Extents,
+    host::{Failsafe, Plane, Published},
     identity,
     ids::{self, Ids},
     model::{EndpointSpec, Model},
+    names,
     peers::Universe,
     plan::{CapacityError, Image, Plan},
     tables::{self, Tables},
@@ -88,6 +90,8 @@ pub(crate) struct Desired {
     pub(crate) guard: BTreeSet<GuardKey>,
     pub(crate) blocks: BTreeMap<(u32, IpNet), u32>,
     pub(crate) uplinks: BTreeMap<u32, u32>,
+    pub(crate) failsafe: BTreeMap<Failsafe, u32>,
+    pub(crate) published: BTreeMap<Published, u16>,
 }
 
 /// An endpoint whose default classes have no place yet.
@@ -173,8 +177,14 @@ impl Compiler {
         let changed = |(ifindex, endpoint): &(&u32, &DesiredEndpoint)| {
             self.image.endpoints.get(ifindex).is_none_or(|old| old.tables != endpoint.tables())
         };
+        // The planes of a host endpoint are one to people.
+        let interface = |(number, _): (&u32, &DesiredEndpoint)| {
+            number & !(abi::PLANE_FORWARD | abi::PLANE_PRE_DNAT)
+        };
+        let interfaces: HashSet<u32> =
+            desired.endpoints.iter().filter(changed).map(interface).collect();
         let plan = Plan {
-            endpoints_changed: desired.endpoints.iter().filter(changed).count(),
+            endpoints_changed: interfaces.len(),
             revision: transition::revision(&self.image, &ops),
             ops,
         };
@@ -242,7 +252,7 @@ impl Numbers {
             peers,
             tables,
             lists: lists.chain(image.uplinks.values().copied()).collect(),
-            rules: image.blocks.values().copied().collect(),
+            rules: image.blocks.values().chain(image.failsafe.values()).copied().collect(),
         }
     }
 }
@@ -290,10 +300,19 @@ impl Numbering<'_> {
             guard: BTreeSet::new(),
             blocks,
             uplinks,
+            failsafe: BTreeMap::new(),
+            published: self.model.published.clone(),
         };
+        for &port in &self.model.failsafe {
+            let rule = self.rule(ids, held, &names::failsafe(), &mut named.rules)?;
+            desired.failsafe.insert(port, rule);
+        }
         for (id, spec) in &self.model.endpoints {
             let tables = self.tables.of_endpoint.get(id).copied().unwrap_or_default();
             let mut base = base(spec)?;
+            if spec.plane == Plane::PreDnat {
+                base.undecided = self.rule(ids, held, &names::undecided(), &mut named.rules)?;
+            }
             base.tables = tables.map(|table| table_ids[table]);
             let defaults = tables.map(|table| self.tables.tables[table].defaults);
             desired.endpoints.insert(spec.ifindex, DesiredEndpoint { base, defaults });
@@ -455,7 +474,7 @@ fn base(spec: &EndpointSpec) -> Result<Endpoint, CapacityError> {
     }
     Ok(Endpoint {
         ifindex: spec.ifindex,
-        pad: 0,
+        undecided: RULE_NONE,
         v4: slots(spec, &v4)?,
         v6: slots(spec, &v6)?,
         tables: [0; 2],

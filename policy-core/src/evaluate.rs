@@ -11,13 +11,14 @@
 //! tier, the endpoint's default holds. Log is noted, and the next rule is asked. Staged policies
 //! are not asked; what they would decide is a second walk.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use policy_api::messages::{RuleName, Verdict};
 use policy_common::abi::{Direction, Family};
 
 use crate::{
+    host::{self, Plane, Published},
     identity::{self, Owner},
     labels::Labels,
     model::{DefaultAction, EndpointId, EndpointSpec, Model, NamedPort},
@@ -100,7 +101,10 @@ fn decide(
     let mut logged = Vec::new();
     if model.settings.host_access
         && direction == Direction::Ingress
-        && identity::owners(model).get(&packet.source) == Some(&Owner::Host)
+        && !endpoint.plane.of_host()
+        && identity::owners(model)
+            .get(&packet.source)
+            .is_some_and(|owner| owner.is_host(model, packet.source))
     {
         walk.push(format!("{} is the host, and host access is set: allow", packet.source));
         return Some(Decision {
@@ -115,13 +119,95 @@ fn decide(
             return Some(Decision { verdict, rule, walk, logged });
         }
     }
-    let default = model.settings.default_action;
+    let (verdict, rule, what) = match endpoint.plane {
+        Plane::Workload => endpoint_default(model.settings.default_action, "endpoints"),
+        Plane::Local(default) => endpoint_default(default, "this host endpoint"),
+        Plane::Forward => (Verdict::Allow, names::forward_default(), "forwarded packets"),
+        Plane::PreDnat => {
+            walk.push("no preDNAT policy decided".to_owned());
+            return Some(Decision {
+                verdict: Verdict::Allow,
+                rule: names::undecided(),
+                walk,
+                logged,
+            });
+        }
+    };
+    walk.push(format!("nothing decided; the default for {what} is {}", word(verdict)));
+    Some(Decision { verdict, rule, walk, logged })
+}
+
+fn endpoint_default(
+    default: DefaultAction,
+    what: &'static str,
+) -> (Verdict, RuleName, &'static str) {
     let verdict = match default {
         DefaultAction::Allow => Verdict::Allow,
         DefaultAction::Deny => Verdict::Deny,
     };
-    walk.push(format!("nothing decided; the default for endpoints is {}", word(verdict)));
-    Some(Decision { verdict, rule: names::endpoint_default(default), walk, logged })
+    (verdict, names::endpoint_default(default), what)
+}
+
+/// What a host endpoint does with a packet on `interface`; `None` if that is none. `forwarded`: the
+/// host passes it on, and on the way in its destination has still to be translated: to the port
+/// that a published one stands for.
+pub fn host_endpoint(
+    model: &Model,
+    packet: &Packet,
+    direction: Direction,
+    interface: &str,
+    forwarded: bool,
+) -> Option<Decision> {
+    let at = |plane: Plane| model.endpoints.get(&host::id(interface, plane)).map(|_| plane);
+    let local = at(Plane::Local(DefaultAction::Deny))?;
+    let remote = match direction {
+        Direction::Ingress => packet.source,
+        Direction::Egress => packet.destination,
+    };
+    let safe = model
+        .failsafe
+        .iter()
+        .any(|port| port.matches(direction, remote, packet.protocol, packet.port));
+    let ask = |plane: Plane, packet: &Packet| {
+        decide(model, packet, direction, &host::id(interface, plane), Walk::Enforced)
+    };
+    let mut walk = Vec::new();
+    let mut logged = Vec::new();
+    if direction == Direction::Ingress && !safe {
+        let mut before = ask(Plane::PreDnat, packet)?;
+        if before.rule != names::undecided() {
+            return Some(before);
+        }
+        walk.append(&mut before.walk);
+        logged.append(&mut before.logged);
+    }
+    let mut after = if forwarded {
+        let to = published(model, packet).filter(|_| direction == Direction::Ingress);
+        ask(Plane::Forward, &Packet { port: to.unwrap_or(packet.port), ..*packet })?
+    } else if safe {
+        let line = format!("port {} is a failsafe port: allow", packet.port);
+        let walk = vec![line];
+        Decision { verdict: Verdict::Allow, rule: names::failsafe(), walk, logged: Vec::new() }
+    } else {
+        ask(local, packet)?
+    };
+    walk.append(&mut after.walk);
+    logged.append(&mut after.logged);
+    Some(Decision { walk, logged, ..after })
+}
+
+/// The port that a packet to a published one of the host goes to.
+pub fn published(model: &Model, packet: &Packet) -> Option<u16> {
+    let any = match packet.destination {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let at = |address: IpAddr| {
+        let port = Published { address, protocol: packet.protocol, port: packet.port };
+        model.published.get(&port).copied()
+    };
+    let host = model.host_addresses.contains(&packet.destination);
+    host.then(|| at(packet.destination).or_else(|| at(any))).flatten()
 }
 
 /// The policies that apply to an endpoint in one direction, in order, as `tier/namespace/name`
@@ -129,8 +215,19 @@ fn decide(
 pub fn applied(model: &Model, subject: &EndpointId, direction: Direction) -> Vec<String> {
     let Some(endpoint) = model.endpoints.get(subject) else { return Vec::new() };
     let tiers = tiers::of(model);
-    let policies =
-        tiers.iter().flat_map(|tier| applying(model, tier, endpoint, direction, Walk::Enforced));
+    // A host endpoint's planes are one to people.
+    let planes = |plane: Plane| match plane {
+        Plane::Local(_) => vec![Plane::PreDnat, plane],
+        other => vec![other],
+    };
+    let of_plane = |plane: Plane| {
+        let part = EndpointSpec { plane, ..endpoint.as_ref().clone() };
+        tiers
+            .iter()
+            .flat_map(|tier| applying(model, tier, &part, direction, Walk::Enforced))
+            .collect::<Vec<_>>()
+    };
+    let policies = planes(endpoint.plane).into_iter().flat_map(of_plane);
     policies
         .map(|policy| match (&policy.tier, &policy.key) {
             (tier, PolicyKey { name, namespace, .. }) if namespace.is_empty() => {
@@ -152,6 +249,7 @@ fn applying<'a>(
     tiers::policies(model, tier, walk)
         .into_iter()
         .map(AsRef::as_ref)
+        .filter(|policy| endpoint.plane.admits(policy))
         .filter(|policy| policy.rules(direction).is_some() && policy.subject.matches(&labels))
         .collect()
 }
@@ -216,7 +314,12 @@ impl Scene<'_> {
             }
         }
         let keys: Vec<String> = policies.iter().map(|policy| policy.key.to_string()).collect();
-        match tier.end {
+        let end = match self.endpoint.plane {
+            // Other policies are still to come.
+            Plane::PreDnat => TierAction::Pass,
+            _ => tier.end,
+        };
+        match end {
             TierAction::Pass => {
                 walk.push(format!("end of tier {}: pass, no rule matched", tier.name));
                 None
@@ -290,13 +393,8 @@ impl Scene<'_> {
             Direction::Ingress => self.packet.source,
             Direction::Egress => self.packet.destination,
         };
-        let labels = match identity::owners(self.model).get(&address) {
-            Some(Owner::Host) => Some(identity::host_labels()),
-            Some(Owner::Endpoint(_, endpoint)) => {
-                Some(identity::endpoint_labels(self.model, endpoint))
-            }
-            None => None,
-        };
+        let owners = identity::owners(self.model);
+        let labels = owners.get(&address).map(|owner| owner.labels(self.model, address));
         self.side(side, Some(address), labels)
     }
 
@@ -391,6 +489,7 @@ impl Scene<'_> {
     fn ports_at(&self, address: IpAddr) -> &[NamedPort] {
         match identity::owners(self.model).get(&address) {
             Some(Owner::Endpoint(_, endpoint)) => &endpoint.ports,
+            Some(Owner::HostEndpoint(endpoint)) => &endpoint.ports,
             Some(Owner::Host) | None => &[],
         }
     }

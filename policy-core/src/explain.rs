@@ -21,6 +21,8 @@ use crate::{
     tiers,
 };
 
+mod hosts;
+
 /// A question without an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExplainError {
@@ -110,7 +112,7 @@ fn ends<'a>(model: &'a Model, text: &str) -> Result<Vec<End<'a>>, ExplainError> 
     if let Ok(address) = text.parse::<IpAddr>() {
         let endpoint = match identity::owners(model).get(&address) {
             Some(Owner::Endpoint(id, endpoint)) => Some((*id, *endpoint)),
-            Some(Owner::Host) | None => None,
+            Some(Owner::Host | Owner::HostEndpoint(_)) | None => None,
         };
         return Ok(vec![End { address, endpoint }]);
     }
@@ -123,7 +125,9 @@ fn ends<'a>(model: &'a Model, text: &str) -> Result<Vec<End<'a>>, ExplainError> 
         .iter()
         .map(|(id, endpoint)| (id, endpoint.as_ref()))
         .filter(|(_, endpoint)| {
-            endpoint.name == name && namespace.is_none_or(|it| it == endpoint.namespace)
+            !endpoint.plane.of_host()
+                && endpoint.name == name
+                && namespace.is_none_or(|it| it == endpoint.namespace)
         })
         .collect();
     let mut candidates: Vec<String> =
@@ -200,7 +204,7 @@ fn end(model: &Model, packet: &Packet, direction: Direction, end: &End<'_>) -> E
             }),
         };
     }
-    let local = identity::owners(model).contains_key(&end.address);
+    let local = model.host_addresses.contains(&end.address);
     if direction == Direction::Egress
         && !local
         && let Some((uplink, policy, rule)) = blocked(model, packet.source)
@@ -218,6 +222,9 @@ fn end(model: &Model, packet: &Packet, direction: Direction, end: &End<'_>) -> E
             logged: Vec::new(),
             staged: None,
         };
+    }
+    if let Some(decision) = hosts::crossed(model, packet, direction) {
+        return decision;
     }
     let what = if local { "the host itself" } else { "no endpoint of this host" };
     EndDecision {

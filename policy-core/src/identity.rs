@@ -11,6 +11,7 @@ use std::{
 use policy_common::abi::Family;
 
 use crate::{
+    host::HostEndpoint,
     labels::{Labels, NAMESPACE_LABEL, NAMESPACE_PREFIX},
     model::{EndpointId, EndpointSpec, Model, NetworkSet},
 };
@@ -33,8 +34,12 @@ pub fn uplink_labels(interface: &str) -> Labels {
     [(HOST_LABEL, ""), (INTERFACE_LABEL, interface)].into_iter().collect()
 }
 
-/// Labels of an endpoint: its own, and those of its namespace behind `pcns.`.
+/// Labels of an endpoint: its own, and those of its namespace behind `pcns.`. A host endpoint is in
+/// no namespace.
 pub fn endpoint_labels(model: &Model, endpoint: &EndpointSpec) -> Labels {
+    if endpoint.plane.of_host() {
+        return endpoint.labels.clone();
+    }
     in_namespace(model, &endpoint.labels, &endpoint.namespace)
 }
 
@@ -77,18 +82,47 @@ fn in_namespace(model: &Model, labels: &Labels, namespace: &str) -> Labels {
 pub enum Owner<'a> {
     /// The host itself.
     Host,
+    /// A host endpoint that expects the address, of this host or of another.
+    HostEndpoint(&'a HostEndpoint),
     /// An endpoint.
     Endpoint(&'a EndpointId, &'a EndpointSpec),
 }
 
-/// Every owned address. An address that two endpoints claim is the first one's, by id, and an
-/// endpoint goes before the host. Link-local addresses are not here: they say nothing
+impl Owner<'_> {
+    /// The labels of one of its addresses.
+    pub fn labels(&self, model: &Model, address: IpAddr) -> Labels {
+        match self {
+            Owner::Host => host_labels(),
+            Owner::HostEndpoint(endpoint) => {
+                endpoint.peer_labels(model.host_addresses.contains(&address))
+            }
+            Owner::Endpoint(_, endpoint) => endpoint_labels(model, endpoint),
+        }
+    }
+
+    /// Whether an address of this owner is this host's.
+    pub fn is_host(&self, model: &Model, address: IpAddr) -> bool {
+        match self {
+            Owner::Host => true,
+            Owner::HostEndpoint(_) => model.host_addresses.contains(&address),
+            Owner::Endpoint(..) => false,
+        }
+    }
+}
+
+/// Every owned address. An address that two endpoints claim is the first one's, by id; a container
+/// goes before a host endpoint, and that before the plain host. Link-local addresses are not here: they say nothing
 /// without their link, and two links may use the same.
 pub fn owners(model: &Model) -> BTreeMap<IpAddr, Owner<'_>> {
     let mut owners = BTreeMap::new();
-    for (id, endpoint) in &model.endpoints {
+    for (id, endpoint) in model.endpoints.iter().filter(|(_, it)| !it.plane.of_host()) {
         for &address in endpoint.addresses.iter().filter(|address| !is_link_local(**address)) {
             owners.entry(address).or_insert(Owner::Endpoint(id, endpoint));
+        }
+    }
+    for endpoint in model.host_endpoints.values() {
+        for &address in endpoint.expected_ips.iter().filter(|address| !is_link_local(**address)) {
+            owners.entry(address).or_insert(Owner::HostEndpoint(endpoint));
         }
     }
     for &address in model.host_addresses.iter().filter(|address| !is_link_local(**address)) {
@@ -98,8 +132,11 @@ pub fn owners(model: &Model) -> BTreeMap<IpAddr, Owner<'_>> {
 }
 
 /// The addresses that an endpoint may send from: its own, and the IPv6 link-local one that its
-/// MAC address gives. Sorted, distinct.
+/// MAC address gives. Sorted, distinct. None for a host endpoint: a host may pass anything on.
 pub fn own_addresses(endpoint: &EndpointSpec) -> Vec<IpAddr> {
+    if endpoint.plane.of_host() {
+        return Vec::new();
+    }
     let mut addresses = endpoint.addresses.clone();
     addresses.extend(endpoint.mac.map(|mac| IpAddr::V6(link_local(mac))));
     addresses.sort_unstable();

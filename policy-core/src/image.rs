@@ -54,6 +54,18 @@ impl Image {
             Op::RemoveUplink(ifindex) => {
                 self.uplinks.remove(ifindex);
             }
+            Op::SetFailsafe(port, rule) => {
+                self.failsafe.insert(*port, *rule);
+            }
+            Op::RemoveFailsafe(port) => {
+                self.failsafe.remove(port);
+            }
+            Op::SetPublished(port, to) => {
+                self.published.insert(*port, *to);
+            }
+            Op::RemovePublished(port) => {
+                self.published.remove(port);
+            }
             Op::SetRevision(revision) => self.revision = *revision,
         }
     }

@@ -20,6 +20,9 @@ pub const PALISADE_PREFIX: &str = "palisade.io/";
 /// Prefix of Calico's own labels.
 pub const CALICO_PREFIX: &str = "projectcalico.org/";
 
+/// Label of every interface of the host that policies can select: its name.
+pub const INTERFACE_LABEL: &str = "palisade.io/interface";
+
 /// Label of every endpoint: the name of its workload.
 pub const NAME_LABEL: &str = "palisade.io/name";
 

@@ -11,6 +11,7 @@ pub mod digest;
 pub mod evaluate;
 pub mod explain;
 mod extents;
+pub mod host;
 pub mod identity;
 pub mod ids;
 mod image;

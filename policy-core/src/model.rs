@@ -12,6 +12,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
+    host::{Failsafe, HostEndpoint, Plane, Published},
     labels::Labels,
     policy::{Policy, PolicyKey, StagedAction},
     tiers::Tier,
@@ -24,7 +25,7 @@ pub struct EndpointId(pub String);
 /// One container interface to enforce on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSpec {
-    /// Host-side interface.
+    /// Host-side interface; beside it, the bits of the plane.
     pub ifindex: u32,
     /// Host-side interface name, for people.
     pub interface: String,
@@ -45,6 +46,8 @@ pub struct EndpointSpec {
     pub ports: Vec<NamedPort>,
     /// Bridge that its veth is a port of, if any; the guard lets its addresses through there.
     pub bridge: Option<u32>,
+    /// What of the interface this is about.
+    pub plane: Plane,
     /// See [`policy_common::abi::Endpoint::adopt_until_ns`].
     pub adopt_until_ns: u64,
 }
@@ -74,7 +77,7 @@ pub struct NetworkSet {
 }
 
 /// What an endpoint may do that no policy selects.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DefaultAction {
     /// Everything (Kubernetes' rule).
     #[default]
@@ -111,6 +114,13 @@ pub struct Model {
     pub host_addresses: BTreeSet<IpAddr>,
     /// Uplinks that the XDP program is on: interface index to labels.
     pub uplinks: BTreeMap<u32, Labels>,
+    /// HostEndpoints of every host, by name: peers by their expected addresses. The interfaces that
+    /// they are about here are among the endpoints.
+    pub host_endpoints: BTreeMap<String, Arc<HostEndpoint>>,
+    /// Ports that host endpoints leave open.
+    pub failsafe: BTreeSet<Failsafe>,
+    /// Ports whose connections are passed on, and the port that they go to.
+    pub published: BTreeMap<Published, u16>,
 }
 
 impl Model {

@@ -85,5 +85,28 @@ pub fn endpoint_default(default: DefaultAction) -> RuleName {
 
 /// The setting that lets the host into every endpoint.
 pub fn host_access() -> RuleName {
-    RuleName { rule: "host-access".to_owned(), action: "allow".to_owned(), ..RuleName::default() }
+    allowing("host-access")
+}
+
+fn allowing(rule: &str) -> RuleName {
+    RuleName { rule: rule.to_owned(), action: "allow".to_owned(), ..RuleName::default() }
+}
+
+/// No policy with `applyOnForward` applies at a host endpoint, or the last tier passed the packet on.
+pub fn forward_default() -> RuleName {
+    allowing("forward-default")
+}
+
+/// No `preDNAT` policy decides: the others are asked.
+pub fn undecided() -> RuleName {
+    RuleName {
+        rule: "pre-dnat-default".to_owned(),
+        action: "pass".to_owned(),
+        ..RuleName::default()
+    }
+}
+
+/// A port that host endpoints leave open, whatever policy says.
+pub fn failsafe() -> RuleName {
+    allowing("failsafe")
 }

@@ -21,7 +21,8 @@ use policy_common::abi::Family;
 
 use crate::{
     digest::Digest,
-    identity::{self, Owner},
+    host::HostEndpoint,
+    identity::{self, HOST_LABEL, Owner},
     labels::Labels,
     model::{EndpointId, EndpointSpec, Model, NamedPort},
     policy::EntityMatch,
@@ -55,6 +56,20 @@ impl Identity {
             labels: identity::host_labels(),
             ports: Vec::new(),
         }
+    }
+
+    fn host_endpoint(model: &Model, endpoint: &HostEndpoint, address: IpAddr) -> Identity {
+        Identity {
+            namespace: String::new(),
+            name: endpoint.name.clone(),
+            labels: endpoint.peer_labels(model.host_addresses.contains(&address)),
+            ports: endpoint.ports.clone(),
+        }
+    }
+
+    /// Whether it is of this host.
+    fn is_host(&self) -> bool {
+        self.namespace.is_empty() && self.labels.get(HOST_LABEL).is_some()
     }
 
     fn endpoint(model: &Model, endpoint: &EndpointSpec) -> Identity {
@@ -124,8 +139,6 @@ pub(crate) struct Universe {
     pub(crate) cidrs: Vec<(IpNet, usize)>,
     /// The peers that an endpoint is itself: one for each own address, at least one a family.
     pub(crate) own: BTreeMap<EndpointId, [Vec<usize>; 2]>,
-    /// The host's identity, if it has addresses.
-    host: Option<usize>,
     /// Distinct label sets, of identities and network sets.
     entities: Vec<Labels>,
     /// Entity of each identity.
@@ -178,7 +191,7 @@ impl Universe {
 
     /// The peers that are the host.
     pub(crate) fn host_peers(&self) -> Vec<usize> {
-        let is_host = |peer: &Peer| peer.identity.is_some() && peer.identity == self.host;
+        let is_host = |peer: &Peer| peer.identity.is_some_and(|it| self.identities[it].is_host());
         (0..self.peers.len()).filter(|&peer| is_host(&self.peers[peer])).collect()
     }
 
@@ -327,11 +340,11 @@ impl Builder {
         for (address, owner) in identity::owners(model) {
             let identity = match owner {
                 Owner::Host => self.identity(Identity::host()),
+                Owner::HostEndpoint(endpoint) => {
+                    self.identity(Identity::host_endpoint(model, endpoint, address))
+                }
                 Owner::Endpoint(_, endpoint) => self.identity(Identity::endpoint(model, endpoint)),
             };
-            if owner == Owner::Host {
-                self.universe.host = Some(identity);
-            }
             let peer = self.peer(identity::family(address), Some(identity), groups_at(address));
             self.universe.peers[peer].live = true;
             self.universe.addresses.insert(address, peer);

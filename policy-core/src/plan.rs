@@ -11,6 +11,8 @@ use std::{
 use ipnet::IpNet;
 use policy_common::abi::{ClassKey, ClassRef, Endpoint, GuardKey, Interval};
 
+use crate::host::{Failsafe, Published};
+
 /// One write to a BPF map.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
@@ -66,6 +68,14 @@ pub enum Op {
     },
     /// Take it away.
     RemoveUplink(u32),
+    /// Leave a port open.
+    SetFailsafe(Failsafe, u32),
+    /// Take that back.
+    RemoveFailsafe(Failsafe),
+    /// Say what port a published one is translated to.
+    SetPublished(Published, u16),
+    /// A port is no longer published.
+    RemovePublished(Published),
     /// Make every connection's verdict be computed anew at its next packet.
     SetRevision(u64),
     /// Wait until no program that started before this point still runs (an RCU grace period), so
@@ -92,6 +102,10 @@ pub struct Image {
     pub blocks: BTreeMap<(u32, IpNet), u32>,
     /// `UPLINKS`.
     pub uplinks: BTreeMap<u32, u32>,
+    /// `FAILSAFE`: to rule.
+    pub failsafe: BTreeMap<Failsafe, u32>,
+    /// `PUBLISHED`.
+    pub published: BTreeMap<Published, u16>,
     /// `GLOBALS`.
     pub revision: u64,
 }

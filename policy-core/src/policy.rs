@@ -139,8 +139,23 @@ pub struct Policy {
     pub egress: Option<Vec<Rule>>,
     /// `doNotTrack`: enforced at the uplink by XDP, not on endpoints.
     pub untracked: bool,
+    /// Which packets of a host endpoint it is about.
+    pub reach: Reach,
     /// Never enforced: what it would do is computed and counted beside what is done.
     pub staged: Option<StagedAction>,
+}
+
+/// Which packets of a host endpoint a policy is about. On containers it makes no difference, except
+/// that a preDNAT policy has no say there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// Those to and from processes of the host.
+    #[default]
+    Local,
+    /// `applyOnForward`: those that the host passes on, too.
+    Forward,
+    /// `preDNAT`: all that come in, before their destination is translated.
+    PreDnat,
 }
 
 impl Policy {

@@ -10,6 +10,7 @@
 //! each combination of classes (`readings`). `lines` makes of it what people read.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
@@ -66,9 +67,22 @@ pub fn difference(
     }
 }
 
-/// What `after` makes of the connections that `before` allows and denies.
+/// The model without host endpoints.
+fn workloads(model: &Model) -> Cow<'_, Model> {
+    if model.endpoints.values().all(|spec| !spec.plane.of_host()) {
+        return Cow::Borrowed(model);
+    }
+    let mut model = model.clone();
+    model.endpoints.retain(|_, spec| !spec.plane.of_host());
+    Cow::Owned(model)
+}
+
+/// What `after` makes of the connections that `before` allows and denies. Host endpoints are left
+/// aside: what passes them depends on routes, which no model has.
 pub fn compare(before: &Model, after: &Model) -> Reach {
-    let models = [before, after];
+    let workloads = [before, after].map(workloads);
+    let [before, after] = workloads.each_ref().map(AsRef::as_ref);
+    let models: [&Model; 2] = [before, after];
     let compiled = models.map(Compiled::new);
     let groups = ends::groups(models, &compiled);
     let comparison = Comparison::new(&compiled, &groups);

@@ -23,6 +23,7 @@ use policy_common::abi::{Direction, VERDICT_ALLOW, VERDICT_RULE};
 use crate::{
     compile::Compiler,
     evaluate::{self, Decision, Packet},
+    host::Plane,
     model::{DefaultAction, EndpointId, EndpointSpec, Model},
     simulate::{Kernel, Outcome, Probe},
     validate::{self, Object},
@@ -149,9 +150,13 @@ fn model(documents: &[String]) -> Model {
                     mac: endpoint.mac,
                     ports: endpoint.ports,
                     bridge: None,
+                    plane: Plane::Workload,
                     adopt_until_ns: 0,
                 };
                 model.endpoints.insert(EndpointId(endpoint.name), Arc::new(spec));
+            }
+            Object::HostEndpoint(endpoint) => {
+                model.host_endpoints.insert(endpoint.name.clone(), Arc::new(endpoint));
             }
         }
     }

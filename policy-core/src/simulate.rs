@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use policy_common::abi::{
-    ClassKey, Direction, Family, Interval, PEER_WORLD_V4, PEER_WORLD_V6, VERDICT_ALLOW,
-    VERDICT_NESTED, VERDICT_RULE, service, source,
+    ClassKey, Direction, Family, Interval, PEER_WORLD_V4, PEER_WORLD_V6, PLANE_FORWARD,
+    PLANE_PRE_DNAT, VERDICT_ALLOW, VERDICT_NESTED, VERDICT_RULE, service, source,
 };
 
 use crate::{
@@ -103,6 +103,37 @@ impl Kernel {
         }
     }
 
+    /// What becomes of a packet that opens a connection at a host endpoint.
+    pub fn look_up_at_host(&self, probe: &Probe, forwarded: bool, port: u16) -> Outcome {
+        let row = |bits: u32, port: u16| {
+            self.look_up(&Probe { ifindex: probe.ifindex | bits, port, ..*probe })
+        };
+        let remote = match probe.direction {
+            Direction::Ingress => probe.source,
+            Direction::Egress => probe.destination,
+        };
+        let (protocol, peer) = (probe.protocol, self.peer(remote));
+        let safe = self
+            .image
+            .failsafe
+            .iter()
+            .find(|(safe, _)| safe.matches(probe.direction, remote, protocol, probe.port));
+        if probe.direction == Direction::Ingress && safe.is_none() {
+            let number = probe.ifindex | PLANE_PRE_DNAT;
+            let undecided = self.image.endpoints.get(&number).map(|endpoint| endpoint.undecided);
+            let outcome = row(PLANE_PRE_DNAT, probe.port);
+            match outcome {
+                Outcome::Decided { allow: true, rule, .. } if Some(rule) == undecided => {}
+                outcome => return outcome,
+            }
+        }
+        match safe {
+            _ if forwarded => row(PLANE_FORWARD, port),
+            Some((_, &rule)) => Outcome::Decided { allow: true, rule, peer, staged: 0, log: 0 },
+            None => row(0, probe.port),
+        }
+    }
+
     /// What becomes of a packet that opens a connection.
     pub fn look_up(&self, probe: &Probe) -> Outcome {
         let Some(endpoint) = self.image.endpoints.get(&probe.ifindex) else {
@@ -115,7 +146,8 @@ impl Kernel {
                     IpAddr::V4(source) => endpoint.v4.contains(&source.octets()),
                     IpAddr::V6(source) => endpoint.v6.contains(&source.octets()),
                 };
-                if !own || probe.source.is_unspecified() {
+                let host = self.is_host(probe.ifindex);
+                if !host && (!own || probe.source.is_unspecified()) {
                     return Outcome::Spoofed;
                 }
                 probe.destination
@@ -149,6 +181,12 @@ impl Kernel {
             },
             None => Outcome::Fault,
         }
+    }
+
+    /// Whether a row is of a host endpoint, which may pass on what it likes.
+    fn is_host(&self, number: u32) -> bool {
+        let interface = number & !(PLANE_FORWARD | PLANE_PRE_DNAT);
+        self.image.endpoints.contains_key(&(interface | PLANE_FORWARD))
     }
 
     /// The rule that blocks a source at an uplink.

@@ -28,7 +28,8 @@ use policy_common::abi::{Direction, Family, Interval, VERDICT_ALLOW, VERDICT_RUL
 use crate::{
     canvas::LogLists,
     digest::Digest,
-    model::{DefaultAction, EndpointId, Model, NamedPort},
+    host::Plane,
+    model::{DefaultAction, EndpointId, Model, NamedPort, Settings},
     names,
     peers::{Matches, Universe},
     policy::{Action, EntityMatch, Policy, Rule},
@@ -164,7 +165,7 @@ impl<'a> Builder<'a> {
             .collect();
         let groups = self.groups(&policies, universe);
         let mut shelves: Vec<Option<Shelf<'a>>> = policies.iter().map(|_| None).collect();
-        for (places, endpoints) in groups {
+        for ((plane, places), endpoints) in groups {
             for place in places.ones() {
                 if shelves[place].is_none() {
                     shelves[place] = Some(self.shelf(policies[place].policy, direction, universe));
@@ -177,19 +178,21 @@ impl<'a> Builder<'a> {
                     Some(Chosen { tier, walks, shelf: shelves[place].as_ref()? })
                 })
                 .collect();
-            self.group(direction, &chosen, &endpoints, universe);
+            let subject = Subject { direction, plane };
+            self.group(subject, &chosen, &endpoints, universe);
         }
     }
 
-    /// Endpoints by the policies that apply to them.
+    /// Endpoints by what of an interface they are, and by the policies that apply to them.
     fn groups(
         &self,
         policies: &[Candidate<'a>],
         universe: &mut Universe,
-    ) -> BTreeMap<FixedBitSet, Vec<&'a EndpointId>> {
+    ) -> BTreeMap<(Plane, FixedBitSet), Vec<&'a EndpointId>> {
         let mut by_entity: HashMap<usize, Vec<usize>> = HashMap::new();
-        let endpoints: Vec<&'a EndpointId> = self.model.endpoints.keys().collect();
-        for (index, id) in endpoints.iter().enumerate() {
+        let endpoints: Vec<(&'a EndpointId, Plane)> =
+            self.model.endpoints.iter().map(|(id, spec)| (id, spec.plane)).collect();
+        for (index, (id, _)) in endpoints.iter().enumerate() {
             if let Some(entity) = universe.entity_of(id) {
                 by_entity.entry(entity).or_default().push(index);
             }
@@ -198,13 +201,15 @@ impl<'a> Builder<'a> {
         for (place, candidate) in policies.iter().enumerate() {
             for entity in universe.selects(&candidate.policy.subject).ones() {
                 for &endpoint in by_entity.get(&entity).into_iter().flatten() {
-                    applying[endpoint].insert(place);
+                    if endpoints[endpoint].1.admits(candidate.policy) {
+                        applying[endpoint].insert(place);
+                    }
                 }
             }
         }
-        let mut groups: BTreeMap<FixedBitSet, Vec<&'a EndpointId>> = BTreeMap::new();
-        for (places, id) in applying.into_iter().zip(endpoints) {
-            groups.entry(places).or_default().push(id);
+        let mut groups: BTreeMap<(Plane, FixedBitSet), Vec<&'a EndpointId>> = BTreeMap::new();
+        for (places, (id, plane)) in applying.into_iter().zip(endpoints) {
+            groups.entry((plane, places)).or_default().push(id);
         }
         groups
     }
@@ -249,11 +254,12 @@ impl<'a> Builder<'a> {
     /// The tables of endpoints that the same policies apply to.
     fn group(
         &mut self,
-        direction: Direction,
+        subject: Subject,
         chosen: &[Chosen<'_, 'a>],
         endpoints: &[&EndpointId],
         universe: &Universe,
     ) {
+        let direction = subject.direction;
         let rules = || chosen.iter().flat_map(|chosen| &chosen.shelf.rules);
         let mut by_answers: HashMap<Vec<Answer>, usize> = HashMap::new();
         for id in endpoints {
@@ -264,7 +270,7 @@ impl<'a> Builder<'a> {
             let table = if let Some(&table) = by_answers.get(&answers) {
                 table
             } else {
-                let table = self.table(direction, chosen, &answers, universe);
+                let table = self.table(subject, chosen, &answers, universe);
                 by_answers.insert(answers, table);
                 table
             };
@@ -297,13 +303,13 @@ impl<'a> Builder<'a> {
 
     fn table(
         &mut self,
-        direction: Direction,
+        subject: Subject,
         chosen: &[Chosen<'_, 'a>],
         answers: &[Answer],
         universe: &Universe,
     ) -> usize {
         let settings = self.model.settings;
-        let host_access = settings.host_access && direction == Direction::Ingress;
+        let host_access = subject.has_host_access(settings);
         let deny = settings.default_action == DefaultAction::Deny;
         // Each digest of a policy names its tier, so only the ends of the tiers are wanting.
         let ends: Vec<TierAction> = chosen
@@ -312,12 +318,12 @@ impl<'a> Builder<'a> {
             .collect();
         let digests: Vec<(Digest, Walks)> =
             chosen.iter().map(|chosen| (chosen.shelf.digest, chosen.walks)).collect();
-        let digest = Digest::of("table", &(direction, host_access, deny, ends, digests, answers));
+        let digest = Digest::of("table", &(subject, host_access, deny, ends, digests, answers));
         if let Some(&table) = self.table_index.get(&digest) {
             return table;
         }
 
-        let script = self.script(direction, chosen, answers, universe);
+        let script = self.script(subject, chosen, answers, universe);
         let Tables { classes, logs, .. } = &mut self.out;
         let (defaults, rows) = table::classes(&script, universe, logs, &mut |class| {
             let next = classes.len();
@@ -335,24 +341,24 @@ impl<'a> Builder<'a> {
     /// The rules of a table, tier by tier, with what comes before and after them.
     fn script(
         &mut self,
-        direction: Direction,
+        subject: Subject,
         chosen: &[Chosen<'_, 'a>],
         answers: &[Answer],
         universe: &Universe,
     ) -> Script<'a> {
         let settings = self.model.settings;
+        let direction = subject.direction;
         let mut script = Script {
             rules: Vec::new(),
             walks: Vec::new(),
             stages: Vec::new(),
+            staged: chosen.iter().any(|chosen| chosen.walks != Walks::ALL),
             peer_side: match direction {
                 Direction::Ingress => PeerSide::Source,
                 Direction::Egress => PeerSide::Destination,
             },
-            // Of policies, not of their rules: one without any is a policy, too.
-            is_staged: chosen.iter().any(|chosen| chosen.walks != Walks::ALL),
         };
-        if settings.host_access && direction == Direction::Ingress {
+        if subject.has_host_access(settings) {
             let everything = Arc::new(Region::all());
             script.walks.push(Walks::ALL);
             script.rules.push(TableRule {
@@ -376,6 +382,8 @@ impl<'a> Builder<'a> {
             }
             let tier = &self.tiers[of_tier[0].tier];
             let end = match tier.end {
+                // Other policies are still to come.
+                _ if subject.plane == Plane::PreDnat => End::Pass,
                 TierAction::Deny => End::Decide(self.name(names::tier_default(&tier.name))),
                 TierAction::Pass => End::Pass,
             };
@@ -385,11 +393,13 @@ impl<'a> Builder<'a> {
             };
             script.stages.push(Stage { rules: start..script.rules.len(), walks, end });
         }
-        let allow = match settings.default_action {
-            DefaultAction::Allow => VERDICT_ALLOW,
-            DefaultAction::Deny => 0,
+        let (allow, name) = match subject.plane {
+            Plane::Workload => endpoint_default(settings.default_action),
+            Plane::Local(default) => endpoint_default(default),
+            Plane::Forward => (VERDICT_ALLOW, names::forward_default()),
+            Plane::PreDnat => (VERDICT_ALLOW, names::undecided()),
         };
-        let last = allow | self.name(names::endpoint_default(settings.default_action));
+        let last = allow | self.name(name);
         let rules = script.rules.len()..script.rules.len();
         script.stages.push(Stage { rules, walks: Walks::ALL, end: End::Decide(last) });
         script
@@ -412,6 +422,28 @@ fn own_side(rule: &Rule, direction: Direction) -> &EntityMatch {
         Direction::Ingress => &rule.destination,
         Direction::Egress => &rule.source,
     }
+}
+
+/// What a table is about, beside its policies.
+#[derive(Clone, Copy, Debug, Hash)]
+struct Subject {
+    direction: Direction,
+    plane: Plane,
+}
+
+impl Subject {
+    /// Whether the host's own packets are let in before all policies.
+    fn has_host_access(self, settings: Settings) -> bool {
+        settings.host_access && self.direction == Direction::Ingress && !self.plane.of_host()
+    }
+}
+
+fn endpoint_default(default: DefaultAction) -> (u32, RuleName) {
+    let allow = match default {
+        DefaultAction::Allow => VERDICT_ALLOW,
+        DefaultAction::Deny => 0,
+    };
+    (allow, names::endpoint_default(default))
 }
 
 fn depends_on_subject(shared: &Shared<'_>, direction: Direction) -> bool {

@@ -12,11 +12,12 @@ use proptest::{
 };
 
 use crate::{
+    host::{self, HostEndpoint, Interface, Plane},
     labels::Labels,
     model::{DefaultAction, EndpointId, EndpointSpec, Model, NamedPort, NetworkSet, Settings},
     policy::{
         Action, EntityMatch, IcmpMatch, Order, Policy, PolicyKey, PolicyKind, PortMatch,
-        ProtocolMatch, Rule, StagedAction,
+        ProtocolMatch, Reach, Rule, StagedAction,
     },
     selector::Selector,
     tiers::{DEFAULT_ORDER, DEFAULT_TIER, Tier, TierAction},
@@ -111,6 +112,7 @@ pub(crate) fn endpoint(slot: u32, name: &str, app: &str, addresses: &[&str]) -> 
         mac: None,
         ports: Vec::new(),
         bridge: None,
+        plane: Plane::Workload,
         adopt_until_ns: 0,
     }
 }
@@ -128,6 +130,7 @@ pub(crate) fn policy(name: &str, subject: &str, ingress: Vec<Rule>) -> Policy {
         ingress: Some(ingress),
         egress: None,
         untracked: false,
+        reach: Reach::Local,
         staged: None,
     }
 }
@@ -266,31 +269,37 @@ fn random_policy() -> impl Strategy<Value = Policy> {
         select(vec!["p0", "p1", "p2"]),
         select(vec!["", "a", "b"]),
         select(TIERS.to_vec()),
-        select(vec![None, Some(1.0), Some(2.0)]),
+        (
+            select(vec![None, Some(1.0), Some(2.0)]),
+            select(vec![Reach::Local, Reach::Forward, Reach::Forward, Reach::PreDnat]),
+        ),
         random_selector(),
         rules(),
         rules(),
         option::weighted(0.25, select(vec![StagedAction::Set, StagedAction::Delete])),
     )
-        .prop_map(|(name, namespace, tier, order, subject, ingress, egress, staged)| Policy {
-            key: PolicyKey {
-                name: name.to_owned(),
-                namespace: namespace.to_owned(),
-                kind: match (namespace.is_empty(), staged) {
-                    (true, None) => PolicyKind::GlobalNetworkPolicy,
-                    (true, Some(_)) => PolicyKind::StagedGlobalNetworkPolicy,
-                    (false, None) => PolicyKind::NetworkPolicy,
-                    (false, Some(_)) => PolicyKind::StagedNetworkPolicy,
+        .prop_map(
+            |(name, namespace, tier, (order, reach), subject, ingress, egress, staged)| Policy {
+                key: PolicyKey {
+                    name: name.to_owned(),
+                    namespace: namespace.to_owned(),
+                    kind: match (namespace.is_empty(), staged) {
+                        (true, None) => PolicyKind::GlobalNetworkPolicy,
+                        (true, Some(_)) => PolicyKind::StagedGlobalNetworkPolicy,
+                        (false, None) => PolicyKind::NetworkPolicy,
+                        (false, Some(_)) => PolicyKind::StagedNetworkPolicy,
+                    },
                 },
+                tier: tier.to_owned(),
+                order: Order(order),
+                subject,
+                ingress,
+                egress,
+                untracked: false,
+                reach,
+                staged,
             },
-            tier: tier.to_owned(),
-            order: Order(order),
-            subject,
-            ingress,
-            egress,
-            untracked: false,
-            staged,
-        })
+        )
 }
 
 fn random_endpoint() -> impl Strategy<Value = (EndpointId, EndpointSpec)> {
@@ -325,6 +334,7 @@ fn random_endpoint() -> impl Strategy<Value = (EndpointId, EndpointSpec)> {
                 mac,
                 ports,
                 bridge,
+                plane: Plane::Workload,
                 adopt_until_ns: 0,
             };
             (EndpointId(format!("e{slot}-{life}")), spec)
@@ -346,6 +356,32 @@ fn random_set() -> impl Strategy<Value = NetworkSet> {
         })
 }
 
+/// A host endpoint `up` on interface 40, by its labels, default and expected addresses.
+fn random_host_endpoint() -> impl Strategy<Value = HostEndpoint> {
+    let default = select(vec![DefaultAction::Allow, DefaultAction::Deny]);
+    let expected = select(vec![&[][..], &["10.0.0.254"], &["10.0.0.3", "203.0.113.9", "fd00::1"]]);
+    let ports =
+        select(vec![vec![], vec![NamedPort { name: "http".to_owned(), protocol: 6, port: 80 }]]);
+    (random_labels(), default, expected, ports).prop_map(|(labels, default, expected, ports)| {
+        HostEndpoint {
+            name: "up".to_owned(),
+            node: "here".to_owned(),
+            interface: Interface::Named("eth0".to_owned()),
+            expected_ips: expected.iter().map(|text| ip(text)).collect(),
+            labels,
+            ports,
+            default,
+        }
+    })
+}
+
+/// Puts a host endpoint on `eth0`, interface 40.
+pub(crate) fn add_host_endpoint(model: &mut Model, endpoint: HostEndpoint) {
+    let planes = host::planes(&endpoint, "eth0", 40, &model.host_addresses, 0);
+    model.endpoints.extend(planes.into_iter().map(|(id, spec)| (id, Arc::new(spec))));
+    model.host_endpoints.insert(endpoint.name.clone(), Arc::new(endpoint));
+}
+
 /// Any model of the small world.
 pub(crate) fn random_model() -> impl Strategy<Value = Model> {
     let settings = (any::<bool>(), any::<bool>()).prop_map(|(deny, host_access)| Settings {
@@ -358,9 +394,9 @@ pub(crate) fn random_model() -> impl Strategy<Value = Model> {
         vec(random_set(), 0..3),
         vec(random_endpoint(), 1..5),
         vec(select(vec!["10.0.0.254", "fd00::1", "10.0.0.3"]), 0..2),
-        option::of(select(vec!["x", "y"])),
+        (option::of(select(vec!["x", "y"])), option::of(random_host_endpoint())),
     )
-        .prop_map(|(settings, (tiers, policies), sets, endpoints, host, env)| {
+        .prop_map(|(settings, (tiers, policies), sets, endpoints, host, (env, up))| {
             let mut model = Model { settings, ..Model::default() };
             for tier in tiers {
                 add_tier(&mut model, tier);
@@ -385,6 +421,9 @@ pub(crate) fn random_model() -> impl Strategy<Value = Model> {
             if let Some(env) = env {
                 model.namespaces.insert("a".to_owned(), labels(&[("env", env)]));
             }
+            if let Some(up) = up {
+                add_host_endpoint(&mut model, up);
+            }
             model
         })
 }
@@ -398,7 +437,10 @@ pub(crate) fn random_history() -> impl Strategy<Value = Vec<Model>> {
             let mut next = history[history.len() - 1].clone();
             match what {
                 0 => (next.tiers, next.policies) = (other.tiers, other.policies),
-                1 => next.endpoints = other.endpoints,
+                1 => {
+                    next.endpoints = other.endpoints;
+                    next.host_endpoints = other.host_endpoints;
+                }
                 2 => next.network_sets = other.network_sets,
                 3 => {
                     (next.tiers, next.policies) = (other.tiers, other.policies);

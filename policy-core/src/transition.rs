@@ -166,6 +166,7 @@ impl Planner<'_> {
         for key in self.desired.guard.difference(&self.image.guard) {
             self.ops.push(Op::SetGuard(*key));
         }
+        self.host_ports();
         self.blocks();
         if self.ops.iter().any(changes_verdicts) || !moves.removed.is_empty() {
             self.ops.push(Op::SetRevision(self.image.revision + 1));
@@ -448,7 +449,11 @@ fn changes_verdicts(op: &Op) -> bool {
         | Op::SetCidr(..)
         | Op::RemoveCidr(..)
         | Op::SetEndpoint(..)
-        | Op::RemoveEndpoint(..) => true,
+        | Op::RemoveEndpoint(..)
+        | Op::SetFailsafe(..)
+        | Op::RemoveFailsafe(..)
+        | Op::SetPublished(..)
+        | Op::RemovePublished(..) => true,
         Op::WriteIntervals { .. }
         | Op::SetClass(..)
         | Op::RemoveClass(..)

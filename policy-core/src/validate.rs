@@ -8,8 +8,7 @@
 //! - `metadata`: what a server writes (see [`policy_api::resource::Metadata`]), `annotations`, and
 //!   the labels of policies; `metadata` of a rule.
 //! - `performanceHints`: when to program, not what to decide.
-//! - `applyOnForward`: matters to host endpoints only; policies on containers always apply to
-//!   forwarded traffic.
+//! - `applyOnForward` on containers: their packets always meet policy, forwarded or not.
 //! - the names in a WorkloadEndpoint's `spec` ([`policy_api::resource::calico`]).
 
 use std::net::IpAddr;
@@ -22,6 +21,7 @@ use policy_api::{
 use serde_json::Value;
 
 use crate::{
+    host::HostEndpoint,
     labels::Labels,
     model::{NamedPort, NetworkSet},
     policy::{Policy, PolicyKind},
@@ -35,6 +35,8 @@ mod coverage;
 mod endpoint;
 mod entity;
 mod fields;
+mod forward;
+mod host_endpoint;
 mod kubernetes;
 mod names;
 mod redundant;
@@ -75,6 +77,8 @@ pub enum Object {
     },
     /// A WorkloadEndpoint.
     WorkloadEndpoint(StaticEndpoint),
+    /// A HostEndpoint.
+    HostEndpoint(HostEndpoint),
 }
 
 /// An endpoint that a WorkloadEndpoint resource describes; its interface may not exist yet.
@@ -126,6 +130,7 @@ impl Object {
             Object::WorkloadEndpoint(endpoint) => {
                 name(CALICO, "WorkloadEndpoint", &endpoint.namespace, &endpoint.name)
             }
+            Object::HostEndpoint(endpoint) => name(CALICO, "HostEndpoint", "", &endpoint.name),
         }
     }
 }
@@ -211,6 +216,9 @@ pub fn validate(resource: &Resource) -> Result<Object, Vec<Diagnostic>> {
         }
         Resource::WorkloadEndpoint(spec) => {
             endpoint::workload_endpoint(spec, &mut report).map(Object::WorkloadEndpoint)
+        }
+        Resource::HostEndpoint(spec) => {
+            host_endpoint::host_endpoint(spec, &mut report).map(Object::HostEndpoint)
         }
         Resource::Namespace(namespace) => endpoint::namespace(namespace, &mut report),
     };

@@ -174,6 +174,6 @@ pub fn open(visit: &Visit, rule: u32) -> Flow {
         direction: visit.direction as u8,
         state: 0,
         cut: 0,
-        pad: 0,
+        plane: visit.plane,
     }
 }

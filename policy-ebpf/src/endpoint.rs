@@ -18,9 +18,9 @@ use crate::{
     clock,
     conntrack::{self, Table, V4, V6},
     emit::{self, Drop, Dropped, Ruling},
-    fragment,
+    fragment, host,
     lookup::{self, Asked, Verdict},
-    maps::{ENDPOINTS, GLOBALS},
+    maps::{ENDPOINTS, GLOBALS, KEPT},
     neighbour,
     verifier::{TcBytes, TcFrame, ifindex, length},
 };
@@ -51,12 +51,14 @@ pub struct Visit {
     pub staged: u32,
     /// The Log rules on the way to the verdict, to be counted, see `Interval::log`.
     pub log: u32,
+    /// At a host endpoint `FLOW_LOCAL`, `FLOW_FORWARD`, or 0 while that is not known.
+    pub plane: u8,
 }
 
 impl Visit {
     /// The endpoint's own address and the other one.
     #[inline(always)]
-    fn ends(&self) -> (Address, Address) {
+    pub fn ends(&self) -> (Address, Address) {
         match self.direction {
             Direction::Egress => (self.packet.source, self.packet.destination),
             Direction::Ingress => (self.packet.destination, self.packet.source),
@@ -98,7 +100,7 @@ impl Visit {
 /// Decides on one packet. A pass is `TC_ACT_UNSPEC`: other programs on the interface have their
 /// say, too.
 #[inline(always)]
-pub fn run(ctx: &TcContext, direction: Direction) -> i32 {
+pub fn run<const HOST: bool>(ctx: &TcContext, direction: Direction) -> i32 {
     let mut visit = Visit {
         packet: Packet::UNKNOWN,
         now: clock::now(),
@@ -109,8 +111,9 @@ pub fn run(ctx: &TcContext, direction: Direction) -> i32 {
         peer: PEER_NONE,
         staged: 0,
         log: LOG_NONE,
+        plane: if HOST { host::plane(ctx, direction) } else { 0 },
     };
-    let result = inspect(ctx, &mut visit);
+    let result = inspect::<HOST>(ctx, &mut visit);
     // Here and not where policy is asked: a call deeper down would not find room on the stack.
     if visit.staged | visit.log != 0 {
         let rule = match result {
@@ -122,7 +125,8 @@ pub fn run(ctx: &TcContext, direction: Direction) -> i32 {
     match result {
         Ok(_) => TC_ACT_UNSPEC,
         Err(drop) => {
-            if matches!(drop.reason, DropReason::Fault) {
+            // At a host endpoint the stack has no room for it; the counter and the event tell.
+            if !HOST && matches!(drop.reason, DropReason::Fault) {
                 complain(ctx, visit.ifindex);
             }
             emit::record(&Dropped {
@@ -147,11 +151,11 @@ fn complain(ctx: &TcContext, ifindex: u32) {
 }
 
 #[inline(always)]
-fn inspect(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
+fn inspect<const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
     parse_frame(ctx, &mut visit.packet)?;
     match visit.packet.family {
-        Family::V4 => track::<V4>(ctx, visit),
-        Family::V6 => track::<V6>(ctx, visit),
+        Family::V4 => track::<V4, HOST>(ctx, visit),
+        Family::V6 => track::<V6, HOST>(ctx, visit),
     }
 }
 
@@ -170,13 +174,27 @@ fn parse_any(ctx: &TcContext, packet: &mut Packet) -> Result<(), DropReason> {
 /// Packets of known connections pass or are cut here; all others are decided. The rule that lets a
 /// packet pass.
 #[inline(always)]
-fn track<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
+fn track<T: Table, const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
     if matches!(visit.packet.fragment, Fragment::Later) {
         let rule = fragment::follow(visit).result()?;
         emit::count_rule(rule, visit.length);
         return Ok(rule);
     }
     let rule = match visit.packet.kind {
+        Kind::Tcp | Kind::Stateful | Kind::EchoRequest | Kind::EchoReply if HOST => {
+            match find::<T>(visit) {
+                Some(flow) => {
+                    admit_at_host(ctx, visit, flow)?;
+                    conntrack::account(flow, visit);
+                    flow.rule
+                }
+                None => {
+                    let rule = stateless_at_host(ctx, visit).result()?;
+                    begin_at_host::<T>(visit, rule);
+                    rule
+                }
+            }
+        }
         Kind::Tcp | Kind::Stateful | Kind::EchoRequest | Kind::EchoReply => {
             let key = T::key(visit.ifindex, visit.direction, &visit.packet);
             match T::map().get_ptr_mut(key) {
@@ -191,7 +209,15 @@ fn track<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
                 _ => begin::<T>(visit, &key).result()?,
             }
         }
+        Kind::IcmpError if HOST => related_at_host::<T>(ctx, visit)?,
         Kind::IcmpError => related::<T>(ctx, visit).result()?,
+        Kind::IcmpOther if HOST => stateless_at_host(ctx, visit).result()?,
+        Kind::Neighbour | Kind::Router | Kind::Multicast if HOST => {
+            if host::on_link(ctx, visit) {
+                return Ok(RULE_NONE);
+            }
+            stateless_at_host(ctx, visit).result()?
+        }
         Kind::IcmpOther => stateless(visit).result()?,
         // Anybody in the world can send one of these: policy decides who may.
         Kind::Router if foreign_router(visit) => stateless(visit).result()?,
@@ -232,10 +258,35 @@ fn begin<T: Table>(visit: &mut Visit, key: &T::Key) -> Ruling {
     }))
 }
 
+/// As [`begin`], at a host endpoint, and once policy has been asked. Always 0: see [`Ruling`].
+#[inline(never)]
+fn begin_at_host<T: Table>(visit: &Visit, rule: u32) -> u32 {
+    let key = T::key(visit.ifindex, visit.direction, &visit.packet);
+    let _ = T::map().insert(key, conntrack::open(visit, rule), 0);
+    0
+}
+
+/// As [`stateless`], at a host endpoint.
+#[inline(never)]
+fn stateless_at_host(ctx: &TcContext, visit: &mut Visit) -> Ruling {
+    Ruling::from(host::decide(ctx, visit))
+}
+
 /// Decides a packet that opens no connection.
 #[inline(never)]
 fn stateless(visit: &mut Visit) -> Ruling {
     Ruling::from(decide(visit).map(|admission| admission.rule))
+}
+
+/// Lets a packet of a known connection pass if policy still does, at a host endpoint.
+#[inline(always)]
+fn admit_at_host(ctx: &TcContext, visit: &mut Visit, flow: &mut Flow) -> Result<(), Drop> {
+    // Only the answer may tell whether the host passes a connection on.
+    let misplaced = visit.plane != 0 && visit.plane != flow.plane;
+    if flow.revision != visit.revision || misplaced {
+        reconsider_at_host(ctx, visit, flow).result()?;
+    }
+    uncut(visit, flow)
 }
 
 /// Lets a packet of a known connection pass if policy still does.
@@ -244,6 +295,11 @@ fn admit(visit: &mut Visit, flow: &mut Flow) -> Result<(), Drop> {
     if flow.revision != visit.revision {
         reconsider(visit, flow).result()?;
     }
+    uncut(visit, flow)
+}
+
+#[inline(always)]
+fn uncut(visit: &mut Visit, flow: &Flow) -> Result<(), Drop> {
     if flow.cut != 0 {
         visit.peer = flow.peer;
         return Err(Drop { reason: DropReason::Policy, rule: flow.rule });
@@ -257,14 +313,17 @@ fn reconsider(visit: &mut Visit, flow: &mut Flow) -> Ruling {
     Ruling::from(decide_again(visit, flow))
 }
 
+/// As [`reconsider`], at a host endpoint.
+#[inline(never)]
+fn reconsider_at_host(ctx: &TcContext, visit: &mut Visit, flow: &mut Flow) -> Ruling {
+    let (direction, ports) = first_packet(visit, flow);
+    Ruling::from(host::decide_again(ctx, visit, flow, direction, ports))
+}
+
+/// Direction and ports (source, policy's) of the first packet of the flow that a packet is of.
 #[inline(always)]
-fn decide_again(visit: &mut Visit, flow: &mut Flow) -> Result<u32, Drop> {
-    let endpoint = visit.endpoint()?;
-    let (local, remote) = visit.ends();
+fn first_packet(visit: &Visit, flow: &Flow) -> (Direction, (u16, u16)) {
     let packet = &visit.packet;
-    if !neighbour::owns(endpoint, packet.family, &local) {
-        return Err(Drop::from(DropReason::SpoofedSource));
-    }
     let original = flow.direction == visit.direction as u8;
     let ports = match packet.kind {
         Kind::EchoRequest | Kind::EchoReply => match packet.family {
@@ -274,7 +333,18 @@ fn decide_again(visit: &mut Visit, flow: &mut Flow) -> Result<u32, Drop> {
         _ if original => (packet.source_port, packet.destination_port),
         _ => (packet.destination_port, packet.source_port),
     };
-    let direction = if original { visit.direction } else { visit.direction.reverse() };
+    (if original { visit.direction } else { visit.direction.reverse() }, ports)
+}
+
+#[inline(always)]
+fn decide_again(visit: &mut Visit, flow: &mut Flow) -> Result<u32, Drop> {
+    let endpoint = visit.endpoint()?;
+    let (local, remote) = visit.ends();
+    let packet = &visit.packet;
+    if !neighbour::owns(endpoint, packet.family, &local) {
+        return Err(Drop::from(DropReason::SpoofedSource));
+    }
+    let (direction, ports) = first_packet(visit, flow);
     let asked = Asked { service: service(packet.protocol, ports.1), source_port: ports.0 };
     let verdict = visit.consult(endpoint, direction, &remote, asked)?;
     // What a policy that was staged today would do to yesterday's connections is counted once, and
@@ -333,7 +403,7 @@ fn decide(visit: &mut Visit) -> Result<Admission, Drop> {
 #[inline(never)]
 fn related<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Ruling {
     let error = visit.packet;
-    if let Err(drop) = quote(ctx, visit).result() {
+    if let Err(drop) = quote::<false>(ctx, visit).result() {
         return Ruling::from(Err(drop));
     }
     let ruling = follow::<T>(visit);
@@ -342,18 +412,74 @@ fn related<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Ruling {
     ruling
 }
 
+/// As [`related`], at a host endpoint. An error about a connection that took another way, or that no
+/// policy has seen, is for policy to decide on. The error is kept in a map: there is no room on the
+/// stack for two packets.
+#[inline(always)]
+fn related_at_host<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
+    if keep(visit) == 0 {
+        return Err(Drop::from(DropReason::Fault));
+    }
+    quote::<true>(ctx, visit).result()?;
+    visit.plane = 0;
+    let found = match find::<T>(visit) {
+        Some(flow) => admit_at_host(ctx, visit, flow).map(|()| flow.rule),
+        None => Err(Drop::from(DropReason::UnrelatedIcmp)),
+    };
+    take_back(ctx, visit);
+    match found {
+        Err(Drop { reason: DropReason::UnrelatedIcmp, .. }) => {
+            stateless_at_host(ctx, visit).result()
+        }
+        found => found,
+    }
+}
+
+/// The connection that a packet belongs to. Not inlined at host endpoints, for the stack's sake.
+#[inline(never)]
+fn find<T: Table>(visit: &Visit) -> Option<&'static mut Flow> {
+    let key = T::key(visit.ifindex, visit.direction, &visit.packet);
+    let flow = T::map().get_ptr_mut(key)?;
+    // SAFETY: a map value, valid until the program ends; other CPUs' writes are discussed at `Flow`.
+    let flow = unsafe { &mut *flow };
+    if conntrack::continues(flow, visit) { Some(flow) } else { None }
+}
+
+/// Keeps a packet that another takes the place of.
+#[inline(never)]
+fn keep(visit: &Visit) -> u32 {
+    let Some(kept) = KEPT.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own slot, see `emit::record`.
+    unsafe { kept.write(core::mem::MaybeUninit::new(visit.packet)) };
+    1
+}
+
+/// Puts it back, with its direction and plane. Always 0: see [`Ruling`].
+#[inline(never)]
+fn take_back(ctx: &TcContext, visit: &mut Visit) -> u32 {
+    if let Some(kept) = KEPT.get_ptr_mut(0) {
+        // SAFETY: written by `keep`.
+        visit.packet = unsafe { kept.read().assume_init() };
+    }
+    visit.direction = visit.direction.reverse();
+    visit.plane = host::plane(ctx, visit.direction);
+    0
+}
+
 /// Puts the packet that an ICMP error quotes in the place of the error.
 #[inline(never)]
-fn quote(ctx: &TcContext, visit: &mut Visit) -> Ruling {
-    Ruling::from(find_quoted(ctx, visit))
+fn quote<const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Ruling {
+    Ruling::from(find_quoted::<HOST>(ctx, visit))
 }
 
 #[inline(always)]
-fn find_quoted(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
-    let endpoint = visit.endpoint()?;
-    let outbound = matches!(visit.direction, Direction::Egress);
-    if outbound && !neighbour::owns(endpoint, visit.packet.family, &visit.packet.source) {
-        return Err(Drop::from(DropReason::SpoofedSource));
+fn find_quoted<const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
+    if !HOST {
+        let endpoint = visit.endpoint()?;
+        let outbound = matches!(visit.direction, Direction::Egress);
+        if outbound && !neighbour::owns(endpoint, visit.packet.family, &visit.packet.source) {
+            return Err(Drop::from(DropReason::SpoofedSource));
+        }
     }
     let mut inner = Packet::UNKNOWN;
     quoted(&TcBytes(ctx), &visit.packet, &mut inner)?;

@@ -7,6 +7,8 @@
 //! | `to_endpoint` | TC egress of a host-side veth | what enters the container |
 //! | `from_bridge` | TC ingress of a bridge device | what leaves the bridge for the host |
 //! | `to_bridge` | TC egress of a bridge device | what the host sends into the bridge |
+//! | `from_uplink` | TC ingress of a host endpoint | what comes to the host |
+//! | `to_uplink` | TC egress of a host endpoint | what leaves the host |
 //! | `uplink` | XDP | what arrives from outside, before an skb exists |
 #![no_std]
 #![no_main]
@@ -24,6 +26,7 @@ mod emit;
 mod endpoint;
 mod fragment;
 mod guard;
+mod host;
 mod lookup;
 mod maps;
 mod neighbour;
@@ -33,13 +36,13 @@ mod verifier;
 /// Packets that leave a container.
 #[classifier]
 pub fn from_endpoint(ctx: TcContext) -> i32 {
-    endpoint::run(&ctx, Direction::Egress)
+    endpoint::run::<false>(&ctx, Direction::Egress)
 }
 
 /// Packets that enter a container.
 #[classifier]
 pub fn to_endpoint(ctx: TcContext) -> i32 {
-    endpoint::run(&ctx, Direction::Ingress)
+    endpoint::run::<false>(&ctx, Direction::Ingress)
 }
 
 /// Packets that leave a bridge for the host.
@@ -52,6 +55,18 @@ pub fn from_bridge(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn to_bridge(ctx: TcContext) -> i32 {
     guard::run(&ctx, Direction::Ingress)
+}
+
+/// Packets that come to the host through one of its own interfaces.
+#[classifier]
+pub fn from_uplink(ctx: TcContext) -> i32 {
+    host::run(&ctx, Direction::Ingress)
+}
+
+/// Packets that leave the host through one of its own interfaces.
+#[classifier]
+pub fn to_uplink(ctx: TcContext) -> i32 {
+    host::run(&ctx, Direction::Egress)
 }
 
 /// Packets that arrive on an uplink.

@@ -4,6 +4,8 @@
 //! Maps that user space alone writes are not preallocated: they are sized for the largest host and
 //! mostly empty. Maps that the programs write are preallocated: no allocation in the packet path.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
@@ -12,11 +14,14 @@ use aya_ebpf::{
 use policy_common::{
     abi::{
         BlockKeyV4, BlockKeyV6, ClassKey, ClassRef, Counter, DROP_REASONS, DropCounter, DropKey,
-        EVENT_KINDS, Endpoint, EventBudget, Flow, FlowKeyV4, FlowKeyV6, Fragment, FragmentKey,
-        Globals, GuardKey, Interval, StagedCounter,
+        EVENT_KINDS, Endpoint, EventBudget, FailsafeKey, Flow, FlowKeyV4, FlowKeyV6, Fragment,
+        FragmentKey, Globals, GuardKey, Interval, PublishedKey, StagedCounter,
     },
     maps as size,
+    packet::Packet,
 };
+
+use crate::host::Question;
 
 #[map]
 pub static ENDPOINTS: HashMap<u32, Endpoint> =
@@ -97,3 +102,19 @@ pub static BLOCK_V4: LpmTrie<BlockKeyV4, u32> =
 #[map]
 pub static BLOCK_V6: LpmTrie<BlockKeyV6, u32> =
     LpmTrie::with_max_entries(size::MAX_CIDRS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static FAILSAFE: LpmTrie<FailsafeKey, u32> =
+    LpmTrie::with_max_entries(size::MAX_FAILSAFE, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static PUBLISHED: HashMap<PublishedKey, u32> =
+    HashMap::with_max_entries(size::MAX_PUBLISHED, BPF_F_NO_PREALLOC);
+
+/// Not pinned: it holds nothing from one packet to the next.
+#[map]
+pub static QUESTION: PerCpuArray<Question> = PerCpuArray::with_max_entries(1, 0);
+
+/// Not pinned either: a packet that another one takes the place of for a while.
+#[map]
+pub static KEPT: PerCpuArray<MaybeUninit<Packet>> = PerCpuArray::with_max_entries(1, 0);

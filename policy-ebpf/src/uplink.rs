@@ -10,13 +10,14 @@ use policy_common::{
         BlockKeyV4, BlockKeyV6, Direction, DropReason, Family, LOG_NONE, PEER_WORLD_V4,
         PEER_WORLD_V6,
     },
-    packet::{Address, Packet, Source as _, network_layer},
+    packet::{Address, Packet, Source as _, network_layer, parse_plain},
 };
 
 use crate::{
     emit::{self, Drop, Dropped},
+    host::failsafe,
     lookup::{bytes4, bytes16},
-    maps::{BLOCK_V4, BLOCK_V6, UPLINKS},
+    maps::{BLOCK_V4, BLOCK_V6, ENDPOINTS, UPLINKS},
     verifier::{XdpFrame, xdp_ifindex},
 };
 
@@ -33,6 +34,9 @@ pub fn run(ctx: &XdpContext) -> u32 {
     // SAFETY: one aligned word, read once.
     let Some(list) = (unsafe { UPLINKS.get(ifindex) }) else { return XDP_PASS };
     let Some(rule) = blocked(*list, family, &source) else { return XDP_PASS };
+    if left_open(ctx, ifindex) != 0 {
+        return XDP_PASS;
+    }
     let peer = match family {
         Family::V4 => PEER_WORLD_V4,
         Family::V6 => PEER_WORLD_V6,
@@ -49,6 +53,25 @@ pub fn run(ctx: &XdpContext) -> u32 {
         packet: &packet,
     });
     XDP_DROP
+}
+
+/// Whether a packet is of a port that its host endpoint leaves open whatever policy says, or an
+/// answer from one. Only packets that are about to be dropped are looked into so far.
+///
+/// Not inlined, for the stack's sake; a number, see [`emit::Ruling`].
+#[inline(never)]
+fn left_open(ctx: &XdpContext, ifindex: u32) -> u32 {
+    if ENDPOINTS.get_ptr(ifindex).is_none() {
+        return 0;
+    }
+    let mut packet = Packet::UNKNOWN;
+    if !parse_plain(&XdpFrame(ctx), &mut packet) {
+        return 0;
+    }
+    let Packet { family, protocol, source_port, destination_port, ref source, .. } = packet;
+    let open = failsafe(family, Direction::Ingress, protocol, destination_port, source).is_some()
+        || failsafe(family, Direction::Egress, protocol, source_port, source).is_some();
+    u32::from(open)
 }
 
 /// The rule that blocks `source`.

@@ -22,7 +22,7 @@ use policy_common::packet::{Source, View};
 /// Makes a value opaque to the optimiser. A register move rather than nothing at all: an empty
 /// statement gets a line-number record without an instruction, which the kernel refuses.
 #[inline(always)]
-fn pin(mut value: usize) -> usize {
+pub fn pin(mut value: usize) -> usize {
     // SAFETY: moves a register onto itself.
     unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };
     value
@@ -160,8 +160,9 @@ impl Source for XdpFrame<'_> {
     }
 }
 
+/// The context, by its fields.
 #[inline(always)]
-fn skb(ctx: &TcContext) -> *mut __sk_buff {
+pub fn skb(ctx: &TcContext) -> *mut __sk_buff {
     ctx.as_ptr().cast()
 }
 

@@ -35,6 +35,7 @@ use policy_common::{
 };
 use policy_core::{
     compile::Compiler,
+    host::Plane,
     ids::Ids,
     labels::{self, Labels},
     model::{EndpointId, EndpointSpec, Model},
@@ -166,6 +167,7 @@ impl Ring {
             mac: Some([2, 0, 0, 0, 0, low]),
             ports: Vec::new(),
             bridge: None,
+            plane: Plane::Workload,
             adopt_until_ns: 0,
         };
         self.model.endpoints.insert(id(name), Arc::new(spec));

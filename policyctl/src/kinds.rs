@@ -8,7 +8,7 @@ use policy_api::resource::Kind;
 /// A name that no kind has.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown kind `{0}`: expected netpol, gnp, snp, sgnp, sknp, tier, netset, gns, wep, ns, or a full name such as \
+    "unknown kind `{0}`: expected netpol, gnp, snp, sgnp, sknp, tier, netset, gns, wep, hep, ns, or a full name such as \
      networkpolicies.projectcalico.org or networkpolicies.networking.k8s.io"
 )]
 pub(crate) struct UnknownKind(String);
@@ -26,6 +26,7 @@ fn plural_and_short(kind: Kind) -> (&'static str, &'static [&'static str]) {
         Kind::GlobalNetworkSet => ("globalnetworksets", &["gns"]),
         Kind::NetworkSet => ("networksets", &["netset", "netsets"]),
         Kind::WorkloadEndpoint => ("workloadendpoints", &["wep", "weps"]),
+        Kind::HostEndpoint => ("hostendpoints", &["hep", "heps"]),
     }
 }
 
@@ -43,6 +44,7 @@ fn rank(kind: Kind) -> u8 {
         Kind::GlobalNetworkSet => 8,
         Kind::NetworkSet => 9,
         Kind::WorkloadEndpoint => 10,
+        Kind::HostEndpoint => 11,
     }
 }
 
@@ -144,6 +146,7 @@ mod tests {
             ("gns", "globalnetworksets.projectcalico.org"),
             ("netset", "networksets.projectcalico.org"),
             ("wep", "workloadendpoints.projectcalico.org"),
+            ("hep", "hostendpoints.projectcalico.org"),
             ("tier", "tiers.projectcalico.org"),
             ("tiers", "tiers.projectcalico.org"),
             ("ns", "namespaces"),

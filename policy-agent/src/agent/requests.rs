@@ -13,6 +13,7 @@ use tracing::{error, info};
 
 use super::Agent;
 use crate::{
+    inventory::stands_for_all,
     resources::{Checked, Resources},
     server::{Answer, Preview, Refused, Request},
 };
@@ -111,7 +112,11 @@ impl Agent {
         let response = ApplyResponse {
             results: checked.results,
             endpoints_changed: planned.plan.endpoints_changed,
-            endpoints_total: model.endpoints.len(),
+            endpoints_total: model
+                .endpoints
+                .values()
+                .filter(|spec| stands_for_all(spec.plane))
+                .count(),
             revision: planned.plan.revision,
             warnings: checked.warnings,
         };

@@ -291,8 +291,10 @@ fn interface(ifindex: u32) -> Result<String, AttachError> {
 /// Which side of the interface: ingress of a host-side veth is egress of the container.
 const fn attach_type(hook: Hook) -> TcAttachType {
     match hook {
-        Hook::FromEndpoint | Hook::FromBridge | Hook::Uplink => TcAttachType::Ingress,
-        Hook::ToEndpoint | Hook::ToBridge => TcAttachType::Egress,
+        Hook::FromEndpoint | Hook::FromBridge | Hook::Uplink | Hook::FromUplink => {
+            TcAttachType::Ingress
+        }
+        Hook::ToEndpoint | Hook::ToBridge | Hook::ToUplink => TcAttachType::Egress,
     }
 }
 

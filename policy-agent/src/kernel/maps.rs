@@ -9,12 +9,17 @@ use std::{
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use policy_common::{
-    abi::{BlockKeyV4, BlockKeyV6, ClassKey, ClassRef, Endpoint, Globals, GuardKey, Interval},
+    abi::{
+        BlockKeyV4, BlockKeyV6, ClassKey, ClassRef, Endpoint, FailsafeKey, Globals, GuardKey,
+        Interval, PublishedKey,
+    },
     maps as name,
 };
 use policy_core::plan::{Image, Op};
 
 use super::{load::LoadError, pin::Pins};
+
+mod ports;
 
 /// Bits of a block list id in front of the prefix.
 const LIST_BITS: u32 = 32;
@@ -33,6 +38,8 @@ pub struct Maps {
     uplinks: HashMap<MapData, u32, u32>,
     block_v4: LpmTrie<MapData, BlockKeyV4, u32>,
     block_v6: LpmTrie<MapData, BlockKeyV6, u32>,
+    failsafe: LpmTrie<MapData, FailsafeKey, u32>,
+    published: HashMap<MapData, PublishedKey, u32>,
 }
 
 /// A write that the kernel refused. The plan's earlier operations hold, its later ones do not.
@@ -76,6 +83,8 @@ impl Maps {
             uplinks: open(pins, name::UPLINKS)?,
             block_v4: open(pins, name::BLOCK_V4)?,
             block_v6: open(pins, name::BLOCK_V6)?,
+            failsafe: open(pins, name::FAILSAFE)?,
+            published: open(pins, name::PUBLISHED)?,
         })
     }
 
@@ -130,6 +139,12 @@ impl Maps {
             }
             Op::SetUplink { ifindex, list } => self.uplinks.insert(ifindex, list, 0),
             Op::RemoveUplink(ifindex) => gone(self.uplinks.remove(ifindex)),
+            Op::SetFailsafe(port, rule) => self.failsafe.insert(&ports::failsafe(port), rule, 0),
+            Op::RemoveFailsafe(port) => gone(self.failsafe.remove(&ports::failsafe(port))),
+            Op::SetPublished(port, to) => {
+                self.published.insert(ports::published(port), u32::from(*to), 0)
+            }
+            Op::RemovePublished(port) => gone(self.published.remove(&ports::published(port))),
             Op::SetRevision(revision) => self.globals.set(0, Globals { revision: *revision }, 0),
             Op::Quiesce => {
                 quiesce();
@@ -177,7 +192,19 @@ impl Maps {
             let list = u32::from_be_bytes(list);
             blocks.extend(net_v6(bits, address).map(|net| ((list, net), rule)));
         }
+        let mut failsafe = BTreeMap::new();
+        for entry in self.failsafe.iter() {
+            let (key, rule) = entry?;
+            failsafe.extend(ports::read_failsafe(&key).map(|port| (port, rule)));
+        }
+        let mut published = BTreeMap::new();
+        for entry in self.published.iter() {
+            let (key, to) = entry?;
+            published.extend(u16::try_from(to).ok().map(|to| (ports::read_published(&key), to)));
+        }
         Ok(Image {
+            failsafe,
+            published,
             endpoints: self.endpoints.iter().collect::<Result<_, _>>()?,
             classes: self.classes.iter().collect::<Result<_, _>>()?,
             addresses,

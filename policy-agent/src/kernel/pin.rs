@@ -64,12 +64,23 @@ pub enum Hook {
     ToBridge,
     /// XDP on an uplink.
     Uplink,
+    /// TC ingress of a host endpoint's interface.
+    FromUplink,
+    /// TC egress of a host endpoint's interface.
+    ToUplink,
 }
 
 impl Hook {
     /// Every hook.
-    pub const ALL: [Hook; 5] =
-        [Hook::FromEndpoint, Hook::ToEndpoint, Hook::FromBridge, Hook::ToBridge, Hook::Uplink];
+    pub const ALL: [Hook; 7] = [
+        Hook::FromEndpoint,
+        Hook::ToEndpoint,
+        Hook::FromBridge,
+        Hook::ToBridge,
+        Hook::Uplink,
+        Hook::FromUplink,
+        Hook::ToUplink,
+    ];
 
     /// The program that belongs there; also the name of the pin.
     pub const fn program(self) -> &'static str {
@@ -79,6 +90,8 @@ impl Hook {
             Hook::FromBridge => policy_common::maps::PROGRAM_FROM_BRIDGE,
             Hook::ToBridge => policy_common::maps::PROGRAM_TO_BRIDGE,
             Hook::Uplink => policy_common::maps::PROGRAM_UPLINK,
+            Hook::FromUplink => policy_common::maps::PROGRAM_FROM_UPLINK,
+            Hook::ToUplink => policy_common::maps::PROGRAM_TO_UPLINK,
         }
     }
 }

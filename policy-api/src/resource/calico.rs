@@ -59,7 +59,7 @@ pub struct GlobalNetworkPolicySpec {
     pub egress: Option<Vec<Rule>>,
     /// Enforced at the uplink, before connection tracking.
     pub do_not_track: Option<bool>,
-    /// Not supported.
+    /// Enforced on host endpoints as packets come in, before their destination is translated.
     #[serde(rename = "preDNAT")]
     pub pre_dnat: Option<bool>,
     /// Applies to forwarded traffic too.
@@ -223,4 +223,37 @@ pub struct WorkloadEndpointPort {
     /// Not supported.
     #[serde(rename = "hostIP")]
     pub host_ip: Option<Value>,
+}
+
+/// `HostEndpoint.spec`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "a mapping")]
+pub struct HostEndpointSpec {
+    /// The host that it is about.
+    pub node: Option<String>,
+    /// Interface, or `*` for all that no other HostEndpoint of the host is about.
+    pub interface_name: Option<String>,
+    /// Addresses: of the interface if none is named, and of what selectors of rules match.
+    #[serde(rename = "expectedIPs")]
+    pub expected_ips: Option<Vec<String>>,
+    /// `projectcalico-default-allow`, or none.
+    pub profiles: Option<Vec<String>>,
+    /// Its named ports.
+    pub ports: Option<Vec<EndpointPort>>,
+}
+
+/// A named port of a HostEndpoint.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    expecting = "a mapping with `name`, `protocol` and `port`"
+)]
+pub struct EndpointPort {
+    /// Name that policies use.
+    pub name: Option<String>,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: Option<IntOrString>,
+    /// Port, 1 to 65535.
+    pub port: Option<i64>,
 }

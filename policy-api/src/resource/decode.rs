@@ -16,8 +16,7 @@ use crate::diagnostic::Diagnostic;
 const MAX_ERRORS: usize = 50;
 
 /// Kinds of Calico and Kubernetes that name a policy concept, but that Palisade cannot enforce.
-const UNSUPPORTED: [(&str, &str); 5] = [
-    (CALICO, "HostEndpoint"),
+const UNSUPPORTED: [(&str, &str); 4] = [
     (CALICO, "Profile"),
     (CALICO, "IPPool"),
     ("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy"),

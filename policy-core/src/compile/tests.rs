@@ -20,7 +20,12 @@ use crate::{
 fn probes(models: &[&Model]) -> Vec<Probe> {
     let mut probes = Vec::new();
     for endpoint in models.iter().flat_map(|model| model.endpoints.values()) {
-        for own in identity::own_addresses(endpoint) {
+        let own = if endpoint.plane.of_host() {
+            endpoint.addresses.clone()
+        } else {
+            identity::own_addresses(endpoint)
+        };
+        for own in own {
             for remote in ADDRESSES.map(ip).into_iter().filter(|it| it.is_ipv4() == own.is_ipv4()) {
                 let services = SERVICES.into_iter().flat_map(|(protocol, port)| {
                     let sources: &[u16] =

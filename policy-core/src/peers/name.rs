@@ -27,12 +27,9 @@ impl Universe {
     pub(crate) fn name(&self, peer: usize) -> PeerName {
         let peer = &self.peers[peer];
         if let Some(identity) = peer.identity {
-            let name = if peer.identity == self.host {
-                "host".to_owned()
-            } else {
-                self.identities[identity].name.clone()
-            };
-            return PeerName { namespace: self.identities[identity].namespace.clone(), name };
+            let identity = &self.identities[identity];
+            let name = if identity.name.is_empty() { "host" } else { &identity.name };
+            return PeerName { namespace: identity.namespace.clone(), name: name.to_owned() };
         }
         let groups = || peer.groups.iter().map(|&group| &self.groups[group as usize]);
         let set = groups()

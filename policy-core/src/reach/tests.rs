@@ -26,7 +26,7 @@ enum Who {
 fn who(models: [&Model; 2], address: IpAddr) -> Option<Who> {
     let owner = |model: &Model| match identity::owners(model).get(&address) {
         Some(Owner::Endpoint(id, _)) => Who::Endpoint((*id).clone()),
-        Some(Owner::Host) => Who::Host,
+        Some(Owner::Host | Owner::HostEndpoint(_)) => Who::Host,
         None => Who::Nobody,
     };
     match models.map(owner) {

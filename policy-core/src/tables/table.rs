@@ -101,10 +101,10 @@ pub(super) struct Script<'a> {
     /// The walks of each rule.
     pub(super) walks: Vec<Walks>,
     pub(super) stages: Vec<Stage>,
+    /// Whether the two walks differ; they may, without a rule that does.
+    pub(super) staged: bool,
     /// Where the peer stands in them.
     pub(super) peer_side: PeerSide,
-    /// Whether the two walks differ.
-    pub(super) is_staged: bool,
 }
 
 /// What tells the peers of a table apart.

@@ -1,6 +1,6 @@
 //! Whether everything fits, also in the middle of the change, when old and new are both there.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use policy_common::maps;
@@ -28,6 +28,11 @@ pub(super) fn ids(what: &'static str, in_use: usize) -> CapacityError {
 pub(super) fn check(image: &Image, desired: &Desired) -> Result<(), CapacityError> {
     bound(maps::ENDPOINTS, desired.endpoints.len(), maps::MAX_ENDPOINTS)?;
     bound(maps::GUARD, desired.guard.len(), maps::MAX_GUARD)?;
+    // Old and new ones are there at once.
+    let failsafe = image.failsafe.keys().chain(desired.failsafe.keys()).collect::<BTreeSet<_>>();
+    bound(maps::FAILSAFE, failsafe.len(), maps::MAX_FAILSAFE)?;
+    let published = image.published.keys().chain(desired.published.keys()).collect::<BTreeSet<_>>();
+    bound(maps::PUBLISHED, published.len(), maps::MAX_PUBLISHED)?;
     bound(maps::UPLINKS, desired.uplinks.len(), maps::MAX_UPLINKS)?;
 
     let address = |v4: bool| {

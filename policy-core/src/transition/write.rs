@@ -39,6 +39,27 @@ impl Planner<'_> {
         self.ops.extend(gone(true));
     }
 
+    /// Brings the ports of host endpoints up to date. Each is a matter of its own.
+    pub(super) fn host_ports(&mut self) {
+        let (old, new) = (self.image, self.desired);
+        for (&port, &rule) in &new.failsafe {
+            if old.failsafe.get(&port) != Some(&rule) {
+                self.ops.push(Op::SetFailsafe(port, rule));
+            }
+        }
+        for &port in old.failsafe.keys().filter(|port| !new.failsafe.contains_key(port)) {
+            self.ops.push(Op::RemoveFailsafe(port));
+        }
+        for (&port, &to) in &new.published {
+            if old.published.get(&port) != Some(&to) {
+                self.ops.push(Op::SetPublished(port, to));
+            }
+        }
+        for &port in old.published.keys().filter(|port| !new.published.contains_key(port)) {
+            self.ops.push(Op::RemovePublished(port));
+        }
+    }
+
     /// The row of a pair before the plan; `None`: the table's default.
     pub(super) fn old_row(&self, table: u32, peer: u32) -> Option<ClassRef> {
         self.image.classes.get(&ClassKey { table, peer }).copied()

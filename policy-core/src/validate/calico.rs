@@ -7,7 +7,7 @@ use policy_api::resource::{
 use serde_json::Value;
 
 use super::{
-    fields,
+    fields, forward,
     names::{self, Reserved},
     report::Report,
     rule::rules,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     labels::{NAMESPACE_LABEL, NAMESPACE_PREFIX},
-    policy::{Order, Policy, PolicyKey, PolicyKind},
+    policy::{Order, Policy, PolicyKey, PolicyKind, Reach},
     selector::Selector,
 };
 
@@ -65,6 +65,7 @@ pub(super) fn network_policy(
         ingress: types.ingress.then_some(ingress),
         egress: types.egress.then_some(egress),
         untracked: false,
+        reach: Reach::Local,
         staged,
     })
 }
@@ -86,13 +87,6 @@ pub(super) fn global_network_policy(
     let staged = staged::action(kind, spec.staged_action.as_deref(), *spec == nothing, report);
     let tier = tier::of_policy(spec.tier.as_deref(), report);
     common(spec.service_account_selector.as_ref(), spec.performance_hints.as_deref(), report);
-    if spec.pre_dnat == Some(true) {
-        report.error(
-            "spec.preDNAT",
-            "preDNAT policies are not supported yet",
-            "remove the field; policies see the container's own address and port, after DNAT",
-        );
-    }
     let own = fields::selector("spec.selector", spec.selector.as_deref(), report);
     let namespaces =
         fields::selector("spec.namespaceSelector", spec.namespace_selector.as_deref(), report);
@@ -114,12 +108,20 @@ pub(super) fn global_network_policy(
         spec.egress.as_deref(),
         Some(report),
     );
+    let reach = forward::reach(spec, types, report);
     let is_untracked = spec.do_not_track == Some(true);
     if is_untracked && staged.is_some() {
         report.error(
             "spec.doNotTrack",
             "staged doNotTrack policies are not supported yet",
             "remove the field: what is staged is computed where connections are tracked",
+        );
+    }
+    if spec.pre_dnat == Some(true) && staged.is_some() {
+        report.error(
+            "spec.preDNAT",
+            "staged preDNAT policies are not supported yet",
+            "remove the field: what is staged is computed with the policies that decide last",
         );
     }
     if is_untracked {
@@ -141,6 +143,7 @@ pub(super) fn global_network_policy(
         ingress: types.ingress.then_some(ingress),
         egress: types.egress.then_some(egress),
         untracked: is_untracked,
+        reach,
         staged,
     })
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use policy_api::resource::{
-    Kind, Object as Wire,
+    IntOrString, Kind, Object as Wire,
     calico::{NetworkSetSpec, WorkloadEndpointPort, WorkloadEndpointSpec},
     kubernetes::NamespaceSpec,
 };
@@ -101,7 +101,11 @@ pub(super) fn workload_endpoint(
     let mac = mac(spec.mac.as_deref(), report);
     let ports = spec.ports.iter().flatten().enumerate();
     let mut ports: Vec<NamedPort> = ports
-        .filter_map(|(index, port)| named_port(&format!("spec.ports[{index}]"), port, report))
+        .filter_map(|(index, port)| {
+            let path = format!("spec.ports[{index}]");
+            host_port(&path, port, report);
+            named_port(&path, port.name.as_deref(), port.protocol.as_ref(), port.port, report)
+        })
         .collect();
     ports.sort_unstable();
     ports.dedup();
@@ -125,10 +129,15 @@ fn interface(name: Option<&str>, report: &mut Report) -> Option<String> {
         report.error(PATH, "the endpoint has no interface", "name its host-side interface");
         return None;
     }
+    interface_name(PATH, name, report)
+}
+
+/// A name that an interface can have.
+pub(super) fn interface_name(path: &str, name: &str, report: &mut Report) -> Option<String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     if name.len() > MAX_INTERFACE || !name.bytes().all(allowed) || matches!(name, "." | "..") {
         report.error(
-            PATH,
+            path,
             format!("`{name}` is not an interface name"),
             "use at most 15 letters, digits, `_`, `.` and `-`",
         );
@@ -195,14 +204,26 @@ fn mac(text: Option<&str>, report: &mut Report) -> Option<[u8; 6]> {
     mac
 }
 
-fn named_port(path: &str, port: &WorkloadEndpointPort, report: &mut Report) -> Option<NamedPort> {
-    let at = |field: &str| format!("{path}.{field}");
+/// Refuses what a named port of a WorkloadEndpoint may say of the host.
+fn host_port(path: &str, port: &WorkloadEndpointPort, report: &mut Report) {
     for (field, value) in [("hostPort", &port.host_port), ("hostIP", &port.host_ip)] {
-        report.unsupported(&at(field), value.as_ref(), "host ports", "remove the field");
+        let path = format!("{path}.{field}");
+        report.unsupported(&path, value.as_ref(), "host ports", "remove the field");
     }
-    let name = port.name.as_deref().unwrap_or_default();
+}
+
+/// A named port of an endpoint.
+pub(super) fn named_port(
+    path: &str,
+    name: Option<&str>,
+    protocol: Option<&IntOrString>,
+    port: Option<i64>,
+    report: &mut Report,
+) -> Option<NamedPort> {
+    let at = |field: &str| format!("{path}.{field}");
+    let name = name.unwrap_or_default();
     let name = fields::port_name(&at("name"), name, report).then(|| name.to_owned());
-    let protocol = match &port.protocol {
+    let protocol = match protocol {
         None => {
             report.error(&at("protocol"), "the port has no protocol", "write TCP, UDP or SCTP");
             None
@@ -212,7 +233,7 @@ fn named_port(path: &str, port: &WorkloadEndpointPort, report: &mut Report) -> O
     if protocol.is_some_and(|protocol| !fields::has_ports(protocol)) {
         report.error(&at("protocol"), "the protocol has no ports", "write TCP, UDP or SCTP");
     }
-    let number = match port.port {
+    let number = match port {
         None => {
             let hint = "write a number from 1 to 65535";
             report.error(&at("port"), "the port has no number", hint);

@@ -22,7 +22,8 @@ use super::{
 use crate::{
     labels::{NAMESPACE_LABEL, NAMESPACE_PREFIX, ORCHESTRATOR_LABEL},
     policy::{
-        Action, EntityMatch, Order, Policy, PolicyKey, PolicyKind, PortMatch, ProtocolMatch, Rule,
+        Action, EntityMatch, Order, Policy, PolicyKey, PolicyKind, PortMatch, ProtocolMatch, Reach,
+        Rule,
     },
     selector::Selector,
     tiers::DEFAULT_TIER,
@@ -95,6 +96,7 @@ pub(super) fn network_policy(
         ingress: types.ingress.then_some(ingress),
         egress: types.egress.then_some(egress),
         untracked: false,
+        reach: Reach::Local,
         staged,
     })
 }

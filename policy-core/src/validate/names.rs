@@ -78,6 +78,7 @@ pub(super) fn identity(
         Kind::NetworkSet
         | Kind::GlobalNetworkSet
         | Kind::WorkloadEndpoint
+        | Kind::HostEndpoint
         | Kind::KubernetesNetworkPolicy
         | Kind::StagedKubernetesNetworkPolicy => (
             is_dns_name(name),
@@ -208,7 +209,7 @@ pub(super) fn is_dns_label(text: &str) -> bool {
 }
 
 /// A DNS name in lower case; its parts may be longer than a DNS label, as upstream's may.
-fn is_dns_name(text: &str) -> bool {
+pub(super) fn is_dns_name(text: &str) -> bool {
     let end = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     text.len() <= MAX_NAME
         && text.split('.').all(|part| {

@@ -10,6 +10,7 @@ use super::*;
 mod accepted;
 mod advised;
 mod coverage;
+mod host_endpoints;
 mod refused;
 mod refused_objects;
 mod reported;
@@ -62,6 +63,11 @@ fn knp(spec: &str) -> String {
 /// A WorkloadEndpoint `w` in the namespace `default`.
 fn wep(spec: &str) -> String {
     document("projectcalico.org/v3", "WorkloadEndpoint", "name: w", spec)
+}
+
+/// A HostEndpoint `h`.
+fn hep(spec: &str) -> String {
+    document("projectcalico.org/v3", "HostEndpoint", "name: h", spec)
 }
 
 fn document(version: &str, kind: &str, metadata: &str, spec: &str) -> String {

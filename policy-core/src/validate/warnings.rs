@@ -56,6 +56,7 @@ pub(super) fn warnings(resource: &Resource, object: &Object) -> Vec<Diagnostic> 
         | Resource::NetworkSet(_)
         | Resource::GlobalNetworkSet(_)
         | Resource::WorkloadEndpoint(_)
+        | Resource::HostEndpoint(_)
         | Resource::Namespace(_) => {}
     }
     found

@@ -13,6 +13,7 @@ use policy_api::{
 };
 use policy_core::{
     explain::{ExplainError, explain},
+    host::Plane,
     model::{DefaultAction, EndpointId, EndpointSpec, Model, Settings},
     services::WITH_PORTS,
     validate::{self, Object, StaticEndpoint},
@@ -385,5 +386,6 @@ fn spec(endpoint: StaticEndpoint, ifindex: u32) -> EndpointSpec {
         ports: endpoint.ports,
         bridge: None,
         adopt_until_ns: 0,
+        plane: Plane::Workload,
     }
 }

@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Result, anyhow, bail, ensure};
 use policy_api::{diagnostic::Diagnostic, yaml};
 use policy_core::{
+    host::Plane,
     identity,
     model::{DefaultAction, EndpointId, EndpointSpec, Model, Settings},
     validate::{self, Object},
@@ -98,9 +99,11 @@ impl PolicySet {
                         ports: endpoint.ports,
                         bridge: None,
                         adopt_until_ns: 0,
+                        plane: Plane::Workload,
                     };
                     model.endpoints.insert(id(&spec.interface), Arc::new(spec));
                 }
+                Object::HostEndpoint(endpoint) => bail!("{}: no host endpoint", endpoint.name),
             }
         }
         Ok(model)

@@ -7,6 +7,7 @@ mod agents;
 mod changes;
 mod diff;
 mod directory;
+mod host_endpoints;
 mod hosts;
 mod kubernetes;
 mod language;

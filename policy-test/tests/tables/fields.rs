@@ -24,6 +24,7 @@ fn of_kind(kind: Kind) -> BTreeMap<String, String> {
         Kind::NetworkSet | Kind::GlobalNetworkSet => {
             (fields::of_type::<calico::NetworkSetSpec>(), "calico")
         }
+        Kind::HostEndpoint => (fields::of_type::<calico::HostEndpointSpec>(), "calico"),
         Kind::WorkloadEndpoint => (fields::of_type::<calico::WorkloadEndpointSpec>(), "calico"),
         Kind::KubernetesNetworkPolicy | Kind::StagedKubernetesNetworkPolicy => {
             (fields::of_type::<kubernetes::NetworkPolicySpec>(), "kubernetes")

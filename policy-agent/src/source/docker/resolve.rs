@@ -148,6 +148,16 @@ impl Picture {
                     addresses: attachment.addresses.clone(),
                     mac: attachment.mac,
                     ports,
+                    published: container
+                        .published
+                        .iter()
+                        // Without an address to translate to, a process of the engine's answers.
+                        .filter(|(port, _)| {
+                            let v4 = port.address.is_ipv4();
+                            attachment.addresses.iter().any(|own| own.is_ipv4() == v4)
+                        })
+                        .map(|(port, to)| (*port, *to))
+                        .collect(),
                     veth: veths.remove(&(container.id.as_str(), network_id.as_str())),
                 });
             }

@@ -2,9 +2,14 @@
 //!
 //! Output only: plain values, complete each time. Two snapshots that compare equal mean the same.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 use policy_core::{
+    host::{Plane, Published},
     labels::Labels,
     model::{EndpointId, EndpointSpec, NamedPort},
 };
@@ -78,6 +83,8 @@ pub struct DockerEndpoint {
     pub mac: Option<Mac>,
     /// Named ports.
     pub ports: Vec<NamedPort>,
+    /// Ports of the host that the engine translates to it, and its own port.
+    pub published: BTreeMap<Published, u16>,
     /// Host end of its veth, once identified.
     pub veth: Option<HostVeth>,
 }
@@ -111,6 +118,7 @@ impl DockerEndpoint {
             mac: self.mac,
             ports: self.ports.clone(),
             bridge: self.bridge_ifindex,
+            plane: Plane::Workload,
             adopt_until_ns,
         })
     }
@@ -190,7 +198,7 @@ impl fmt::Display for UnsupportedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             UnsupportedReason::HostNetwork => {
-                f.write_str("not enforced on the host's network yet; put it on a bridge network")
+                f.write_str("uses the host's network: a HostEndpoint decides on its traffic")
             }
             UnsupportedReason::Driver { network, driver } => write!(
                 f,

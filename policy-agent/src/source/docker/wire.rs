@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use bollard::models::{
     ContainerSummary, ContainerSummaryStateEnum, EndpointResource, Network as ApiNetwork,
+    PortSummary, PortSummaryTypeEnum,
 };
+use policy_common::packet::protocol;
+use policy_core::host::Published;
 
 use crate::netlink::Mac;
 
@@ -26,6 +29,8 @@ pub(super) struct Container {
     pub(super) mode: NetworkMode,
     /// Names of its networks; known from its creation on.
     pub(super) networks: Vec<String>,
+    /// Ports of the host whose connections go to it, and its own port.
+    pub(super) published: BTreeMap<Published, u16>,
 }
 
 /// `HostConfig.NetworkMode`.
@@ -58,6 +63,7 @@ impl From<ContainerSummary> for Container {
         let networks = summary.network_settings.and_then(|settings| settings.networks);
         let mut networks: Vec<String> = networks.unwrap_or_default().into_keys().collect();
         networks.sort();
+        let published = summary.ports.unwrap_or_default().into_iter().filter_map(published);
         Container {
             id,
             name,
@@ -69,8 +75,21 @@ impl From<ContainerSummary> for Container {
             ),
             mode,
             networks,
+            published: published.collect(),
         }
     }
+}
+
+/// A published port: the host's, and the container's.
+fn published(port: PortSummary) -> Option<(Published, u16)> {
+    let protocol = match port.typ? {
+        PortSummaryTypeEnum::TCP => protocol::TCP,
+        PortSummaryTypeEnum::UDP => protocol::UDP,
+        PortSummaryTypeEnum::SCTP => protocol::SCTP,
+        PortSummaryTypeEnum::EMPTY => return None,
+    };
+    let address = port.ip?.parse().ok()?;
+    Some((Published { address, protocol, port: port.public_port? }, port.private_port))
 }
 
 /// A network.

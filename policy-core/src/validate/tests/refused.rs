@@ -221,7 +221,6 @@ fn policies() {
         ),
         ("hint", np("performanceHints: [Fast]"), &[("spec.performanceHints[0]", "AssumeNeeded")]),
         ("order", np("order: first"), &[("spec.order", "write a number")]),
-        ("preDNAT", gnp("preDNAT: true"), &[("spec.preDNAT", "not supported yet")]),
         (
             "hint twice",
             np("performanceHints: [AssumeNeededOnEveryNode, AssumeNeededOnEveryNode]"),
@@ -251,7 +250,7 @@ fn policies() {
         (
             "preDNAT and doNotTrack",
             gnp(&format!("{untracked}\npreDNAT: true\n{deny}")),
-            &[("spec.preDNAT", "not supported yet"), ("spec.preDNAT", "exclude each other")],
+            &[("spec.preDNAT", "exclude each other")],
         ),
         (
             "no forward",

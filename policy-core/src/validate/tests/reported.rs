@@ -27,7 +27,7 @@ fn kinds() {
         ),
         ("{apiVersion: v1, kind: Pod}", "kind", "supported are projectcalico.org/v3 NetworkPolicy"),
         ("{apiVersion: v1, kind: Tier}", "apiVersion", "write `projectcalico.org/v3`"),
-        ("{apiVersion: projectcalico.org/v3, kind: HostEndpoint}", "kind", "not supported yet"),
+        ("{apiVersion: projectcalico.org/v3, kind: Profile}", "kind", "not supported yet"),
     ] {
         let diagnostics = decode(&value(text)).expect_err(text);
         let [diagnostic] = diagnostics.as_slice() else { panic!("{text}: {diagnostics:?}") };

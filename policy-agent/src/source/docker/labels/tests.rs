@@ -46,6 +46,7 @@ fn a_label_cannot_define_identity() {
         running: true,
         mode: NetworkMode::Own,
         networks: vec!["front".to_owned()],
+        published: BTreeMap::new(),
     };
     let (labels, warnings) = endpoint_labels(&container, "prod", "front");
     assert_eq!(
