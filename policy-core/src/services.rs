@@ -18,9 +18,9 @@ pub const SERVICES: u32 = 1 << 24;
 /// One past the last source port.
 pub const SOURCE_PORTS: u32 = 1 << 16;
 
-/// Protocols with ports in the place where TCP has them: TCP, UDP, DCCP (RFC 4340), SCTP (RFC
-/// 9260) and UDP-Lite (RFC 3828).
-pub const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
+/// Protocols whose ports the datapath reads (`policy_common::packet`): TCP, UDP, SCTP (RFC 9260) and
+/// UDP-Lite (RFC 3828). No rule can name ports of another one, such as DCCP.
+pub const WITH_PORTS: [u8; 4] = [6, 17, 132, 136];
 
 /// ICMP.
 pub const ICMP: u8 = 1;

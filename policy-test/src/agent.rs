@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Loading and verifying the programs takes seconds of one CPU, and more on a busy machine.
-const READY_LIMIT: Duration = Duration::from_secs(120);
+const READY_LIMIT: Duration = Duration::from_secs(30);
 /// For a graceful end, and for endpoints to be enforced.
 const LIMIT: Duration = Duration::from_secs(10);
 /// The one that the agent has by default: a lab's host has all ports to itself.

@@ -73,6 +73,17 @@ fn calico_policy(
     let directions = calico::directions(types, ingress, egress, None);
     let rules = rules.map(Option::unwrap_or_default);
     inactive(directions, rules.map(<[Wire]>::len), "spec.types", found);
+    // Who writes the types means them.
+    if types.is_none() && !directions.ingress {
+        found.push(
+            Diagnostic::warning(
+                "spec",
+                "traffic into the endpoints stays open: the policy is about egress only, as it has \
+                 no other rules",
+            )
+            .with_hint("write `types: [Egress]` if that is meant, else `types: [Ingress, Egress]`"),
+        );
+    }
     for (path, rules) in [("spec.ingress", rules[0]), ("spec.egress", rules[1])] {
         for (index, rule) in rules.iter().enumerate() {
             for (name, side) in [("source", &rule.source), ("destination", &rule.destination)] {
@@ -266,15 +277,5 @@ fn inactive(directions: Directions, counts: [usize; 2], types: &str, found: &mut
                     .with_hint(format!("add {name} to `{types}`, or remove the rules")),
             );
         }
-    }
-    if directions == (Directions { ingress: false, egress: true }) && ingress == 0 {
-        found.push(
-            Diagnostic::warning(
-                "spec",
-                "traffic into the endpoints stays open: the policy is \
-                 about egress only",
-            )
-            .with_hint(format!("add Ingress to `{types}`, or have another policy for it")),
-        );
     }
 }

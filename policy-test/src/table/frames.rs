@@ -14,6 +14,7 @@ use super::Service;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SCTP: u8 = 132;
+const UDPLITE: u8 = 136;
 /// Locally administered.
 const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0xaa, 1], [2, 0, 0, 0, 0xaa, 2]];
 const HOPS: u8 = 64;
@@ -42,10 +43,10 @@ pub(super) fn payload(service: Service, source_port: u16, mark: &[u8]) -> Vec<u8
         // RFC 9260, 3.1: ports, tag, checksum; 3.3.2: an INIT chunk without parameters, and what
         // follows it is the mark.
         SCTP => [&ports[..], &[0; 8], &[1, 0, 0, 20], &[0; 16]].concat(),
-        // UDP-Lite (RFC 3828, 3.1): ports, coverage of the whole, checksum; DCCP (RFC 4340, 5.1)
-        // begins alike; others have no ports.
-        136 | 33 => [&ports[..], &[0; 4]].concat(),
-        _ => vec![0; 4],
+        // RFC 3828, 3.1: ports, coverage of the whole, checksum.
+        UDPLITE => [&ports[..], &[0; 4]].concat(),
+        // Nobody must take this for ports.
+        _ => vec![0xff; 8],
     };
     [&head[..], mark].concat()
 }

@@ -88,20 +88,20 @@ impl Programs {
 
     /// One packet: at the uplinks, at the sender's interface, at the receiver's, as far as it comes.
     fn attempt(&mut self, attempt: &Attempt) -> Result<()> {
-        let path = &attempt.path;
+        let (path, service) = (&attempt.path, attempt.service);
         let next = self.ports.next().context("ports go round")?;
         let port = attempt.row.source_port.unwrap_or(next);
-        let frame = frames::frame(path.source, path.destination, attempt.service, port)?;
+        let frame = frames::frame(path.source, path.destination, service, port)?;
         let [egress, ingress] = &path.ends[..] else { anyhow::bail!("not two ends: {path:?}") };
         match self.endpoint(path.source) {
-            Some(index) => self.end(Hook::FromEndpoint, index, &frame, egress)?,
+            Some(index) => self.end((Hook::FromEndpoint, index), &frame, service.port, egress)?,
             None => self.uplinks(path.source, &frame, egress)?,
         }
         if egress.verdict == Verdict::Deny {
             return Ok(());
         }
         if let Some(index) = self.endpoint(path.destination) {
-            self.end(Hook::ToEndpoint, index, &frame, ingress)?;
+            self.end((Hook::ToEndpoint, index), &frame, service.port, ingress)?;
         }
         Ok(())
     }
@@ -118,21 +118,27 @@ impl Programs {
         }
         for &index in self.ring.model.uplinks.keys() {
             let found = self.ring.judge(Hook::Uplink, index, frame)?;
-            self.expect(&found, Direction::Ingress, DropReason::Untracked, end)?;
+            self.expect(&found, Direction::Ingress, DropReason::Untracked, 0, end)?;
         }
         Ok(())
     }
 
     /// One end, with the counters of the rule that decides, of the Log rules before it, and of the
     /// staged rule: each moves by this one packet.
-    fn end(&self, hook: Hook, index: u32, frame: &[u8], end: &EndDecision) -> Result<()> {
+    fn end(
+        &self,
+        (hook, index): (Hook, u32),
+        frame: &[u8],
+        port: u16,
+        end: &EndDecision,
+    ) -> Result<()> {
         let before = self.counted(end)?;
         let found = self.ring.judge(hook, index, frame)?;
         let direction = match hook {
             Hook::FromEndpoint => Direction::Egress,
             _ => Direction::Ingress,
         };
-        self.expect(&found, direction, DropReason::Policy, end)?;
+        self.expect(&found, direction, DropReason::Policy, port, end)?;
         let after = self.counted(end)?;
         let once = Counted {
             rule: 1,
@@ -176,6 +182,7 @@ impl Programs {
         found: &testrun::Verdict,
         direction: Direction,
         reason: DropReason,
+        port: u16,
         end: &EndDecision,
     ) -> Result<()> {
         let testrun::Verdict::Drop(key) = found else {
@@ -187,7 +194,8 @@ impl Programs {
             end.verdict == Verdict::Deny
                 && rule == Some(&end.rule)
                 && key.reason == reason as u8
-                && key.direction == direction as u8,
+                && key.direction == direction as u8
+                && key.port == port,
             "{direction:?}: the program drops it by {rule:?} ({key:?}), not {:?}",
             end.rule
         );

@@ -10,8 +10,7 @@ use policy_core::services::{ICMP, ICMPV6, WITH_PORTS};
 use serde::{Deserialize, de};
 
 /// All of [`WITH_PORTS`].
-const NAMES: [(&str, u8); 5] =
-    [("tcp", 6), ("udp", 17), ("dccp", 33), ("sctp", 132), ("udplite", 136)];
+const NAMES: [(&str, u8); 4] = [("tcp", 6), ("udp", 17), ("sctp", 132), ("udplite", 136)];
 /// Echo requests (RFC 792, RFC 4443) as the packets of ICMP have them in the place of a port.
 const ECHO: [(u8, u16); 2] = [(ICMP, 8 << 8), (ICMPV6, 128 << 8)];
 

@@ -275,6 +275,7 @@ impl Sockets {
         let start = Instant::now();
         loop {
             probes.poll()?;
+            none_arrived(&probes, attempts)?;
             let waiting = |(number, attempt): &(usize, &&Attempt)| {
                 attempt.row.verdict == Verdict::Allow && !probes.answered(*number)
             };
@@ -303,11 +304,7 @@ impl Sockets {
         }
         // Everything that was denied has been dropped: what has arrived, arrived.
         probes.poll()?;
-        for (number, attempt) in attempts.iter().enumerate() {
-            let denied = attempt.row.verdict == Verdict::Deny;
-            ensure!(!(denied && probes.arrived(number)), "{}: arrived", attempt.case);
-        }
-        Ok(())
+        none_arrived(&probes, attempts)
     }
 
     /// What policy has dropped so far.
@@ -347,6 +344,15 @@ impl Sockets {
         }
         Ok(drops)
     }
+}
+
+/// Fails if a packet that is denied has come through.
+fn none_arrived(probes: &Probes, attempts: &[&Attempt]) -> Result<()> {
+    for (number, attempt) in attempts.iter().enumerate() {
+        let denied = attempt.row.verdict == Verdict::Deny;
+        ensure!(!(denied && probes.arrived(number)), "{}: arrived", attempt.case);
+    }
+    Ok(())
 }
 
 /// What a denied packet must be counted as.
