@@ -148,22 +148,13 @@ impl Failsafe {
     }
 }
 
-/// Felix's defaults (calico `felix/config/config_params.go`): protocol and port.
-pub const FAILSAFE_INBOUND: [(u8, u16); 9] =
-    [(6, 22), (17, 68), (6, 179), (6, 2379), (6, 2380), (6, 5473), (6, 6443), (6, 6666), (6, 6667)];
+/// What is open if nobody says otherwise, protocol and port: of felix's defaults (calico
+/// `felix/config/config_params.go`) those that a Docker host needs, and not the ports of etcd, BGP,
+/// Typha and the Kubernetes API.
+pub const FAILSAFE_INBOUND: [(u8, u16); 2] = [(6, 22), (17, 68)];
 
 /// See [`FAILSAFE_INBOUND`].
-pub const FAILSAFE_OUTBOUND: [(u8, u16); 9] = [
-    (17, 53),
-    (17, 67),
-    (6, 179),
-    (6, 2379),
-    (6, 2380),
-    (6, 5473),
-    (6, 6443),
-    (6, 6666),
-    (6, 6667),
-];
+pub const FAILSAFE_OUTBOUND: [(u8, u16); 2] = [(17, 53), (17, 67)];
 
 /// A port of the host whose connections are passed on to somebody else, as Docker does for published
 /// ports.

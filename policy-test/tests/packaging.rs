@@ -46,6 +46,9 @@ fn the_configuration_file_has_every_key_with_a_comment() {
         .map(|flag| match flag {
             "uplink" => "uplinks",
             "bridge" => "bridges",
+            "failsafe-inbound-port" => "failsafe-inbound-ports",
+            "failsafe-outbound-port" => "failsafe-outbound-ports",
+            "published-port" => "published-ports",
             flag => flag,
         })
         .collect();

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use policy_common::{abi::Direction, packet::protocol};
 use policy_core::host::{FAILSAFE_INBOUND, FAILSAFE_OUTBOUND, Failsafe, Published};
 
-/// The failsafe ports of a direction: those written, felix's if none are, none for `none`.
+/// The failsafe ports of a direction: those written, the usual ones if none are, none for `none`.
 ///
 /// # Errors
 ///
