@@ -53,7 +53,7 @@ pub enum Request {
     /// `POST /v1/delete`.
     Delete(DeleteRequest, oneshot::Sender<Answer>),
     /// Part of `POST /v1/diff`: the models as they are and with other resources.
-    Preview(Preview, oneshot::Sender<Result<[Model; 2], Refused>>),
+    Preview(Box<Preview>, oneshot::Sender<Result<[Model; 2], Refused>>),
 }
 
 /// Resources that somebody asks about.
@@ -297,7 +297,7 @@ async fn diff(
     let (now, settings) = (Arc::clone(&published.resources), published.model.settings);
     let Json(checked) = aside(move || preview::check(&now, body, settings)).await?;
     let (question, changes) = checked?;
-    let Json(models) = ask(&api, |sender| Request::Preview(question, sender)).await?;
+    let Json(models) = ask(&api, |sender| Request::Preview(Box::new(question), sender)).await?;
     aside(move || changes.compare(&models)).await
 }
 

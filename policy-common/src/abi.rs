@@ -4,6 +4,8 @@
 //! map value (a value that the other side does not know would be undefined behaviour), addresses
 //! in network byte order as byte arrays, everything else in host byte order.
 
+// tidy: long file because the ABI is one definition, read and versioned as a whole.
+
 /// Version of everything in this module. Part of the pin path.
 pub const ABI_VERSION: u32 = 3;
 

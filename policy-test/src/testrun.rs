@@ -294,7 +294,10 @@ impl Ring {
     ///
     /// # Errors
     /// If the kernel does not say.
-    pub fn verified(&self, hook: Hook) -> Result<u32> {
+    pub fn verified(&mut self, hook: Hook) -> Result<u32> {
+        if hook != Hook::Uplink {
+            load::ready(&mut self.ebpf, hook)?;
+        }
         let program = self.ebpf.program(hook.program()).context("every hook has its program")?;
         program.info()?.verified_instruction_count().context("the kernel does not count them")
     }

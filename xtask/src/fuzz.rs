@@ -74,16 +74,6 @@ impl Fuzz {
     }
 }
 
-/// Runs every target for a minute: how many found nothing, and how many something. The set-up is
-/// the caller's.
-///
-/// # Errors
-/// If the targets cannot be built or started.
-pub(crate) fn minute_each(workspace: &Workspace) -> Result<(u64, u64)> {
-    let found = fuzz(workspace, &choose(&[])?, 60)?;
-    Ok((TARGETS.len() as u64 - found, found))
-}
-
 fn choose(names: &[String]) -> Result<Vec<&'static Target>> {
     if names.is_empty() {
         return Ok(TARGETS.iter().collect());

@@ -55,7 +55,7 @@ impl Setup {
 pub(crate) fn ensure(workspace: &Workspace, purpose: Purpose) -> Result<()> {
     let progress = Progress::new();
     bpf::ensure(workspace, &progress)?;
-    if matches!(purpose, Purpose::Fuzz | Purpose::Test) {
+    if purpose == Purpose::Fuzz {
         fuzz::ensure(workspace, &progress)?;
     }
     tools::ensure(purpose, &progress)

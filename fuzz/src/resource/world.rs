@@ -12,6 +12,7 @@ use policy_common::abi::Direction;
 use policy_core::{
     compile::Compiler,
     evaluate::{self, Packet},
+    host::Plane,
     identity,
     labels::endpoint_labels,
     model::{EndpointId, EndpointSpec, Model, NamedPort},
@@ -67,6 +68,10 @@ fn model(objects: &[Object]) -> Model {
                 model.tiers.insert(tier.name.clone(), tier.clone());
             }
             Object::WorkloadEndpoint(endpoint) => add(&mut model, endpoint),
+            // Its planes depend on interfaces; here it counts by the addresses that it expects.
+            Object::HostEndpoint(endpoint) => {
+                model.host_endpoints.insert(endpoint.name.clone(), Arc::new(endpoint.clone()));
+            }
         }
     }
     for endpoint in residents() {
@@ -116,6 +121,7 @@ fn add(model: &mut Model, endpoint: &StaticEndpoint) {
         ports: endpoint.ports.clone(),
         bridge: None,
         adopt_until_ns: 0,
+        plane: Plane::Workload,
     };
     model.endpoints.insert(id, Arc::new(spec));
 }

@@ -9,7 +9,7 @@ use std::{fs, mem};
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp,
+        LinkOrder, ProgramError, TcAttachType, Xdp,
         links::{FdLink, PinnedLink},
         tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
         xdp::{XdpLink, XdpMode},
@@ -21,6 +21,7 @@ use tracing::error;
 
 use super::{
     features::Features,
+    load,
     pin::{Hook, PinError, Pins},
 };
 
@@ -132,7 +133,7 @@ impl Attacher {
             Ok(pinned) => !pinned.is_dir(),
             Err(_) => self.features.tcx,
         };
-        let classifier = classifier(&mut self.ebpf, hook).map_err(fail)?;
+        let classifier = load::ready(&mut self.ebpf, hook).map_err(fail)?;
         if !tcx {
             // Exists already where an earlier agent was.
             let _ = tc::qdisc_add_clsact(&name);
@@ -296,10 +297,6 @@ const fn attach_type(hook: Hook) -> TcAttachType {
         }
         Hook::ToEndpoint | Hook::ToBridge | Hook::ToUplink => TcAttachType::Egress,
     }
-}
-
-fn classifier(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, ProgramError> {
-    ebpf.program_mut(hook.program()).ok_or(ProgramError::NotLoaded)?.try_into()
 }
 
 #[cfg(test)]

@@ -62,7 +62,9 @@ pub enum LoadError {
     Missing(&'static str),
 }
 
-/// Creates or opens the pinned maps and loads every program.
+/// Creates or opens the pinned maps and loads the programs that every host needs. Those of host
+/// endpoints are loaded when the first is attached ([`ready`]): few hosts have any, and the
+/// verifier takes as long over them as over all others.
 ///
 /// # Errors
 ///
@@ -94,12 +96,34 @@ pub fn load(pins: &Pins, features: Features, sizes: Sizes) -> Result<Ebpf, LoadE
     }
     for hook in Hook::ALL {
         let name = hook.program();
-        let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
-        let loaded = match hook {
-            Hook::Uplink => <&mut Xdp>::try_from(program).and_then(|program| program.load()),
-            _ => <&mut SchedClassifier>::try_from(program).and_then(|program| program.load()),
-        };
-        loaded.map_err(|source| LoadError::Program { name, source: Box::new(source) })?;
+        let fail = |source| LoadError::Program { name, source: Box::new(source) };
+        if ebpf.program(name).is_none() {
+            return Err(LoadError::Missing(name));
+        }
+        match hook {
+            Hook::FromUplink | Hook::ToUplink => {}
+            Hook::Uplink => {
+                let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
+                <&mut Xdp>::try_from(program).and_then(|program| program.load()).map_err(fail)?;
+            }
+            _ => {
+                ready(&mut ebpf, hook).map_err(fail)?;
+            }
+        }
     }
     Ok(ebpf)
+}
+
+/// The TC program of a hook, loaded.
+///
+/// # Errors
+///
+/// There is none, or the verifier refuses it.
+pub fn ready(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, ProgramError> {
+    let program: &mut SchedClassifier =
+        ebpf.program_mut(hook.program()).ok_or(ProgramError::NotLoaded)?.try_into()?;
+    if program.fd().is_err() {
+        program.load()?;
+    }
+    Ok(program)
 }

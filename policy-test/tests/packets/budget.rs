@@ -10,7 +10,7 @@ const BUDGET: u32 = 700_000;
 
 #[test]
 fn every_program_stays_within_its_budget() -> Result<()> {
-    let world = World::new()?;
+    let mut world = World::new()?;
     for hook in Hook::ALL {
         let walked = world.ring.verified(hook)?;
         println!("{}: {walked} instructions", hook.program());
