@@ -6,9 +6,11 @@
 mod canvas;
 pub mod compile;
 pub mod digest;
+mod division;
 pub mod evaluate;
 pub mod explain;
 mod extents;
+mod held;
 pub mod identity;
 pub mod ids;
 mod image;
@@ -23,6 +25,7 @@ pub mod selector;
 #[cfg(test)]
 mod semantics;
 pub mod services;
+pub mod shared;
 pub mod simulate;
 mod tables;
 #[cfg(test)]
@@ -31,3 +34,4 @@ pub mod tiers;
 mod transition;
 mod untracked;
 pub mod validate;
+mod workspace;

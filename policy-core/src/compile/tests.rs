@@ -1,14 +1,15 @@
 //! The compiler against the reference evaluator, and plans against a simulated kernel.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use policy_api::messages::{RuleName, Verdict};
-use policy_common::abi::Direction;
+use policy_common::abi::{ADDRESSES_PER_FAMILY, Direction, VERDICT_ALLOW, VERDICT_RULE};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
     evaluate::{self, Packet},
+    identity,
     model::{EndpointId, NetworkSet},
     plan::Op,
     policy::Action,
@@ -203,7 +204,7 @@ proptest! {
             for op in &ops[..done] {
                 kernel.apply(op);
             }
-            compiler = Compiler::resume(kernel.image.clone(), planned.ids().clone());
+            compiler = Compiler::resume(kernel.image.clone(), compiler.written(&planned));
             let planned = compiler.plan(&model).unwrap();
             execute(&mut kernel, &planned.plan.ops, &watched(&old, &model, seed + step))?;
             compiler.commit(planned);
@@ -499,7 +500,7 @@ fn swept_room_is_not_believed_to_hold_what_a_dead_agent_was_going_to_write() {
         for op in &ops[..done] {
             kernel.apply(op);
         }
-        let mut compiler = Compiler::resume(kernel.image.clone(), planned.ids().clone());
+        let mut compiler = Compiler::resume(kernel.image.clone(), compiler.written(&planned));
         run(&mut compiler, &mut kernel, &model);
         for port in 1..=3 {
             let probe = Probe { port, ..ingress(11, "10.0.0.1") };

@@ -1,9 +1,8 @@
 //! What a peer is called in metrics and flow records.
 
-use policy_common::abi::Family;
 use serde::{Deserialize, Serialize};
 
-use super::{Group, Universe};
+use super::{Group, Identity, Peers};
 
 /// Name of a peer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,20 +20,19 @@ impl PeerName {
     }
 }
 
-impl Universe {
+impl Peers {
     /// The name of a peer: of its identity; else of its first network set by namespace and name;
     /// else of the rule networks with the fewest prefixes.
     pub(crate) fn name(&self, peer: usize) -> PeerName {
         let peer = &self.peers[peer];
         if let Some(identity) = peer.identity {
-            let name = if peer.identity == self.host {
-                "host".to_owned()
-            } else {
-                self.identities[identity].name.clone()
-            };
-            return PeerName { namespace: self.identities[identity].namespace.clone(), name };
+            let identity = &self.identities[identity];
+            let is_host = *identity == Identity::host();
+            let name = if is_host { "host".to_owned() } else { identity.name.clone() };
+            return PeerName { namespace: identity.namespace.clone(), name };
         }
-        let groups = || peer.groups.iter().map(|&group| &self.groups[group as usize]);
+        let list = &self.sets.lists[peer.groups.0 as usize];
+        let groups = || list.iter().map(|&group| &self.groups[group as usize]);
         let set = groups()
             .filter_map(|group| match group {
                 Group::Set { namespace, name, .. } => Some((namespace, name)),
@@ -52,7 +50,7 @@ impl Universe {
             .min_by_key(|nets| {
                 (nets.len(), u8::MAX - nets.first().map_or(0, |net| net.prefix_len()))
             });
-        match nets.map(Vec::as_slice) {
+        match nets.map(AsRef::as_ref) {
             Some([net]) => PeerName { namespace: String::new(), name: net.to_string() },
             Some([net, others @ ..]) => PeerName {
                 namespace: String::new(),
@@ -60,10 +58,5 @@ impl Universe {
             },
             Some([]) | None => PeerName::world(),
         }
-    }
-
-    /// Family of a peer, as an index.
-    pub(crate) fn family(&self, peer: usize) -> Family {
-        self.peers[peer].family
     }
 }
