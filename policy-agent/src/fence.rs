@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use policy_core::labels::Labels;
+use policy_core::{labels::Labels, shared};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, error, info};
 
@@ -125,7 +125,7 @@ impl View {
 struct Shared {
     attacher: Mutex<Attacher>,
     scope: RwLock<Scope>,
-    view: RwLock<View>,
+    view: RwLock<shared::Shared<View>>,
     /// How far interfaces that were there before the agent are fenced, a [`Stage`].
     stage: AtomicU8,
     /// Whether the scope has changed since what is out of it was released.
@@ -158,7 +158,7 @@ impl Fence {
         let shared = Arc::new(Shared {
             attacher: Mutex::new(attacher),
             scope: RwLock::new(scope),
-            view: RwLock::new(view),
+            view: RwLock::new(view.into()),
             stage: AtomicU8::new(Stage::Waiting as u8),
             unreleased: AtomicBool::new(true),
             stop: AtomicBool::new(false),
@@ -181,7 +181,7 @@ impl Fence {
     }
 
     /// What is known now.
-    pub fn view(&self) -> View {
+    pub fn view(&self) -> shared::Shared<View> {
         read(&self.shared.view).clone()
     }
 

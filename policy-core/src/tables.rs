@@ -344,6 +344,7 @@ fn script<'a>(
             Direction::Ingress => PeerSide::Source,
             Direction::Egress => PeerSide::Destination,
         },
+        is_staged: layout.policies.iter().any(|(_, walks)| *walks != Walks::ALL),
     };
     if layout.host_access {
         let everything = Arc::new(Region::all());

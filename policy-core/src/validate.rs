@@ -12,7 +12,7 @@
 //!   forwarded traffic.
 //! - the names in a WorkloadEndpoint's `spec` ([`policy_api::resource::calico`]).
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use policy_api::{
     diagnostic::Diagnostic,
@@ -56,11 +56,11 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
     /// A policy of any kind.
-    Policy(Policy),
+    Policy(Arc<Policy>),
     /// A Tier.
     Tier(Tier),
     /// A NetworkSet or GlobalNetworkSet.
-    NetworkSet(NetworkSet),
+    NetworkSet(Arc<NetworkSet>),
     /// A `v1` Namespace.
     Namespace {
         /// Name.
@@ -91,6 +91,18 @@ pub struct StaticEndpoint {
     pub ports: Vec<NamedPort>,
 }
 
+impl From<Policy> for Object {
+    fn from(policy: Policy) -> Object {
+        Object::Policy(Arc::new(policy))
+    }
+}
+
+impl From<NetworkSet> for Object {
+    fn from(set: NetworkSet) -> Object {
+        Object::NetworkSet(Arc::new(set))
+    }
+}
+
 impl Object {
     /// Name of the resource that this came from.
     pub fn resource_name(&self) -> ResourceName {
@@ -101,7 +113,8 @@ impl Object {
             name: name.to_owned(),
         };
         match self {
-            Object::Policy(Policy { key, .. }) => {
+            Object::Policy(policy) => {
+                let key = &policy.key;
                 let (version, kind) = match key.kind {
                     PolicyKind::GlobalNetworkPolicy => (CALICO, "GlobalNetworkPolicy"),
                     PolicyKind::NetworkPolicy => (CALICO, "NetworkPolicy"),
@@ -180,29 +193,29 @@ pub fn validate(resource: &Resource) -> Result<Object, Vec<Diagnostic>> {
     let mut report = Report::default();
     let object = match resource {
         Resource::NetworkPolicy(policy) => {
-            calico::network_policy(policy, staged::NEVER, &mut report).map(Object::Policy)
+            calico::network_policy(policy, staged::NEVER, &mut report).map(Object::from)
         }
         Resource::StagedNetworkPolicy(policy) => {
-            calico::network_policy(policy, staged::ALWAYS, &mut report).map(Object::Policy)
+            calico::network_policy(policy, staged::ALWAYS, &mut report).map(Object::from)
         }
         Resource::GlobalNetworkPolicy(policy) => {
-            calico::global_network_policy(policy, staged::NEVER, &mut report).map(Object::Policy)
+            calico::global_network_policy(policy, staged::NEVER, &mut report).map(Object::from)
         }
         Resource::StagedGlobalNetworkPolicy(policy) => {
-            calico::global_network_policy(policy, staged::ALWAYS, &mut report).map(Object::Policy)
+            calico::global_network_policy(policy, staged::ALWAYS, &mut report).map(Object::from)
         }
         Resource::KubernetesNetworkPolicy(policy) => {
-            kubernetes::network_policy(policy, staged::NEVER, &mut report).map(Object::Policy)
+            kubernetes::network_policy(policy, staged::NEVER, &mut report).map(Object::from)
         }
         Resource::StagedKubernetesNetworkPolicy(policy) => {
-            kubernetes::network_policy(policy, staged::ALWAYS, &mut report).map(Object::Policy)
+            kubernetes::network_policy(policy, staged::ALWAYS, &mut report).map(Object::from)
         }
         Resource::Tier(tier) => tier::tier(tier, &mut report).map(Object::Tier),
         Resource::NetworkSet(set) => {
-            endpoint::network_set(set, true, &mut report).map(Object::NetworkSet)
+            endpoint::network_set(set, true, &mut report).map(Object::from)
         }
         Resource::GlobalNetworkSet(set) => {
-            endpoint::network_set(set, false, &mut report).map(Object::NetworkSet)
+            endpoint::network_set(set, false, &mut report).map(Object::from)
         }
         Resource::WorkloadEndpoint(spec) => {
             endpoint::workload_endpoint(spec, &mut report).map(Object::WorkloadEndpoint)

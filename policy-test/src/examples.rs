@@ -159,11 +159,11 @@ impl Table {
         for object in objects {
             match object {
                 Object::Policy(policy) => {
-                    model.policies.insert(policy.key.clone(), Arc::new(policy));
+                    model.policies.insert(policy.key.clone(), policy);
                 }
                 Object::NetworkSet(set) => {
                     let key = (set.namespace.clone(), set.name.clone());
-                    model.network_sets.insert(key, Arc::new(set));
+                    model.network_sets.insert(key, set);
                 }
                 Object::Namespace { name, labels } => {
                     model.namespaces.insert(name, labels);

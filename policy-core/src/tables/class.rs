@@ -131,7 +131,7 @@ fn steps(
     of: impl Fn(&Region) -> Option<Services>,
 ) -> Vec<Step> {
     let enforced = walk(script, met, end, Walk::Enforced, logs, &of);
-    if !script.is_staged() {
+    if !script.is_staged {
         let says = |piece: &Piece| Says { verdict: piece.verdict, staged: 0, log: piece.log };
         return enforced.iter().map(|it| Step { start: it.start, says: says(it) }).collect();
     }

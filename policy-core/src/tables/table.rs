@@ -101,14 +101,8 @@ pub(super) struct Script<'a> {
     pub(super) stages: Vec<Stage>,
     /// Where the peer stands in them.
     pub(super) peer_side: PeerSide,
-}
-
-impl Script<'_> {
     /// Whether the two walks differ.
-    pub(super) fn is_staged(&self) -> bool {
-        self.walks.iter().any(|walks| *walks != Walks::ALL)
-            || self.stages.iter().any(|stage| stage.walks != Walks::ALL)
-    }
+    pub(super) is_staged: bool,
 }
 
 /// What tells the peers of a table apart.
