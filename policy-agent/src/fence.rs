@@ -111,6 +111,11 @@ impl View {
         self.links.values().find(|link| link.name == name)
     }
 
+    /// Interfaces by name.
+    pub fn by_name(&self) -> BTreeMap<&str, &Link> {
+        self.links.values().map(|link| (link.name.as_str(), link)).collect()
+    }
+
     /// The host's own addresses, loopback included.
     pub fn host_addresses(&self) -> BTreeSet<IpAddr> {
         self.addresses.iter().map(|(_, address)| *address).collect()

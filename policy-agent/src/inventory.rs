@@ -6,13 +6,14 @@ use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use policy_api::{
     diagnostic::Diagnostic,
-    messages::{Component, EndpointState, EndpointStatus},
+    messages::{Component, EndpointState, EndpointStatus, ResourceName},
 };
 use policy_core::{
     identity::{self, Owner},
     model::{EndpointId, EndpointSpec, Model},
     peers::PeerName,
     plan::Image,
+    shared::Shared,
     validate::{Object, StaticEndpoint},
 };
 
@@ -20,7 +21,8 @@ use crate::{
     config::Config,
     fence::{Scope, View},
     kernel::{attach::UplinkMode, clock, pin::Hook},
-    resources::Resources,
+    netlink::Link,
+    resources::{Entry, Resources},
     source::docker::{DockerEndpoint, DockerSnapshot, EngineState},
 };
 
@@ -39,6 +41,28 @@ pub struct Inventory {
     read: bool,
     /// Until when connections of an interface may be picked up, once it has been said.
     adoption: RefCell<BTreeMap<u32, u64>>,
+    /// The newest model's part that does not depend on policies, and what it was made from.
+    built: RefCell<Option<(Sources, Model)>>,
+}
+
+/// What a model is made from, beside policies.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    view: Shared<View>,
+    statics: Shared<BTreeMap<Arc<ResourceName>, Arc<Entry>>>,
+    docker: Option<Arc<DockerSnapshot>>,
+}
+
+impl Sources {
+    /// Whether both are the same values. If not, they may still be equal.
+    pub fn same(&self, other: &Sources) -> bool {
+        self.view.same(&other.view)
+            && self.statics.same(&other.statics)
+            && match (&self.docker, &other.docker) {
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                (a, b) => a.is_none() && b.is_none(),
+            }
+    }
 }
 
 /// Everything that people may ask about.
@@ -48,8 +72,6 @@ pub struct Description {
     pub endpoints: Vec<(Option<EndpointId>, EndpointStatus)>,
     /// Who has an address.
     pub owners: BTreeMap<IpAddr, PeerName>,
-    /// Parts of the agent.
-    pub components: Vec<Component>,
 }
 
 impl Inventory {
@@ -66,6 +88,7 @@ impl Inventory {
             inherited: !image.endpoints.is_empty(),
             read: false,
             adoption: RefCell::new(adoption),
+            built: RefCell::new(None),
         }
     }
 
@@ -134,11 +157,42 @@ impl Inventory {
         config: &Config,
         resources: &Resources,
         base: &Model,
-        view: &View,
+        view: &Shared<View>,
     ) -> Model {
-        let mut model = Model { host_addresses: view.host_addresses(), ..base.clone() };
+        let sources = self.sources(resources, view);
+        let mut built = self.built.borrow_mut();
+        let (_, parts) = match built.take().filter(|(of, _)| of.same(&sources)) {
+            Some(known) => built.insert(known),
+            None => {
+                let parts = self.build(config, resources, view);
+                built.insert((sources, parts))
+            }
+        };
+        Model {
+            endpoints: parts.endpoints.clone(),
+            host_addresses: parts.host_addresses.clone(),
+            uplinks: parts.uplinks.clone(),
+            ..base.clone()
+        }
+    }
+
+    /// What a model is made from, beside policies.
+    pub fn sources(&self, resources: &Resources, view: &Shared<View>) -> Sources {
+        Sources {
+            view: view.clone(),
+            statics: resources.statics().clone(),
+            docker: self.docker.clone(),
+        }
+    }
+
+    /// The part of the model that does not depend on policies.
+    fn build(&self, config: &Config, resources: &Resources, view: &View) -> Model {
+        let links = view.by_name();
+        let mut model =
+            Model { host_addresses: view.host_addresses().into(), ..Model::default() };
         for endpoint in statics(resources) {
-            if let Some(spec) = self.static_spec(endpoint, config, view) {
+            if let Some(link) = links.get(endpoint.interface.as_str()) {
+                let spec = self.static_spec(endpoint, link, config, view);
                 model.endpoints.insert(static_id(endpoint), Arc::new(spec));
             }
         }
@@ -169,10 +223,10 @@ impl Inventory {
     fn static_spec(
         &self,
         endpoint: &StaticEndpoint,
+        link: &Link,
         config: &Config,
         view: &View,
-    ) -> Option<EndpointSpec> {
-        let link = view.link(&endpoint.interface)?;
+    ) -> EndpointSpec {
         let bridge = link.master.filter(|master| {
             view.fenced(link.ifindex)
                 && view
@@ -180,7 +234,7 @@ impl Inventory {
                     .get(master)
                     .is_some_and(|bridge| config.bridges.contains(&bridge.name))
         });
-        Some(EndpointSpec {
+        EndpointSpec {
             ifindex: link.ifindex,
             interface: endpoint.interface.clone(),
             name: endpoint.name.clone(),
@@ -192,12 +246,15 @@ impl Inventory {
             ports: endpoint.ports.clone(),
             bridge,
             adopt_until_ns: self.adopt_until(link.ifindex, view),
-        })
+        }
     }
 
     /// Static endpoints in `next` that claim an interface or address that is another's, where they
     /// did not in `before`: a container that took an address hinders no other change.
     pub fn new_conflicts(&self, before: &Resources, next: &Resources) -> Vec<Diagnostic> {
+        if before.statics().same(next.statics()) {
+            return Vec::new();
+        }
         let known = self.conflicts(before);
         self.conflicts(next).into_iter().filter(|conflict| !known.contains(conflict)).collect()
     }
@@ -248,14 +305,13 @@ impl Inventory {
         others.chain(endpoints).collect()
     }
 
-    /// Everything that people may ask about. `errors`: of the policy directory, of the datapath.
+    /// Everything that people may ask about.
     pub fn describe(
         &self,
         config: &Config,
         resources: &Resources,
         model: &Model,
         view: &View,
-        errors: (Option<&str>, Option<&str>),
     ) -> Description {
         let mut endpoints: Vec<_> = model
             .endpoints
@@ -277,7 +333,7 @@ impl Inventory {
                 (ip, PeerName { namespace, name })
             })
             .collect();
-        Description { endpoints, owners, components: self.components(config, view, errors) }
+        Description { endpoints, owners }
     }
 
     /// Endpoints that are known but not enforced.
@@ -302,8 +358,9 @@ impl Inventory {
             egress_policies: Vec::new(),
         };
         let mut waiting = Vec::new();
+        let links = view.by_name();
         for endpoint in statics(resources) {
-            if view.link(&endpoint.interface).is_none() {
+            if !links.contains_key(endpoint.interface.as_str()) {
                 let note = format!("interface {} does not exist", endpoint.interface);
                 waiting.push(EndpointStatus {
                     interface: endpoint.interface.clone(),
@@ -349,7 +406,8 @@ impl Inventory {
         waiting
     }
 
-    fn components(
+    /// Parts of the agent. `errors`: of the policy directory, of the datapath.
+    pub fn components(
         &self,
         config: &Config,
         view: &View,
@@ -408,7 +466,7 @@ impl Inventory {
 }
 
 fn statics(resources: &Resources) -> impl Iterator<Item = &StaticEndpoint> {
-    resources.iter().filter_map(|(_, entry)| match &entry.object {
+    resources.statics().values().filter_map(|entry| match &entry.object {
         Object::WorkloadEndpoint(endpoint) => Some(endpoint),
         _ => None,
     })

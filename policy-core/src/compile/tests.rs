@@ -141,6 +141,26 @@ fn execute(kernel: &mut Kernel, ops: &[Op], watched: &[Probe]) -> Result<(), Tes
     Ok(())
 }
 
+/// What packets meet, by names instead of numbers: addresses and prefixes with who they are, and
+/// endpoints with the number of rows that lead somewhere.
+fn live_parts(kernel: &Kernel, compiler: &Compiler) -> (Vec<String>, usize) {
+    let image = &kernel.image;
+    let name = |peer: u32| compiler.ids().peer(peer);
+    let addresses = image.addresses.iter().map(|(ip, peer)| format!("{ip} {:?}", name(*peer)));
+    let cidrs = image.cidrs.iter().map(|(net, peer)| format!("{net} {:?}", name(*peer)));
+    let guard = image.guard.iter().map(|key| format!("{key:?}"));
+    let endpoints = image.endpoints.iter().map(|(ifindex, endpoint)| {
+        format!("{ifindex} {:?} {:?} {:?}", endpoint.v4, endpoint.v6, endpoint.adopt_until_ns)
+    });
+    let tables: BTreeSet<u32> = image.endpoints.values().flat_map(|it| it.tables).collect();
+    let peers: BTreeSet<u32> = image.addresses.values().chain(image.cidrs.values()).copied().collect();
+    let live = |key: &&policy_common::abi::ClassKey| {
+        tables.contains(&key.table) && peers.contains(&key.peer)
+    };
+    let rows = image.classes.keys().filter(live).count();
+    (addresses.chain(cidrs).chain(guard).chain(endpoints).collect(), rows)
+}
+
 fn watched(old: &Model, new: &Model, seed: usize) -> Vec<Probe> {
     // A changing tenth: each op is followed by a look-up of all of them.
     probes(&[old, new]).into_iter().skip(seed % 7).step_by(7).collect()
@@ -185,6 +205,47 @@ proptest! {
             }
             old = model;
         }
+    }
+
+    /// One compiler through a long history, plans that are dropped among the others, is where a new
+    /// one would be; and in the end nothing is left but what a sweep frees.
+    #[test]
+    fn a_compiler_with_a_past_is_as_good_as_a_new_one(
+        histories in prop::collection::vec(testing::random_history(), 1..4),
+        dropped in prop::collection::vec(testing::random_model(), 1..3),
+        seed in any::<usize>(),
+    ) {
+        let (mut compiler, mut kernel) = (Compiler::new(), Kernel::default());
+        for (step, model) in histories.concat().into_iter().enumerate() {
+            if (seed >> step) & 1 == 1 {
+                // Asked about, and not carried out.
+                let _ = compiler.plan(&dropped[step % dropped.len()]);
+            }
+            run(&mut compiler, &mut kernel, &model);
+            prop_assert_eq!(&kernel.image, compiler.image());
+            agrees(&model, &kernel, compiler.ids())?;
+            let (mut fresh, mut other) = (Compiler::new(), Kernel::default());
+            run(&mut fresh, &mut other, &model);
+            prop_assert_eq!(live_parts(&kernel, &compiler), live_parts(&other, &fresh));
+        }
+        // Twice: what the first sweep frees is known to be free in the plan after it.
+        compiler.settled = Settled::default();
+        for _ in 0..2 {
+            run(&mut compiler, &mut kernel, &Model::default());
+        }
+        let (image, held) = (compiler.image(), &compiler.held);
+        prop_assert_eq!(held.rows(), image.classes.len());
+        prop_assert_eq!(held.garbage(), image.classes.len());
+        let left = Image { classes: image.classes.clone(), revision: image.revision, ..Image::default() };
+        prop_assert_eq!(image, &left);
+        let used: BTreeSet<_> = image.classes.values().map(|class| (class.offset, class.len)).collect();
+        let used: u64 = used.into_iter().map(|(_, len)| u64::from(len)).sum();
+        prop_assert_eq!(compiler.usage().intervals, used);
+        prop_assert_eq!(compiler.ids().rules().count(), 0);
+        prop_assert_eq!(compiler.ids().logs().count(), 0);
+        let peers: BTreeSet<u32> = image.classes.keys().map(|key| key.peer).collect();
+        prop_assert!(compiler.ids().peers().all(|peer| peers.contains(&peer)));
+        prop_assert!(compiler.workspace.tables.iter().next().is_none());
     }
 
     /// An agent that dies in the middle of a plan is followed by one that knows the numbers and

@@ -158,3 +158,84 @@ impl Nest {
         self.nodes.get(&parent).map(|node| (parent, *node))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{peers::Group, testing::net};
+
+    fn nets() -> impl Strategy<Value = IpNet> {
+        prop_oneof![
+            (0_u32..16, 24_u8..=32).prop_map(|(low, length)| {
+                let address = IpAddr::from((0x0a00_0000 | low << 4).to_be_bytes());
+                IpNet::new(address, length).unwrap().trunc()
+            }),
+            (0_u128..16, 120_u8..=128).prop_map(|(low, length)| {
+                let address = IpAddr::from((0xfd_u128 << 120 | low << 4).to_be_bytes());
+                IpNet::new(address, length).unwrap().trunc()
+            }),
+        ]
+    }
+
+    proptest! {
+        /// After every edit the groups of each prefix are those of all prefixes around it, and what
+        /// was told of the entries adds up to what there is.
+        #[test]
+        fn groups_are_what_a_search_through_all_finds(
+            steps in prop::collection::vec(
+                prop::collection::vec((nets(), 0_u32..4, any::<bool>()), 0..12),
+                1..6,
+            ),
+            asked in prop::collection::vec(nets(), 1..12),
+        ) {
+            let mut peers = Peers::default();
+            let groups: Vec<GroupId> = (1..=4)
+                .map(|length| net(&format!("192.0.2.0/{}", 24 + length)))
+                .map(|net| peers.group(&Group::Nets([net].into())))
+                .collect();
+            let mut nest = Nest::default();
+            let mut all: Vec<(IpNet, GroupId)> = Vec::new();
+            let mut entries: BTreeMap<IpNet, usize> = BTreeMap::new();
+            for step in steps {
+                // A prefix joins or leaves a group once in a step.
+                let step: BTreeMap<(IpNet, GroupId), bool> = step
+                    .into_iter()
+                    .map(|(net, group, joins)| ((net, groups[group as usize]), joins))
+                    .collect();
+                let edits = step.iter().map(|(&(net, group), &joins)| (net, group, joins)).collect();
+                let changes = nest.edit(edits, &mut peers);
+                for ((net, group), joins) in step {
+                    all.retain(|known| *known != (net, group));
+                    if joins {
+                        all.push((net, group));
+                    }
+                }
+                for (net, old, new) in changes.entries {
+                    prop_assert_eq!(entries.get(&net).copied(), old);
+                    match new {
+                        Some(peer) => entries.insert(net, peer),
+                        None => entries.remove(&net),
+                    };
+                }
+                prop_assert_eq!(&nest.peers().collect::<BTreeMap<_, _>>(), &entries);
+                for address in asked.iter().map(|net| net.addr()) {
+                    let mut set = NO_GROUPS;
+                    for (_, group) in all.iter().filter(|(net, _)| net.contains(&address)) {
+                        set = peers.with(set, *group);
+                    }
+                    prop_assert_eq!(nest.groups(address), set);
+                    // The longest prefix that is in the maps says the same.
+                    let around = entries.iter().filter(|(net, _)| net.contains(&address));
+                    let entry = around.max_by_key(|(net, _)| net.prefix_len()).map(|it| *it.1);
+                    let family = identity::family(address);
+                    let peer = (set != NO_GROUPS).then(|| peers.peer(family, None, set));
+                    prop_assert_eq!(entry, peer);
+                    let host = IpNet::from(address);
+                    prop_assert_eq!(nest.peer(host).or_else(|| nest.around(host)), peer);
+                }
+            }
+        }
+    }
+}
