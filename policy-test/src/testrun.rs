@@ -252,6 +252,16 @@ impl Ring {
         self.counters.rule(id)
     }
 
+    /// Instructions that the verifier walked to accept a program; the kernel refuses one that
+    /// takes more than 1,000,000 (`BPF_COMPLEXITY_LIMIT_INSNS`). Known from Linux 5.16 on.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    pub fn verified(&self, hook: Hook) -> Result<u32> {
+        let program = self.ebpf.program(hook.program()).context("every hook has its program")?;
+        program.info()?.verified_instruction_count().context("the kernel does not count them")
+    }
+
     /// Runs a program on a frame. `None`: the kernel takes no such frame into a test run.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 //! Inputs: root. Every frame is held against the drop counters, so that a drop that is not
 //! counted, or counted twice, fails whichever test sees it.
 
+#[path = "packets/budget.rs"]
+mod budget;
 #[path = "packets/changes.rs"]
 mod changes;
 #[path = "packets/connections.rs"]
@@ -19,5 +21,7 @@ mod hostile;
 mod icmp;
 #[path = "packets/neighbours.rs"]
 mod neighbours;
+#[path = "packets/staged.rs"]
+mod staged;
 #[path = "packets/world.rs"]
 mod world;
