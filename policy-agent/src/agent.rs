@@ -20,9 +20,9 @@ use policy_api::diagnostic::Diagnostic;
 use policy_common::abi::DropKey;
 use policy_core::{
     compile::{Compiler, Planned},
-    shared::Shared,
     model::Model,
     peers::PeerName,
+    shared::Shared,
 };
 use serde_json::Value;
 use tokio::{

@@ -188,8 +188,7 @@ impl Inventory {
     /// The part of the model that does not depend on policies.
     fn build(&self, config: &Config, resources: &Resources, view: &View) -> Model {
         let links = view.by_name();
-        let mut model =
-            Model { host_addresses: view.host_addresses().into(), ..Model::default() };
+        let mut model = Model { host_addresses: view.host_addresses().into(), ..Model::default() };
         for endpoint in statics(resources) {
             if let Some(link) = links.get(endpoint.interface.as_str()) {
                 let spec = self.static_spec(endpoint, link, config, view);

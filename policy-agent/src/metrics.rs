@@ -221,8 +221,7 @@ impl Metrics {
             }
             Err(error) => warn!(%error, "cannot read the drop counters of an interface"),
         }
-        let total =
-            |(series, c): (&DropSeries, &Counter)| (series.clone(), c.packets, c.bytes);
+        let total = |(series, c): (&DropSeries, &Counter)| (series.clone(), c.packets, c.bytes);
         changed.then(|| retired.iter().map(total).collect())
     }
 }

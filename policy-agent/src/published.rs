@@ -2,12 +2,7 @@
 //!
 //! One immutable value, replaced as a whole after each change that the datapath holds.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Instant};
 
 use policy_api::messages::{
     Component, EndpointState, EndpointStatus, MapUsage, ResourceName, RuleName, Status,
@@ -18,13 +13,13 @@ use policy_common::{
     maps,
 };
 use policy_core::{
+    compile::Compiler,
     evaluate::applied,
     identity,
     ids::Names,
     labels::Labels,
     model::{DefaultAction, EndpointId, Model},
     peers::PeerName,
-    compile::Compiler,
     validate::Object,
 };
 

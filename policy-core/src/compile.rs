@@ -242,11 +242,8 @@ impl Compiler {
         self.settled.peers = planned.peers;
         self.settled.peers.retain(|peer| held.is_live_peer(*peer));
         self.rest(&planned.changes);
-        self.unwritten = if planned.swept {
-            planned.changes.classes_only()
-        } else {
-            IdChanges::default()
-        };
+        self.unwritten =
+            if planned.swept { planned.changes.classes_only() } else { IdChanges::default() };
         // What was touched by plans that were made after this one has yet to be looked at.
         if planned.number == self.plans {
             self.rest_words();

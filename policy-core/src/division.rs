@@ -186,12 +186,7 @@ impl Division {
     }
 
     /// Networks that rules name, or no longer.
-    fn follow_names(
-        &mut self,
-        naming: &[(GroupId, bool)],
-        peers: &Peers,
-        edits: &mut Vec<Edit>,
-    ) {
+    fn follow_names(&mut self, naming: &[(GroupId, bool)], peers: &Peers, edits: &mut Vec<Edit>) {
         let mut groups: BTreeMap<GroupId, usize> = BTreeMap::new();
         for &(group, named) in naming {
             let count = self.named.entry(group).or_default();
@@ -219,8 +214,7 @@ impl Division {
         affected: &mut BTreeSet<EndpointId>,
     ) {
         let gone = |id: &EndpointId| !now.endpoints.contains_key(id);
-        let gone: Vec<EndpointId> =
-            self.endpoints.keys().filter(|id| gone(id)).cloned().collect();
+        let gone: Vec<EndpointId> = self.endpoints.keys().filter(|id| gone(id)).cloned().collect();
         for id in gone {
             if let Some(placed) = self.endpoints.remove(&id) {
                 let claim = Claim::Endpoint(id.clone());
@@ -238,7 +232,8 @@ impl Division {
             if let Some(old) = old.map(|old| Arc::clone(&old.spec)) {
                 self.withdraw(&claim, &old.addresses, unsettled);
             }
-            let claimed = spec.addresses.iter().filter(|address| !identity::is_link_local(**address));
+            let claimed =
+                spec.addresses.iter().filter(|address| !identity::is_link_local(**address));
             for &address in claimed {
                 self.claims.entry(address).or_default().insert(claim.clone());
                 unsettled.insert(address);
@@ -250,12 +245,7 @@ impl Division {
         }
     }
 
-    fn follow_host(
-        &mut self,
-        before: &Model,
-        now: &Model,
-        unsettled: &mut BTreeSet<IpAddr>,
-    ) {
+    fn follow_host(&mut self, before: &Model, now: &Model, unsettled: &mut BTreeSet<IpAddr>) {
         let gone: Vec<IpAddr> =
             before.host_addresses.difference(&now.host_addresses).copied().collect();
         self.withdraw(&Claim::Host, &gone, unsettled);
@@ -266,12 +256,7 @@ impl Division {
         }
     }
 
-    fn withdraw(
-        &mut self,
-        claim: &Claim,
-        addresses: &[IpAddr],
-        unsettled: &mut BTreeSet<IpAddr>,
-    ) {
+    fn withdraw(&mut self, claim: &Claim, addresses: &[IpAddr], unsettled: &mut BTreeSet<IpAddr>) {
         for address in addresses {
             if let Some(claims) = self.claims.get_mut(address) {
                 claims.remove(claim);
@@ -345,7 +330,10 @@ fn relabelled(before: &Model, now: &Model) -> BTreeSet<String> {
         return BTreeSet::new();
     }
     let names = before.namespaces.keys().chain(now.namespaces.keys());
-    names.filter(|name| before.namespaces.get(*name) != now.namespaces.get(*name)).cloned().collect()
+    names
+        .filter(|name| before.namespaces.get(*name) != now.namespaces.get(*name))
+        .cloned()
+        .collect()
 }
 
 /// What leaves and joins a group whose networks (sorted) were others.

@@ -268,12 +268,7 @@ impl Peers {
     }
 
     /// The peer, as it was known or as a new one.
-    pub(crate) fn peer(
-        &mut self,
-        family: Family,
-        identity: Option<usize>,
-        groups: SetId,
-    ) -> usize {
+    pub(crate) fn peer(&mut self, family: Family, identity: Option<usize>, groups: SetId) -> usize {
         if let Some(&peer) = self.index.get(&(family, identity, groups)) {
             return peer;
         }

@@ -297,7 +297,9 @@ impl Tables {
         let ends: Vec<TierAction> = layout
             .policies
             .chunk_by(|a, b| self.policies.rank(a.0) == self.policies.rank(b.0))
-            .map(|of_tier| self.policies.tier(of_tier[0].0).map(|tier| tier.end).unwrap_or_default())
+            .map(|of_tier| {
+                self.policies.tier(of_tier[0].0).map(|tier| tier.end).unwrap_or_default()
+            })
             .collect();
         let deny = self.settings.default_action == DefaultAction::Deny;
         let key = (direction, host_access, deny, ends, digests, &layout.answers);

@@ -44,8 +44,7 @@ impl Workspace {
     /// Moves on to a model.
     pub(crate) fn follow(&mut self, model: &Model) {
         let before = std::mem::replace(&mut self.model, model.clone());
-        let (mut affected, naming) =
-            self.tables.follow_policies(&before, model, &mut self.peers);
+        let (mut affected, naming) = self.tables.follow_policies(&before, model, &mut self.peers);
         affected.extend(self.division.follow(&before, model, &naming, &mut self.peers));
         self.tables.follow(model, affected, &self.division, &mut self.peers);
         if blocks_differ(&before, model) {

@@ -2,11 +2,7 @@
 //!
 //! A change of a policy leaves alone who is there, and so does not pay for describing it again.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use policy_api::messages::EndpointStatus;
 use policy_core::{
@@ -32,7 +28,12 @@ pub(super) struct Portrait {
 }
 
 impl Portrait {
-    fn shows(&self, sources: &Sources, model: &Model, names: &Shared<BTreeMap<u32, PeerName>>) -> bool {
+    fn shows(
+        &self,
+        sources: &Sources,
+        model: &Model,
+        names: &Shared<BTreeMap<u32, PeerName>>,
+    ) -> bool {
         self.subject.as_ref().is_some_and(|(of, was, under)| {
             of.same(sources)
                 && was.endpoints.same(&model.endpoints)

@@ -135,7 +135,11 @@ impl Numbering<'_, '_> {
         let mut desired = Desired {
             endpoints: BTreeMap::new(),
             tables: table_ids.values().copied().collect(),
-            new_peers: peers.values().filter(|id| !self.settled.peers.contains(id)).copied().collect(),
+            new_peers: peers
+                .values()
+                .filter(|id| !self.settled.peers.contains(id))
+                .copied()
+                .collect(),
             new_tables: HashSet::new(),
             peers: peers.values().copied().collect(),
             rows: BTreeMap::new(),
@@ -310,9 +314,10 @@ impl Numbering<'_, '_> {
 
     fn log(&mut self, rules: &[Arc<RuleName>]) -> Result<u32, CapacityError> {
         let list: Arc<[RuleName]> = rules.iter().map(|name| name.as_ref().clone()).collect();
-        self.ids.logs.assign(&list, |_| false).ok_or_else(|| {
-            exhausted("lists of Log rules", self.ids.logs.len(), maps::MAX_LOGS - 1)
-        })
+        self.ids
+            .logs
+            .assign(&list, |_| false)
+            .ok_or_else(|| exhausted("lists of Log rules", self.ids.logs.len(), maps::MAX_LOGS - 1))
     }
 
     fn blocks(&mut self, blocked: &Untracked) -> Result<Blocks, CapacityError> {
@@ -357,8 +362,7 @@ impl Numbering<'_, '_> {
             let old = image.addresses.get(&address).copied();
             let new = division.addresses().get(&address).copied();
             let exact = image.cidrs.get(&net).copied();
-            let from =
-                old.or(exact).or_else(|| image.around(net)).unwrap_or(world_number);
+            let from = old.or(exact).or_else(|| image.around(net)).unwrap_or(world_number);
             let prefixes = division.prefixes();
             let to = new.or_else(|| prefixes.peer(net)).or_else(|| prefixes.around(net));
             let to = number(peers, to.unwrap_or(world));

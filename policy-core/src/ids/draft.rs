@@ -138,8 +138,7 @@ impl<'a, K: Clone + Eq + Hash> Drafted<'a, K> {
             return Some(id);
         }
         let Registry { keys, first, end, .. } = self.base;
-        let free =
-            |id: &u32| !keys.contains_key(id) && !self.keys.contains_key(id) && !taken(*id);
+        let free = |id: &u32| !keys.contains_key(id) && !self.keys.contains_key(id) && !taken(*id);
         let id = (self.next..*end).chain(*first..self.next).find(free)?;
         self.next = if id + 1 == *end { *first } else { id + 1 };
         self.new.insert(key.clone(), id);

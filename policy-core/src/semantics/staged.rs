@@ -61,7 +61,10 @@ fn a_staged_policy_without_rules_stands_in_for_one_without_rules() {
     // Both walks come past the same tier, and past no rule at all.
     check(
         "no rules",
-        &[gnp("lock", "{selector: app == 'db', ingress: []}"), sgnp("lock", "{selector: app == 'db', ingress: []}")],
+        &[
+            gnp("lock", "{selector: app == 'db', ingress: []}"),
+            sgnp("lock", "{selector: app == 'db', ingress: []}"),
+        ],
         "in web > db tcp/80: deny default tier-default staged deny default tier-default",
     );
 }

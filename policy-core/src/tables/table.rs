@@ -157,7 +157,8 @@ pub(super) fn class_of(
 ) -> Vec<Interval> {
     // What the world meets, in its family.
     let family = signature.family;
-    let meets = |rule: &TableRule<'_>| rule.families[family] && peers.world_meets(rule.peers)[family];
+    let meets =
+        |rule: &TableRule<'_>| rule.families[family] && peers.world_meets(rule.peers)[family];
     let base: Vec<usize> =
         (0..script.rules.len()).filter(|&index| meets(&script.rules[index])).collect();
     let met: Vec<(usize, Arc<Region>)> = toggle(&base, &signature.toggled)

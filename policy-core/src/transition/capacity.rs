@@ -23,6 +23,12 @@ pub(super) fn ids(what: &'static str, in_use: usize) -> CapacityError {
     CapacityError::TooMany { what, needed: in_use as u64 + 1, capacity: u64::from(u32::MAX) }
 }
 
+/// What there is too much of where old and new prefixes do not fit together.
+const BESIDE_V4: &str = "CIDRS_V4, with the old networks beside the new ones (take the old ones out \
+                         of their sets first, in a change of its own)";
+const BESIDE_V6: &str = "CIDRS_V6, with the old networks beside the new ones (take the old ones out \
+                         of their sets first, in a change of its own)";
+
 /// Every map whose contents do not depend on how classes are placed.
 pub(super) fn check(image: &Image, held: &Held, desired: &Desired) -> Result<(), CapacityError> {
     bound(maps::ENDPOINTS, desired.endpoints.len(), maps::MAX_ENDPOINTS)?;
@@ -36,12 +42,18 @@ pub(super) fn check(image: &Image, held: &Held, desired: &Desired) -> Result<(),
     bound(maps::ADDRESSES_V6, addresses[1], maps::MAX_ADDRESSES)?;
 
     let is_v6 = |net: &IpNet| usize::from(matches!(net, IpNet::V6(_)));
-    let mut cidrs = held.cidrs();
+    let (mut cidrs, mut left) = (held.cidrs(), held.cidrs());
     for (net, change) in &desired.cidrs {
         cidrs[is_v6(net)] += usize::from(!change.is_there);
+        left[is_v6(net)] += usize::from(!change.is_there);
+        left[is_v6(net)] -= usize::from(!change.stays);
     }
-    bound(maps::CIDRS_V4, cidrs[0], maps::MAX_CIDRS)?;
-    bound(maps::CIDRS_V6, cidrs[1], maps::MAX_CIDRS)?;
+    // The new prefixes fit, and only not beside the old ones: there is a way.
+    let what = |family: usize, plain, beside| {
+        if left[family] as u64 <= u64::from(maps::MAX_CIDRS) { beside } else { plain }
+    };
+    bound(what(0, maps::CIDRS_V4, BESIDE_V4), cidrs[0], maps::MAX_CIDRS)?;
+    bound(what(1, maps::CIDRS_V6, BESIDE_V6), cidrs[1], maps::MAX_CIDRS)?;
 
     let Some(blocks) = &desired.blocks else { return Ok(()) };
     bound(maps::UPLINKS, blocks.uplinks.len(), maps::MAX_UPLINKS)?;

@@ -75,7 +75,8 @@ struct Figure {
 fn figures(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    let worlds = WORLDS.map(|(policies, endpoints)| format!("{policies} policies\n{endpoints} endpoints"));
+    let worlds =
+        WORLDS.map(|(policies, endpoints)| format!("{policies} policies\n{endpoints} endpoints"));
     table.set_header(header.iter().map(|text| (*text).to_owned()).chain(worlds));
     table
 }
