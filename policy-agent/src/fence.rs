@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use policy_core::{labels::Labels, shared};
+use policy_core::shared;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, error, info};
 
@@ -119,11 +119,6 @@ impl View {
     /// The host's own addresses, loopback included.
     pub fn host_addresses(&self) -> BTreeSet<IpAddr> {
         self.addresses.iter().map(|(_, address)| *address).collect()
-    }
-
-    /// Labels of an uplink, for selectors of untracked policies.
-    pub fn uplink_labels(name: &str) -> Labels {
-        [("palisade.io/host", ""), ("palisade.io/interface", name)].into_iter().collect()
     }
 }
 

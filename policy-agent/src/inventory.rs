@@ -9,12 +9,13 @@ use policy_api::{
     messages::{Component, EndpointState, EndpointStatus, ResourceName},
 };
 use policy_core::{
+    assemble::endpoint_ports,
     identity::{self, Owner},
     model::{EndpointId, EndpointSpec, Model},
     peers::PeerName,
     plan::Image,
     shared::Shared,
-    validate::{Object, StaticEndpoint},
+    validate::{Claims, Object, StaticEndpoint},
 };
 
 use crate::{
@@ -192,7 +193,7 @@ impl Inventory {
         for endpoint in statics(resources) {
             if let Some(link) = links.get(endpoint.interface.as_str()) {
                 let spec = self.static_spec(endpoint, link, config, view);
-                model.endpoints.insert(static_id(endpoint), Arc::new(spec));
+                model.endpoints.insert(endpoint.id(), Arc::new(spec));
             }
         }
         for endpoint in self.containers(config) {
@@ -206,7 +207,7 @@ impl Inventory {
         }
         for name in &config.uplinks {
             if let Some(link) = view.link(name) {
-                model.uplinks.insert(link.ifindex, View::uplink_labels(name));
+                model.uplinks.insert(link.ifindex, identity::uplink_labels(name));
             }
         }
         model
@@ -259,31 +260,12 @@ impl Inventory {
     }
 
     fn conflicts(&self, resources: &Resources) -> Vec<Diagnostic> {
-        let mut interfaces: BTreeMap<&str, String> = BTreeMap::new();
-        let mut addresses: BTreeMap<IpAddr, String> = BTreeMap::new();
+        let mut claims = Claims::default();
         for endpoint in self.docker.iter().flat_map(|snapshot| &snapshot.endpoints) {
-            let owner = format!("container {}", endpoint.container_name);
-            if let Some(veth) = &endpoint.veth {
-                interfaces.insert(&veth.name, owner.clone());
-            }
-            addresses.extend(endpoint.addresses.iter().map(|ip| (*ip, owner.clone())));
+            let interface = endpoint.veth.as_ref().map(|veth| veth.name.as_str());
+            claims.container(&endpoint.container_name, interface, &endpoint.addresses);
         }
-        let mut conflicts = Vec::new();
-        for endpoint in statics(resources) {
-            let own = format!("WorkloadEndpoint {}/{}", endpoint.namespace, endpoint.name);
-            if let Some(other) = interfaces.insert(&endpoint.interface, own.clone()) {
-                let message =
-                    format!("{own}: interface {} already belongs to {other}", endpoint.interface);
-                conflicts.push(Diagnostic::error("spec.interfaceName", message));
-            }
-            for ip in &endpoint.addresses {
-                if let Some(other) = addresses.insert(*ip, own.clone()) {
-                    let message = format!("{own}: address {ip} already belongs to {other}");
-                    conflicts.push(Diagnostic::error("spec.ipNetworks", message));
-                }
-            }
-        }
-        conflicts
+        statics(resources).flat_map(|endpoint| claims.endpoint(endpoint)).collect()
     }
 
     /// Names of the interfaces that programs are on: endpoints, bridges, uplinks.
@@ -351,6 +333,7 @@ impl Inventory {
             ifindex: 0,
             addresses: Vec::new(),
             labels: BTreeMap::new(),
+            ports: Vec::new(),
             state,
             note: Some(note),
             ingress_policies: Vec::new(),
@@ -365,6 +348,7 @@ impl Inventory {
                     interface: endpoint.interface.clone(),
                     addresses: endpoint.addresses.clone(),
                     labels: endpoint.labels.to_map(),
+                    ports: endpoint_ports(&endpoint.ports),
                     ..blank(&endpoint.name, &endpoint.namespace, EndpointState::Pending, note)
                 });
             }
@@ -377,6 +361,7 @@ impl Inventory {
                     network: endpoint.network.clone(),
                     addresses: endpoint.addresses.clone(),
                     labels: endpoint.labels.to_map(),
+                    ports: endpoint_ports(&endpoint.ports),
                     ..blank(
                         &endpoint.container_name,
                         &endpoint.namespace,
@@ -471,11 +456,6 @@ fn statics(resources: &Resources) -> impl Iterator<Item = &StaticEndpoint> {
     })
 }
 
-/// Identity of a static endpoint in the model.
-pub fn static_id(endpoint: &StaticEndpoint) -> EndpointId {
-    EndpointId(format!("static/{}/{}", endpoint.namespace, endpoint.name))
-}
-
 fn enforced(spec: &EndpointSpec, view: &View) -> EndpointStatus {
     let fenced = view.fenced(spec.ifindex);
     EndpointStatus {
@@ -486,6 +466,7 @@ fn enforced(spec: &EndpointSpec, view: &View) -> EndpointStatus {
         ifindex: spec.ifindex,
         addresses: spec.addresses.clone(),
         labels: spec.labels.to_map(),
+        ports: endpoint_ports(&spec.ports),
         state: if fenced { EndpointState::Enforcing } else { EndpointState::Pending },
         note: (!fenced).then(|| "the programs are not on its interface yet".to_owned()),
         ingress_policies: Vec::new(),

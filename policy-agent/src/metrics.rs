@@ -10,7 +10,7 @@ use std::{
 };
 
 use aya::maps::MapError;
-use policy_api::messages::{Component, EndpointState, RuleName};
+use policy_api::messages::{Component, EndpointState, RuleCount, RuleName, StagedFlows};
 use policy_common::abi::{
     Counter, Direction, DropKey, DropReason, EventKind, PEER_NONE, RULE_NONE, StagedCounter,
 };
@@ -190,6 +190,35 @@ impl Metrics {
         self.fence_seconds.observe(seconds);
     }
 
+    /// What the rules have decided that are wanted.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's counters cannot be read.
+    pub fn rules(&self, wanted: impl Fn(&RuleName) -> bool) -> Result<Vec<RuleCount>, MapError> {
+        let names = Arc::clone(&self.source.published.borrow());
+        let (totals, staged) = self.source.rules(&names, &wanted)?;
+        let none = |rule: &RuleName| RuleCount {
+            rule: rule.clone(),
+            packets: 0,
+            bytes: 0,
+            staged: StagedFlows::default(),
+        };
+        // Rules that nothing has met yet are there, too.
+        let held = names.ids.rules().map(|(_, rule)| rule).filter(|rule| wanted(rule));
+        let mut counts: BTreeMap<&RuleName, RuleCount> =
+            held.map(|rule| (rule, none(rule))).collect();
+        for (rule, Counter { packets, bytes }) in totals {
+            let count = counts.entry(rule).or_insert_with(|| none(rule));
+            (count.packets, count.bytes) = (packets, bytes);
+        }
+        for (rule, StagedCounter { denied, allowed }) in staged {
+            counts.entry(rule).or_insert_with(|| none(rule)).staged =
+                StagedFlows { allowed, denied };
+        }
+        Ok(counts.into_values().collect())
+    }
+
     /// OpenMetrics text.
     ///
     /// # Errors
@@ -280,6 +309,36 @@ fn add(sum: &mut Counter, counter: Counter) {
 }
 
 impl Source {
+    /// What each rule that is wanted decided or logged, and what each of them would have decided in a
+    /// staged walk.
+    #[expect(clippy::type_complexity, reason = "two lists by rule, for two callers")]
+    fn rules<'a>(
+        &self,
+        names: &'a Published,
+        wanted: impl Fn(&RuleName) -> bool,
+    ) -> Result<(BTreeMap<&'a RuleName, Counter>, Vec<(&'a RuleName, StagedCounter)>), MapError>
+    {
+        let counters = lock(&self.counters);
+        let mut totals: BTreeMap<&RuleName, Counter> = BTreeMap::new();
+        let mut staged = Vec::new();
+        for (id, rule) in names.ids.rules().filter(|(_, rule)| wanted(rule)) {
+            let flows = counters.staged(id)?;
+            if flows != StagedCounter::default() {
+                staged.push((rule, flows));
+            }
+            // A staged rule decides nothing, and a series that can only be 0 says otherwise.
+            if !rule.kind.starts_with("Staged") {
+                totals.insert(rule, counters.rule(id)?);
+            }
+        }
+        for (id, rules) in names.ids.logs() {
+            let counter = counters.log(id)?;
+            let rules = rules.iter().filter(|rule| wanted(rule));
+            rules.for_each(|rule| add(totals.entry(rule).or_default(), counter));
+        }
+        Ok((totals, staged))
+    }
+
     /// Drop totals by series, bounded.
     fn drops(&self, names: &Published) -> Result<BTreeMap<DropSeries, Counter>, fmt::Error> {
         let counters = lock(&self.counters);
@@ -331,7 +390,7 @@ impl KernelCollector {
         encoder: &mut DescriptorEncoder<'_>,
         names: &Published,
     ) -> Result<(), fmt::Error> {
-        let (totals, staged) = self.rule_totals(names).map_err(unreadable)?;
+        let (totals, staged) = self.0.rules(names, |_| true).map_err(unreadable)?;
         let mut counter = |name: &str, help: &str, value: fn(&Counter) -> u64| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             totals.iter().try_for_each(|(rule, total)| {
@@ -356,33 +415,6 @@ impl KernelCollector {
             }
         }
         Ok(())
-    }
-
-    /// What each rule decided or logged, and what each rule of a staged walk would have decided.
-    #[expect(clippy::type_complexity, reason = "two lists by rule, for the one caller")]
-    fn rule_totals<'a>(
-        &self,
-        names: &'a Published,
-    ) -> Result<(BTreeMap<&'a RuleName, Counter>, Vec<(&'a RuleName, StagedCounter)>), MapError>
-    {
-        let counters = lock(&self.0.counters);
-        let mut totals: BTreeMap<&RuleName, Counter> = BTreeMap::new();
-        let mut staged = Vec::new();
-        for (id, rule) in names.ids.rules() {
-            let flows = counters.staged(id)?;
-            if flows != StagedCounter::default() {
-                staged.push((rule, flows));
-            }
-            // A staged rule decides nothing, and a series that can only be 0 says otherwise.
-            if !rule.kind.starts_with("Staged") {
-                totals.insert(rule, counters.rule(id)?);
-            }
-        }
-        for (id, rules) in names.ids.logs() {
-            let counter = counters.log(id)?;
-            rules.iter().for_each(|rule| add(totals.entry(rule).or_default(), counter));
-        }
-        Ok((totals, staged))
     }
 
     fn state(

@@ -23,7 +23,7 @@ use policy_core::{
     validate::Object,
 };
 
-use crate::{inventory::static_id, resources::Resources};
+use crate::resources::Resources;
 
 /// The newest state that the datapath holds.
 #[derive(Clone, Debug)]
@@ -102,7 +102,7 @@ impl Published {
                 labels.iter().filter(|labels| policy.subject.matches(labels)).count()
             }
             Object::WorkloadEndpoint(endpoint) => {
-                usize::from(model.endpoints.contains_key(&static_id(endpoint)))
+                usize::from(model.endpoints.contains_key(&endpoint.id()))
             }
             Object::Namespace { name, .. } => {
                 model.endpoints.values().filter(|spec| spec.namespace == *name).count()

@@ -11,6 +11,7 @@ use policy_api::{
     messages::{Outcome, ResourceName, ResourceResult},
 };
 use policy_core::{
+    assemble,
     model::{Model, Settings},
     shared::Shared,
     validate::{self, Object},
@@ -95,24 +96,7 @@ impl Resources {
     /// Puts a resource in force; returns the one that it replaces.
     fn insert(&mut self, name: ResourceName, entry: Arc<Entry>) -> Option<Arc<Entry>> {
         let old = self.remove(&name);
-        let base = &mut self.base;
-        match &entry.object {
-            Object::Policy(policy) => {
-                base.policies.insert(policy.key.clone(), Arc::clone(policy));
-            }
-            Object::NetworkSet(set) => {
-                let key = (set.namespace.clone(), set.name.clone());
-                base.network_sets.insert(key, Arc::clone(set));
-            }
-            Object::Namespace { name, labels } => {
-                base.namespaces.insert(name.clone(), labels.clone());
-            }
-            Object::Tier(tier) => {
-                base.tiers.insert(tier.name.clone(), tier.clone());
-            }
-            // An endpoint depends on its interface, too.
-            Object::WorkloadEndpoint(_) => {}
-        }
+        assemble::add(&mut self.base, &entry.object);
         let name = Arc::new(name);
         if matches!(entry.object, Object::WorkloadEndpoint(_)) {
             self.statics.insert(Arc::clone(&name), Arc::clone(&entry));
@@ -127,24 +111,8 @@ impl Resources {
             return None;
         }
         let old = self.entries.remove(name)?;
-        let base = &mut self.base;
-        match &old.object {
-            Object::Policy(policy) => {
-                base.policies.remove(&policy.key);
-            }
-            Object::NetworkSet(set) => {
-                base.network_sets.remove(&(set.namespace.clone(), set.name.clone()));
-            }
-            Object::Namespace { name, .. } => {
-                base.namespaces.remove(name);
-            }
-            Object::Tier(tier) => {
-                base.tiers.remove(&tier.name);
-            }
-            Object::WorkloadEndpoint(_) => {
-                self.statics.remove(name);
-            }
-        }
+        assemble::remove(&mut self.base, &old.object);
+        self.statics.remove(name);
         Some(old)
     }
 

@@ -150,7 +150,12 @@ async fn run(config: Config) -> Result<()> {
     let kernel_log = tokio::spawn(part("log of the programs", forward_log(kernel_log)));
 
     let (request_sender, requests) = mpsc::channel(REQUESTS);
-    let api = server::api(server::Api { requests: request_sender, published: readers, observer });
+    let api = server::api(server::Api {
+        requests: request_sender,
+        published: readers,
+        observer,
+        metrics: Arc::clone(&metrics),
+    });
     let metrics_routes = server::metrics(Arc::clone(&metrics));
     let socket = config.socket.clone();
     let agent =

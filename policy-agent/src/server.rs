@@ -22,7 +22,7 @@ use axum::{
 use futures_util::{StreamExt as _, stream};
 use policy_api::messages::{
     ApplyRequest, ApplyResponse, DeleteRequest, EndpointStatus, ExplainRequest, Explanation,
-    FlowRecord, Refusal, ResourceName, Status, StoredResource,
+    FlowRecord, Refusal, ResourceName, RuleCount, RuleName, Status, StoredResource,
 };
 use policy_core::explain::{ExplainError, explain};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -82,6 +82,8 @@ pub struct Api {
     pub published: watch::Receiver<Arc<Published>>,
     /// Drop records.
     pub observer: Observer,
+    /// What the kernel counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Why nobody can reach the agent.
@@ -153,6 +155,7 @@ pub fn api(api: Api) -> Router {
         .route("/v1/resources", get(resources))
         .route("/v1/endpoints", get(endpoints))
         .route("/v1/status", get(status))
+        .route("/v1/rules", get(rules))
         .route("/v1/explain", post(explain_flow))
         .route("/v1/observe", get(observe))
         .fallback(|| async { Refused::new(StatusCode::NOT_FOUND, "the agent has no such path") })
@@ -284,6 +287,35 @@ async fn resources(
 async fn endpoints(State(api): State<Api>) -> Result<Json<Vec<EndpointStatus>>, Refused> {
     let published = Arc::clone(&api.published.borrow());
     aside(move || published.endpoints()).await
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleFilter {
+    tier: Option<String>,
+    namespace: Option<String>,
+    policy: Option<String>,
+}
+
+async fn rules(
+    State(api): State<Api>,
+    Query_(filter): Query_<RuleFilter>,
+) -> Result<Json<Vec<RuleCount>>, Refused> {
+    let wanted = move |rule: &RuleName| {
+        let RuleFilter { tier, namespace, policy } = &filter;
+        let is = |wanted: &Option<String>, found: &String| {
+            wanted.as_ref().is_none_or(|wanted| wanted == found)
+        };
+        is(tier, &rule.tier) && is(namespace, &rule.namespace) && is(policy, &rule.policy)
+    };
+    let metrics = api.metrics;
+    let Json(counts) = aside(move || metrics.rules(wanted)).await?;
+    counts.map(Json).map_err(|error| {
+        Refused::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the kernel's counters cannot be read: {error}"),
+        )
+    })
 }
 
 /// An answer that takes more than a moment to compute, off the threads that serve.

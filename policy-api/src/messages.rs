@@ -7,6 +7,7 @@
 //! | `GET /v1/resources?kind=&namespace=&name=` | | `Vec<StoredResource>` |
 //! | `GET /v1/endpoints` | | `Vec<EndpointStatus>` |
 //! | `GET /v1/status` | | [`Status`] |
+//! | `GET /v1/rules?tier=&namespace=&policy=` | | `Vec<RuleCount>` |
 //! | `POST /v1/explain` | [`ExplainRequest`] | [`Explanation`], 404 or 422 with [`Refusal`] |
 //! | `GET /v1/observe?follow=&last=` | | newline-delimited [`FlowRecord`] |
 //!
@@ -132,6 +133,17 @@ pub enum EndpointState {
     Unsupported,
 }
 
+/// A port that an endpoint gives a name to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointPort {
+    /// Name.
+    pub name: String,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// Port.
+    pub port: u16,
+}
+
 /// One endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointStatus {
@@ -149,8 +161,11 @@ pub struct EndpointStatus {
     pub ifindex: u32,
     /// Own addresses.
     pub addresses: Vec<IpAddr>,
-    /// Effective labels, sorted.
+    /// Effective labels, sorted; those of its namespace left out.
     pub labels: std::collections::BTreeMap<String, String>,
+    /// Named ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<EndpointPort>,
     /// Where it stands.
     pub state: EndpointState,
     /// Why it is not enforcing, if it is not.
@@ -326,6 +341,32 @@ pub struct RuleName {
     pub rule: String,
     /// `allow` or `deny`; `log` for a rule that only tells.
     pub action: String,
+}
+
+/// What a rule, or the default at the end of a tier, has decided. A rule that no endpoint's policy
+/// holds is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleCount {
+    /// Which.
+    #[serde(flatten)]
+    pub rule: RuleName,
+    /// Packets that it allowed, denied or logged since it is in the datapath, restarts of the agent
+    /// included; 0 for a staged rule, which does nothing.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// New flows that it would decide if the staged policies were in force.
+    #[serde(default)]
+    pub staged: StagedFlows,
+}
+
+/// New flows that a rule would decide if the staged policies were in force, by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedFlows {
+    /// They were allowed.
+    pub allowed: u64,
+    /// They were denied.
+    pub denied: u64,
 }
 
 /// One end of a flow.

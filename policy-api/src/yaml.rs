@@ -20,7 +20,7 @@ mod node;
 #[cfg(test)]
 mod tests;
 
-use node::Node;
+use node::{Node, Places};
 
 /// Largest file, in bytes.
 pub const MAX_FILE_BYTES: usize = 4 * 1024 * 1024;
@@ -30,6 +30,9 @@ pub const MAX_DEPTH: usize = 32;
 pub const MAX_RESOURCES: usize = 20_000;
 /// YAML nodes that aliases (`*name`) may add to a file at most.
 pub const MAX_ALIASED_NODES: usize = 20_000;
+/// Bytes of all field paths of a file at most. A long name is part of the path of all that is below
+/// it, so that a small file could ask for any amount of memory.
+pub const MAX_PATH_BYTES: usize = 64 * 1024 * 1024;
 
 /// Line and column, both from 1; the column counts characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,11 +136,19 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Vec<Document>, Vec<Diagnostic>> 
 
     let mut documents = Vec::new();
     let mut diagnostics = Vec::new();
+    let mut path_bytes = MAX_PATH_BYTES;
     for node in nodes {
         let start = node::place(&node.referenced);
         let Some(node) = node.value else { continue };
-        let mut places = BTreeMap::from([(String::new(), start)]);
-        let value = node.into_value(&mut String::new(), &mut places);
+        let mut places = Places::new(start, path_bytes);
+        let Some(value) = node.into_value(&mut places) else {
+            let message = "the names of the file are too long, or nested too deep";
+            return Err(refuse(
+                Diagnostic::error("", message).with_hint("split it into several files"),
+            ));
+        };
+        path_bytes = places.left();
+        let places = places.into_map();
         let document = Document { value, file: file.to_owned(), places };
         list::expand(document, &mut documents, &mut diagnostics);
         if documents.len() > MAX_RESOURCES {

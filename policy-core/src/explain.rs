@@ -232,7 +232,7 @@ fn end(model: &Model, packet: &Packet, direction: Direction, end: &End<'_>) -> E
 }
 
 /// The first untracked rule of any uplink that denies a source.
-fn blocked(model: &Model, source: IpAddr) -> Option<(u32, &Policy, RuleName)> {
+fn blocked(model: &Model, source: IpAddr) -> Option<(String, &Policy, RuleName)> {
     let policies = tiers::untracked(model);
     let sets: Vec<_> = model
         .network_sets
@@ -240,7 +240,10 @@ fn blocked(model: &Model, source: IpAddr) -> Option<(u32, &Policy, RuleName)> {
         .filter(|set| set.nets.iter().any(|net| net.contains(&source)))
         .map(|set| identity::network_set_labels(model, set))
         .collect();
-    for (&uplink, labels) in &model.uplinks {
+    for (uplink, labels) in &model.uplinks {
+        let uplink = labels
+            .get(identity::INTERFACE_LABEL)
+            .map_or_else(|| format!("#{uplink}"), str::to_owned);
         for policy in policies.iter().filter(|policy| policy.subject.matches(labels)) {
             for rule in policy.rules(Direction::Ingress).unwrap_or_default() {
                 let side = &rule.source;

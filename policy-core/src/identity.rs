@@ -17,6 +17,8 @@ use crate::{
 
 /// The one label of the host's own addresses.
 pub const HOST_LABEL: &str = "palisade.io/host";
+/// Label of an uplink: the name of its interface.
+pub const INTERFACE_LABEL: &str = "palisade.io/interface";
 /// Labels that every namespace carries, with its own name as the value (the first is set by the
 /// Kubernetes API server, the second by libcalico-go `conversion.go`).
 const NAMESPACE_NAMES: [&str; 2] = ["kubernetes.io/metadata.name", "projectcalico.org/name"];
@@ -27,6 +29,11 @@ pub(crate) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 /// Labels of the host.
 pub fn host_labels() -> Labels {
     [(HOST_LABEL, "")].into_iter().collect()
+}
+
+/// Labels of an uplink.
+pub fn uplink_labels(interface: &str) -> Labels {
+    [(HOST_LABEL, ""), (INTERFACE_LABEL, interface)].into_iter().collect()
 }
 
 /// Labels of an endpoint: its own, and those of its namespace behind `pcns.`.
@@ -53,13 +60,16 @@ fn own(labels: &Labels) -> impl Iterator<Item = (String, String)> {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
 }
 
+/// Labels of a namespace: those of its document, and the two that every namespace has.
+pub fn namespace_labels(model: &Model, namespace: &str) -> Labels {
+    let own = model.namespaces.get(namespace).into_iter().flat_map(Labels::iter);
+    own.chain(NAMESPACE_NAMES.map(|name| (name, namespace))).collect()
+}
+
 fn in_namespace(model: &Model, labels: &Labels, namespace: &str) -> Labels {
     let mut all: BTreeMap<String, String> = own(labels).collect();
-    for (name, value) in model.namespaces.get(namespace).iter().flat_map(|labels| labels.iter()) {
+    for (name, value) in namespace_labels(model, namespace).iter() {
         all.insert(format!("{NAMESPACE_PREFIX}{name}"), value.to_owned());
-    }
-    for name in NAMESPACE_NAMES {
-        all.insert(format!("{NAMESPACE_PREFIX}{name}"), namespace.to_owned());
     }
     all.insert(NAMESPACE_LABEL.to_owned(), namespace.to_owned());
     all.into_iter().collect()

@@ -3,6 +3,7 @@
 //! Data flows one way: `policy-api` wire types -> [`validate`] -> [`policy`] -> [`model`] ->
 //! [`compile`] -> [`plan`].
 
+pub mod assemble;
 mod canvas;
 pub mod compile;
 pub mod digest;

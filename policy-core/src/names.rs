@@ -29,6 +29,25 @@ const fn action(action: Action) -> &'static str {
     }
 }
 
+/// Protocols that policies call by a name, spelled as upstream spells them (calico
+/// `numorstring.Protocol`), with their numbers (IANA).
+pub const PROTOCOLS: [(&str, u8); 6] =
+    [("TCP", 6), ("UDP", 17), ("ICMP", 1), ("ICMPv6", 58), ("SCTP", 132), ("UDPLite", 136)];
+
+/// Name of a protocol, or its number in digits.
+pub fn protocol(number: u8) -> String {
+    PROTOCOLS
+        .iter()
+        .find(|(_, known)| *known == number)
+        .map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
+}
+
+/// Number of a protocol that [`protocol`] named.
+pub fn protocol_number(name: &str) -> Option<u8> {
+    let named = PROTOCOLS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
+    named.or_else(|| name.parse().ok())
+}
+
 /// A rule of a policy.
 pub fn of_rule(policy: &Policy, way: Direction, rule: &Rule) -> RuleName {
     RuleName {

@@ -8,7 +8,8 @@
 use std::{cmp::Ordering, fmt};
 
 use ipnet::IpNet;
-use policy_common::abi::{Direction, Family};
+pub use policy_common::abi::Direction;
+use policy_common::abi::Family;
 
 use crate::selector::Selector;
 

@@ -11,6 +11,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use crate::labels::{Labels, NAMESPACE_LABEL};
 
+mod implies;
 mod parse;
 #[cfg(test)]
 mod tests;

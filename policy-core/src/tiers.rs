@@ -166,17 +166,17 @@ fn in_order<'a>(model: &'a Model, tier: &Tier, untracked: bool) -> Vec<&'a Arc<P
         .values()
         .filter(|policy| policy.tier == tier.name && policy.untracked == untracked)
         .collect();
-    policies.sort_by(|a, b| within_tier(a, b));
+    policies.sort_by(|a, b| compare(a, b));
     policies
 }
 
 /// Which of two policies of one tier comes first.
-pub(crate) fn within_tier(a: &Policy, b: &Policy) -> Ordering {
+pub(crate) fn compare(a: &Policy, b: &Policy) -> Ordering {
     a.order.cmp(&b.order).then_with(|| compare_keys(&a.key, &b.key))
 }
 
-/// Compares the texts `name/namespace/kind`, a staged policy's kind being what it would become. `-` and `.` sort before `/`, so `web-2` comes before
-/// `web`.
+/// Compares the texts `name/namespace/kind`, a staged policy's kind being what it would become. `-`
+/// and `.` sort before `/`, so `web-2` comes before `web`.
 fn compare_keys(a: &PolicyKey, b: &PolicyKey) -> Ordering {
     fn text(key: &PolicyKey) -> impl Iterator<Item = u8> {
         let slash = || once(b'/');

@@ -28,12 +28,16 @@ use crate::{
     tiers::Tier,
 };
 
+mod advice;
 mod calico;
+mod claims;
+mod coverage;
 mod endpoint;
 mod entity;
 mod fields;
 mod kubernetes;
 mod names;
+mod redundant;
 mod references;
 mod report;
 mod rule;
@@ -44,8 +48,9 @@ mod tier;
 mod untracked;
 mod warnings;
 
-pub use references::{references, undeletable};
-pub use warnings::warnings;
+pub use advice::advice;
+pub use claims::Claims;
+pub use references::{open_references, references, undeletable};
 
 use report::Report;
 
@@ -158,7 +163,7 @@ pub fn decode_with_warnings(value: &Value) -> Result<(Object, Vec<Diagnostic>), 
     let Some(resource) = parsed.resource else { return Err(diagnostics) };
     match validate(&resource) {
         Ok(object) if diagnostics.is_empty() => {
-            let warnings = warnings(&resource);
+            let warnings = warnings::warnings(&resource, &object);
             Ok((object, warnings))
         }
         Ok(_) => Err(diagnostics),

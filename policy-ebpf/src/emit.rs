@@ -3,7 +3,7 @@
 use policy_common::{
     abi::{
         Counter, Direction, DropCounter, DropKey, DropReason, EVENT_INTERVAL_NS, EVENTS_PER_SECOND,
-        Event, EventKind, RULE_NONE, VERDICT_ALLOW, VERDICT_RULE,
+        Event, EventKind, LOG_NONE, RULE_NONE, VERDICT_ALLOW, VERDICT_RULE,
     },
     packet::Packet,
 };
@@ -146,10 +146,21 @@ pub fn record(dropped: &Dropped<'_>) {
     tell(&told, packet, now);
 }
 
-/// Counts what the staged policies would have said of a flow, and tells of one that passes though
-/// they would deny it. The result is always 0: see [`Ruling`].
+/// Counts what policy said beside its verdict: what the staged policies would do, and the Log rules
+/// on the way. Tells of a packet that Log rules matched, and of one that passes though the staged
+/// policies would deny it. The result is always 0: see [`Ruling`].
 #[inline(never)]
-pub fn note_staged(visit: &Visit, allowed: bool, rule: u32) -> u32 {
+pub fn note(visit: &Visit, allowed: bool, rule: u32) -> u32 {
+    if visit.log != LOG_NONE {
+        if let Some(counter) = LOGS.get_ptr_mut(visit.log) {
+            // SAFETY: this CPU's own slot, see `record`.
+            unsafe { add(counter, visit.length) };
+        }
+        tell(&Told::of(EventKind::Log, visit, allowed, rule), &visit.packet, visit.now);
+    }
+    if visit.staged == 0 {
+        return 0;
+    }
     if let Some(counter) = STAGED.get_ptr_mut(visit.staged & VERDICT_RULE) {
         // SAFETY: this CPU's own slot, see `record`.
         let counter = unsafe { &mut *counter };
@@ -162,17 +173,6 @@ pub fn note_staged(visit: &Visit, allowed: bool, rule: u32) -> u32 {
     if allowed && visit.staged & VERDICT_ALLOW == 0 {
         tell(&Told::of(EventKind::Staged, visit, allowed, rule), &visit.packet, visit.now);
     }
-    0
-}
-
-/// Counts and tells of a packet that Log rules matched. The result is always 0: see [`Ruling`].
-#[inline(never)]
-pub fn note_log(visit: &Visit, allowed: bool, rule: u32) -> u32 {
-    if let Some(counter) = LOGS.get_ptr_mut(visit.log) {
-        // SAFETY: this CPU's own slot, see `record`.
-        unsafe { add(counter, visit.length) };
-    }
-    tell(&Told::of(EventKind::Log, visit, allowed, rule), &visit.packet, visit.now);
     0
 }
 

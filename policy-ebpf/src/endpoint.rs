@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::error;
 use policy_common::{
-    abi::{Direction, DropReason, Endpoint, Family, Flow, LOG_NONE, PEER_NONE, service},
+    abi::{Direction, DropReason, Endpoint, Family, Flow, LOG_NONE, PEER_NONE, RULE_NONE, service},
     packet::{Address, Fragment, Kind, Packet, parse, parse_plain, protocol, quoted, tcp},
 };
 
@@ -47,9 +47,9 @@ pub struct Visit {
     pub direction: Direction,
     /// The other side, `PEER_NONE` until it is looked up.
     pub peer: u32,
-    /// What the staged policies would say, 0 until policy was asked, see `Interval::staged`.
+    /// What the staged policies would say, to be counted, see `Interval::staged`.
     pub staged: u32,
-    /// The Log rules on the way to the verdict, see `Interval::log`.
+    /// The Log rules on the way to the verdict, to be counted, see `Interval::log`.
     pub log: u32,
 }
 
@@ -110,8 +110,17 @@ pub fn run(ctx: &TcContext, direction: Direction) -> i32 {
         staged: 0,
         log: LOG_NONE,
     };
-    match inspect(ctx, &mut visit) {
-        Ok(()) => TC_ACT_UNSPEC,
+    let result = inspect(ctx, &mut visit);
+    // Here and not where policy is asked: a call deeper down would not find room on the stack.
+    if visit.staged | visit.log != 0 {
+        let rule = match result {
+            Ok(rule) => rule,
+            Err(drop) => drop.rule,
+        };
+        emit::note(&visit, result.is_ok(), rule);
+    }
+    match result {
+        Ok(_) => TC_ACT_UNSPEC,
         Err(drop) => {
             if matches!(drop.reason, DropReason::Fault) {
                 complain(ctx, visit.ifindex);
@@ -138,7 +147,7 @@ fn complain(ctx: &TcContext, ifindex: u32) {
 }
 
 #[inline(always)]
-fn inspect(ctx: &TcContext, visit: &mut Visit) -> Result<(), Drop> {
+fn inspect(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
     parse_frame(ctx, &mut visit.packet)?;
     match visit.packet.family {
         Family::V4 => track::<V4>(ctx, visit),
@@ -158,13 +167,14 @@ fn parse_any(ctx: &TcContext, packet: &mut Packet) -> Result<(), DropReason> {
     parse(&TcBytes(ctx), packet)
 }
 
-/// Packets of known connections pass or are cut here; all others are decided.
+/// Packets of known connections pass or are cut here; all others are decided. The rule that lets a
+/// packet pass.
 #[inline(always)]
-fn track<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<(), Drop> {
+fn track<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
     if matches!(visit.packet.fragment, Fragment::Later) {
         let rule = fragment::follow(visit).result()?;
         emit::count_rule(rule, visit.length);
-        return Ok(());
+        return Ok(rule);
     }
     let rule = match visit.packet.kind {
         Kind::Tcp | Kind::Stateful | Kind::EchoRequest | Kind::EchoReply => {
@@ -187,7 +197,8 @@ fn track<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<(), Drop> {
         Kind::Router if foreign_router(visit) => stateless(visit).result()?,
         Kind::Neighbour | Kind::Router | Kind::Multicast | Kind::Arp => {
             if neighbour::on_link(ctx, visit) {
-                return Ok(neighbour::discovery(ctx, visit.endpoint()?, visit)?);
+                neighbour::discovery(ctx, visit.endpoint()?, visit)?;
+                return Ok(RULE_NONE);
             }
             stateless(visit).result()?
         }
@@ -196,7 +207,7 @@ fn track<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<(), Drop> {
         fragment::remember(visit, rule);
     }
     emit::count_rule(rule, visit.length);
-    Ok(())
+    Ok(rule)
 }
 
 /// Whether an ICMP router message comes in over IPv4, where no link-local scope holds it to the
@@ -266,11 +277,13 @@ fn decide_again(visit: &mut Visit, flow: &mut Flow) -> Result<u32, Drop> {
     let direction = if original { visit.direction } else { visit.direction.reverse() };
     let asked = Asked { service: service(packet.protocol, ports.1), source_port: ports.0 };
     let verdict = visit.consult(endpoint, direction, &remote, asked)?;
-    if verdict.staged != flow.staged {
-        // What a policy that was staged today would do to yesterday's connections.
-        emit::note_staged(visit, verdict.allow, verdict.rule);
-        flow.staged = verdict.staged;
+    // What a policy that was staged today would do to yesterday's connections is counted once, and
+    // what was logged when they opened is not logged again.
+    if verdict.staged == flow.staged {
+        visit.staged = 0;
     }
+    visit.log = LOG_NONE;
+    flow.staged = verdict.staged;
     flow.rule = verdict.rule;
     flow.peer = verdict.peer;
     flow.cut = !verdict.allow as u8;
@@ -304,13 +317,10 @@ fn decide(visit: &mut Visit) -> Result<Admission, Drop> {
     let opens = visit.packet.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
     let stray = visit.packet.protocol == protocol::TCP && !opens;
     if verdict.allow && stray && visit.now >= endpoint.adopt_until_ns {
+        // It opens nothing, so there is nothing to count.
+        visit.staged = 0;
+        visit.log = LOG_NONE;
         return Err(Drop::from(DropReason::NoConnection));
-    }
-    if verdict.staged != 0 {
-        emit::note_staged(visit, verdict.allow, verdict.rule);
-    }
-    if verdict.log != LOG_NONE {
-        emit::note_log(visit, verdict.allow, verdict.rule);
     }
     if !verdict.allow {
         return Err(Drop { reason: DropReason::Policy, rule: verdict.rule });
@@ -318,35 +328,61 @@ fn decide(visit: &mut Visit) -> Result<Admission, Drop> {
     Ok(Admission { rule: verdict.rule, own })
 }
 
-/// An ICMP error passes if it is about a connection that may pass; the ruling is that one's.
+/// An ICMP error passes if it is about a connection that may pass; the ruling is that one's. In two
+/// steps, each with the stack to itself.
 #[inline(never)]
 fn related<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Ruling {
-    Ruling::from(follow_quoted::<T>(ctx, visit))
+    let error = visit.packet;
+    if let Err(drop) = quote(ctx, visit).result() {
+        return Ruling::from(Err(drop));
+    }
+    let ruling = follow::<T>(visit);
+    visit.packet = error;
+    visit.direction = visit.direction.reverse();
+    ruling
+}
+
+/// Puts the packet that an ICMP error quotes in the place of the error.
+#[inline(never)]
+fn quote(ctx: &TcContext, visit: &mut Visit) -> Ruling {
+    Ruling::from(find_quoted(ctx, visit))
 }
 
 #[inline(always)]
-fn follow_quoted<T: Table>(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
+fn find_quoted(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
     let endpoint = visit.endpoint()?;
     let outbound = matches!(visit.direction, Direction::Egress);
     if outbound && !neighbour::owns(endpoint, visit.packet.family, &visit.packet.source) {
         return Err(Drop::from(DropReason::SpoofedSource));
     }
-    // The quoted packet travelled the other way.
-    let mut inner =
-        Visit { packet: Packet::UNKNOWN, direction: visit.direction.reverse(), ..*visit };
-    quoted(&TcBytes(ctx), &visit.packet, &mut inner.packet)?;
+    let mut inner = Packet::UNKNOWN;
+    quoted(&TcBytes(ctx), &visit.packet, &mut inner)?;
     // An error goes to whoever sent the packet that it is about (RFC 1122, 3.2.2; RFC 4443, 2.4).
     // One that goes elsewhere would carry what it likes past policy.
-    if inner.packet.source != visit.packet.destination {
+    if inner.source != visit.packet.destination {
         return Err(Drop::from(DropReason::UnrelatedIcmp));
     }
-    let key = T::key(inner.ifindex, inner.direction, &inner.packet);
+    visit.packet = inner;
+    // It travelled the other way.
+    visit.direction = visit.direction.reverse();
+    Ok(RULE_NONE)
+}
+
+/// The rule of the connection that a packet belongs to, if it may pass.
+#[inline(never)]
+fn follow<T: Table>(visit: &mut Visit) -> Ruling {
+    Ruling::from(follow_flow::<T>(visit))
+}
+
+#[inline(always)]
+fn follow_flow<T: Table>(visit: &mut Visit) -> Result<u32, Drop> {
+    let key = T::key(visit.ifindex, visit.direction, &visit.packet);
     match T::map().get_ptr_mut(key) {
         // SAFETY: a map value, valid until the program ends.
-        Some(flow) if conntrack::continues(unsafe { &*flow }, &inner) => {
+        Some(flow) if conntrack::continues(unsafe { &*flow }, visit) => {
             // SAFETY: as above; other CPUs' writes are discussed at `Flow`.
             let flow = unsafe { &mut *flow };
-            admit(&mut inner, flow)?;
+            admit(visit, flow)?;
             Ok(flow.rule)
         }
         _ => Err(Drop::from(DropReason::UnrelatedIcmp)),

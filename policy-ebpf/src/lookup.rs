@@ -4,8 +4,8 @@
 use aya_ebpf::maps::lpm_trie::Key;
 use policy_common::{
     abi::{
-        ClassKey, ClassRef, Direction, Endpoint, Family, Interval, PEER_WORLD_V4, PEER_WORLD_V6,
-        VERDICT_ALLOW, VERDICT_NESTED, VERDICT_RULE, source,
+        ClassKey, Direction, Endpoint, Family, PEER_WORLD_V4, PEER_WORLD_V6, VERDICT_ALLOW,
+        VERDICT_NESTED, VERDICT_RULE, source,
     },
     packet::Address,
 };
@@ -99,9 +99,10 @@ pub fn decide(
         Some(class) => *class,
         None => endpoint.defaults[direction][bit(family as usize)],
     };
-    let mut step = search(class, asked.service)?;
+    let mut step = INTERVALS.get(search(class.offset, class.len, asked.service))?;
     if step.verdict & VERDICT_NESTED != 0 {
-        step = search(class, source(step.verdict & VERDICT_RULE, asked.source_port))?;
+        let block = source(step.verdict & VERDICT_RULE, asked.source_port);
+        step = INTERVALS.get(search(class.offset, class.len, block))?;
         if step.verdict & VERDICT_NESTED != 0 {
             return None;
         }
@@ -115,21 +116,27 @@ pub fn decide(
     })
 }
 
-/// The last interval of `class` that starts at or before `coordinate`.
-#[inline(always)]
-fn search(class: ClassRef, coordinate: u32) -> Option<&'static Interval> {
+/// Index of the last interval of a class that starts at or before `coordinate`; one that the map
+/// has not got if the class is not there.
+///
+/// A global function: the verifier walks it once, for any arguments, and not once more for each way
+/// that leads to it (kernel/bpf/verifier.c, `do_check_subprogs`).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn search(offset: u32, len: u32, coordinate: u32) -> u32 {
     let mut low = 0;
-    let mut high = class.len;
+    let mut high = len;
     for _ in 0..SEARCH_STEPS {
         if high - low <= 1 {
             break;
         }
         let middle = low + (high - low) / 2;
-        if INTERVALS.get(class.offset + middle)?.start <= coordinate {
+        let Some(interval) = INTERVALS.get(offset + middle) else { return u32::MAX };
+        if interval.start <= coordinate {
             low = middle;
         } else {
             high = middle;
         }
     }
-    INTERVALS.get(class.offset + low)
+    offset + low
 }

@@ -1,6 +1,7 @@
 //! The command line as typed. Input: `argv` and environment; output: [`Args`], whose texts are
 //! still texts: `command` turns them into kinds, ports and file lists, or refuses them.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +22,27 @@ Examples:
   policyctl explain shop/web 192.0.2.7 53/udp
   policyctl explain 192.0.2.7 web icmp:8";
 
+const DESCRIBE_EXAMPLES: &str = "\
+Examples:
+  policyctl describe netpol db -n shop
+  policyctl describe endpoint shop/web
+  policyctl describe tier default";
+
+const EXPLAIN_OFFLINE: &str = "\
+Without an agent:
+  policyctl endpoints -o json > endpoints.json    once, on a host that has one
+  policyctl explain web db 5432/tcp -f policies/ --endpoints endpoints.json";
+
+const VALIDATE_EXAMPLES: &str = "\
+Examples:
+  policyctl validate policies/                every policy file of a directory
+  policyctl validate --strict -f web.yaml     warnings are errors, too
+  policyctl validate -o json policies/ | jq '.[] | select(.severity == \"error\")'
+  policyctl validate policies/ --endpoints endpoints.json
+                                              does each selector match something there?
+
+Exit codes: 0 nothing wrong; 1 errors, or warnings with --strict; 2 a file cannot be read.";
+
 const OBSERVE_EXAMPLES: &str = "\
 Examples:
   policyctl observe -f             drops as they happen
@@ -36,7 +58,7 @@ const GLOBAL: &str = "Options of every command";
     name = "policyctl",
     version,
     max_term_width = 100,
-    after_help = "Exit codes: 0 fine or allowed; 1 refused, denied or unhealthy; 2 wrong usage or no agent."
+    after_help = "Exit codes: 0 fine or allowed; 1 refused, denied or unhealthy; 2 wrong usage, unreadable files or no agent."
 )]
 pub(crate) struct Args {
     /// The agent's Unix socket.
@@ -82,6 +104,44 @@ pub(crate) struct FileArgs {
     pub(crate) files: Vec<PathBuf>,
 }
 
+/// A host that is not asked.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Without an agent")]
+pub(crate) struct OfflineArgs {
+    /// Endpoints: a file with WorkloadEndpoints, or what `policyctl endpoints -o json` printed; `-`
+    /// for standard input, or a directory. Repeatable.
+    #[arg(long, value_name = "FILE|DIR|-", value_hint = ValueHint::AnyPath)]
+    pub(crate) endpoints: Vec<PathBuf>,
+    /// What endpoints may do that no policy selects, as the agent's flag of this name [default:
+    /// allow].
+    #[arg(long, value_name = "ACTION")]
+    pub(crate) default_action: Option<DefaultAction>,
+    /// Whether the host's own addresses are subject to policy, as the agent's flag of this name
+    /// [default: policy].
+    #[arg(long, value_name = "ACCESS")]
+    pub(crate) host_access: Option<HostAccess>,
+    /// An address of the host itself. Repeatable.
+    #[arg(long = "host-address", value_name = "IP")]
+    pub(crate) host_addresses: Vec<IpAddr>,
+    /// An interface that block lists (`doNotTrack`) are enforced on. Repeatable.
+    #[arg(long = "uplink", value_name = "INTERFACE")]
+    pub(crate) uplinks: Vec<String>,
+}
+
+/// `--default-action`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DefaultAction {
+    Allow,
+    Deny,
+}
+
+/// `--host-access`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HostAccess {
+    Policy,
+    Allow,
+}
+
 /// How to print resources and endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ListFormat {
@@ -98,6 +158,13 @@ pub(crate) enum TextFormat {
     Text,
     Json,
     Yaml,
+}
+
+/// How to print findings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FindingFormat {
+    Text,
+    Json,
 }
 
 /// How to print what an apply or delete did.
@@ -172,6 +239,24 @@ pub(crate) enum RawCommand {
         output: ListFormat,
     },
 
+    /// Show everything about one thing: a policy, endpoint, tier, network set or namespace.
+    ///
+    /// A policy's rules with what they have decided so far, whom it selects and what looks wrong; an
+    /// endpoint's policies in the order in which they are asked; the rules that use a network set.
+    #[command(after_help = DESCRIBE_EXAMPLES)]
+    Describe {
+        /// `KIND NAME...` or `KIND/NAME...`; the kind is `endpoint` or one that `get` knows, a name
+        /// may be NAMESPACE/NAME.
+        #[arg(value_name = "KIND NAME", required = true)]
+        target: Vec<String>,
+        /// Only in this namespace; in all of them if left out.
+        #[arg(short, long, value_name = "NS")]
+        namespace: Option<String>,
+        /// How to print it; `json` and `yaml` are lists, as several things may have the name.
+        #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+        output: TextFormat,
+    },
+
     /// Show the container interfaces behind the fence and the policies that hold there.
     #[command(alias = "ep")]
     Endpoints {
@@ -195,10 +280,34 @@ pub(crate) enum RawCommand {
         output: TextFormat,
     },
 
+    /// Say what is wrong or looks wrong with policy files; needs no agent.
+    ///
+    /// All of it at once, each finding with file, line, column and field. A tier that is in none of
+    /// the files is a warning: an agent may have it.
+    #[command(after_help = VALIDATE_EXAMPLES)]
+    Validate {
+        /// The same as with -f.
+        #[arg(value_name = "FILE|DIR|-", value_hint = ValueHint::AnyPath)]
+        paths: Vec<PathBuf>,
+        #[command(flatten)]
+        files: FileArgs,
+        /// Endpoints that there are, to warn of selectors that match nothing: a file with
+        /// WorkloadEndpoints, or what `policyctl endpoints -o json` printed. Repeatable.
+        #[arg(long, value_name = "FILE|DIR|-", value_hint = ValueHint::AnyPath)]
+        endpoints: Vec<PathBuf>,
+        /// Exit with 1 for warnings, too.
+        #[arg(long)]
+        strict: bool,
+        /// How to print the findings; `json` is one array.
+        #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+        output: FindingFormat,
+    },
+
     /// Say whether a connection is allowed, and which rule decides at each end.
     ///
-    /// Exit code 0 if it is allowed, 1 if it is denied.
-    #[command(after_help = EXPLAIN_EXAMPLES)]
+    /// Asks the agent; with -f or --endpoints, answers from files as an agent would. Exit code 0 if
+    /// it is allowed, 1 if it is denied.
+    #[command(after_help = format!("{EXPLAIN_EXAMPLES}\n\n{EXPLAIN_OFFLINE}"))]
     Explain {
         /// Who connects: endpoint as NAME or NAMESPACE/NAME, or an IP address.
         #[arg(value_name = "SRC")]
@@ -213,6 +322,10 @@ pub(crate) enum RawCommand {
         /// From this port, for rules that ask for it; else from one as systems choose them (49152).
         #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
         source_port: Option<u16>,
+        #[command(flatten)]
+        files: FileArgs,
+        #[command(flatten)]
+        offline: OfflineArgs,
         /// How to print the answer.
         #[arg(short, long, value_name = "FORMAT", default_value = "text")]
         output: TextFormat,

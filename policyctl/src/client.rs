@@ -15,7 +15,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use policy_api::messages::{
     ApplyRequest, ApplyResponse, DeleteRequest, DeleteResponse, EndpointStatus, ExplainRequest,
-    Explanation, FlowRecord, Refusal, Status, StoredResource,
+    Explanation, FlowRecord, Refusal, RuleCount, Status, StoredResource,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -63,6 +63,11 @@ impl Client {
 
     pub(crate) async fn endpoints(&self) -> Result<Vec<EndpointStatus>, Failure> {
         self.get("/v1/endpoints").await
+    }
+
+    /// What rules have decided.
+    pub(crate) async fn rules(&self) -> Result<Vec<RuleCount>, Failure> {
+        self.get("/v1/rules").await
     }
 
     pub(crate) async fn status(&self) -> Result<Status, Failure> {

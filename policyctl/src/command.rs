@@ -6,9 +6,17 @@ use std::time::Duration;
 
 use policy_api::resource::Kind;
 
-use crate::args::{Args, ChangeFormat, FileArgs, ListFormat, RawCommand, StreamFormat, TextFormat};
+use policy_core::assemble::Host;
+use policy_core::model::{DefaultAction, Settings};
+
+use crate::args::{
+    self, Args, ChangeFormat, FileArgs, FindingFormat, HostAccess, ListFormat, OfflineArgs,
+    RawCommand, StreamFormat, TextFormat,
+};
+use crate::describe::Sort;
 use crate::failure::Failure;
 use crate::kinds;
+use crate::offline::Offline;
 use crate::service::Service;
 
 /// Drops shown by `observe` when not told how many.
@@ -28,9 +36,11 @@ pub(crate) enum Command {
     Apply { files: Vec<PathBuf>, dry_run: bool, output: ChangeFormat },
     Delete { target: DeleteTarget, ignore_not_found: bool, output: ChangeFormat },
     Get { selection: Selection, output: ListFormat },
+    Describe { targets: Vec<DescribeTarget>, namespace: Option<String>, output: TextFormat },
     Endpoints { names: Vec<String>, namespace: Option<String>, output: ListFormat },
     Status { output: TextFormat },
-    Explain { question: Question, output: TextFormat },
+    Validate { files: Vec<PathBuf>, endpoints: Vec<PathBuf>, strict: bool, output: FindingFormat },
+    Explain { question: Question, offline: Option<Offline>, output: TextFormat },
     Observe { follow: bool, last: usize, output: StreamFormat },
     Version { client_only: bool, output: TextFormat },
     Completion { shell: clap_complete::Shell },
@@ -67,6 +77,16 @@ pub(crate) struct NamedTarget {
     pub(crate) name: String,
 }
 
+/// What to describe.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct DescribeTarget {
+    /// The kind as typed, for messages.
+    pub(crate) sort_text: String,
+    pub(crate) sort: Sort,
+    /// `NAME` or `NAMESPACE/NAME`.
+    pub(crate) name: String,
+}
+
 /// What to get.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Selection {
@@ -95,10 +115,7 @@ pub(crate) fn resolve(args: Args) -> Result<Invocation, Failure> {
                 DeleteTarget::Files(require_files("delete", files)?)
             } else {
                 let targets = named_targets(&target)?;
-                check_namespace(
-                    targets.iter().flat_map(|it| it.kinds.iter().copied()),
-                    namespace.as_deref(),
-                )?;
+                check_namespace(targets.iter().flat_map(|it| &it.kinds), namespace.as_deref())?;
                 DeleteTarget::Named { targets, namespace }
             };
             Command::Delete { target, ignore_not_found, output }
@@ -106,14 +123,39 @@ pub(crate) fn resolve(args: Args) -> Result<Invocation, Failure> {
         RawCommand::Get { target, namespace, all_namespaces: _, output } => {
             Command::Get { selection: selection(&target, namespace)?, output }
         }
+        RawCommand::Describe { target, namespace, output } => {
+            let targets = describe_targets(&target)?;
+            check_namespace(
+                targets.iter().flat_map(|target| match &target.sort {
+                    Sort::Endpoint => &[][..],
+                    Sort::Kinds(kinds) => kinds,
+                }),
+                namespace.as_deref(),
+            )?;
+            Command::Describe { targets, namespace, output }
+        }
         RawCommand::Endpoints { names, namespace, output } => {
             Command::Endpoints { names, namespace, output }
         }
         RawCommand::Status { output } => Command::Status { output },
-        RawCommand::Explain { source, destination, service, source_port, output } => {
+        RawCommand::Validate { paths, files, endpoints, strict, output } => {
+            let files = FileArgs { files: paths.into_iter().chain(files.files).collect() };
+            let files = require_files("validate", files)?;
+            once([&files, &endpoints])?;
+            Command::Validate { files, endpoints, strict, output }
+        }
+        RawCommand::Explain {
+            source,
+            destination,
+            service,
+            source_port,
+            files,
+            offline,
+            output,
+        } => {
             let service = service.parse::<Service>()?;
             let question = Question { source, destination, service, source_port };
-            Command::Explain { question, output }
+            Command::Explain { question, offline: resolve_offline(files, offline)?, output }
         }
         RawCommand::Observe { follow, last, output } => {
             let last = last.unwrap_or(if follow { 0 } else { LAST_DROPS });
@@ -133,10 +175,42 @@ fn require_files(command: &str, args: FileArgs) -> Result<Vec<PathBuf>, Failure>
              input){or_name}"
         )));
     }
-    if args.files.iter().filter(|file| file.as_os_str() == "-").count() > 1 {
-        return Err(Failure::usage("standard input can be read once: write `-f -` only once"));
-    }
+    once([&args.files])?;
     Ok(args.files)
+}
+
+fn once<const N: usize>(lists: [&[PathBuf]; N]) -> Result<(), Failure> {
+    if lists.into_iter().flatten().filter(|file| file.as_os_str() == "-").count() > 1 {
+        return Err(Failure::usage("standard input can be read once: write `-` only once"));
+    }
+    Ok(())
+}
+
+/// The host that files describe, if there are files.
+fn resolve_offline(files: FileArgs, args: OfflineArgs) -> Result<Option<Offline>, Failure> {
+    let files = files.files;
+    once([&files, &args.endpoints])?;
+    let settings = Settings {
+        default_action: match args.default_action {
+            None | Some(args::DefaultAction::Allow) => DefaultAction::Allow,
+            Some(args::DefaultAction::Deny) => DefaultAction::Deny,
+        },
+        host_access: args.host_access == Some(HostAccess::Allow),
+    };
+    let live = files.is_empty() && args.endpoints.is_empty();
+    let host = Host {
+        settings,
+        addresses: args.host_addresses.into_iter().collect(),
+        uplinks: args.uplinks.into_iter().collect(),
+    };
+    let given = args.default_action.is_some() || args.host_access.is_some();
+    if live && (given || !host.addresses.is_empty() || !host.uplinks.is_empty()) {
+        return Err(Failure::usage(
+            "an agent knows its own host: --default-action, --host-access, --host-address and \
+             --uplink need --endpoints FILE or -f FILE",
+        ));
+    }
+    Ok((!live).then_some(Offline { files, endpoints: args.endpoints, host }))
 }
 
 /// `KIND NAME...` or `KIND/NAME...`.
@@ -215,13 +289,45 @@ fn selection(words: &[String], namespace: Option<String>) -> Result<Selection, F
             }
         }
     }
-    check_namespace(selection.kinds.iter().copied(), selection.namespace.as_deref())?;
+    check_namespace(&selection.kinds, selection.namespace.as_deref())?;
     Ok(selection)
 }
 
+/// `KIND NAME...` or `KIND/NAME...`, where a name may be `NAMESPACE/NAME`.
+fn describe_targets(words: &[String]) -> Result<Vec<DescribeTarget>, Failure> {
+    let target = |kind: &str, name: &str| {
+        let sort = match kind.to_ascii_lowercase().as_str() {
+            "endpoint" | "endpoints" | "ep" => Sort::Endpoint,
+            "all" => return Err(Failure::usage("`all` is no kind to describe: name the kind")),
+            kind => Sort::Kinds(kinds::lookup(kind)?),
+        };
+        if name.is_empty() {
+            return Err(Failure::usage(format!("{kind}: no name given")));
+        }
+        Ok(DescribeTarget { sort_text: kind.to_owned(), sort, name: name.to_owned() })
+    };
+    match words {
+        [first, ..] if first.contains('/') => words
+            .iter()
+            .map(|word| match word.split_once('/') {
+                Some((kind, name)) => target(kind, name),
+                None => Err(Failure::usage(format!(
+                    "`{word}`: write everything as KIND/NAME, or all as KIND NAME..."
+                ))),
+            })
+            .collect(),
+        [kind] => Err(Failure::usage(format!(
+            "{kind}: name it, as in `policyctl describe {kind} NAME`; `policyctl get {kind}` lists \
+             them"
+        ))),
+        [kind, names @ ..] => names.iter().map(|name| target(kind, name)).collect(),
+        [] => Ok(Vec::new()),
+    }
+}
+
 /// `-n` with kinds that have no namespace would be ignored, so it is refused.
-fn check_namespace(
-    kinds: impl IntoIterator<Item = Kind>,
+fn check_namespace<'a>(
+    kinds: impl IntoIterator<Item = &'a Kind>,
     namespace: Option<&str>,
 ) -> Result<(), Failure> {
     match (namespace, kinds.into_iter().find(|kind| !kind.namespaced())) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use policy_api::diagnostic::Diagnostic;
 
+use crate::describe::Unreadable;
 use crate::kinds::UnknownKind;
 use crate::output::{Screen, style, text};
 use crate::service::ServiceError;
@@ -20,8 +21,10 @@ const SHOWN: usize = 50;
 pub(crate) enum Exit {
     /// Done, allowed, healthy: 0.
     Fine,
-    /// Denied or unhealthy: 1.
+    /// Denied, unhealthy, or something is wrong with the files: 1.
     Difference,
+    /// Not everything could be read: 2.
+    Incomplete,
 }
 
 impl From<Exit> for ExitCode {
@@ -29,6 +32,7 @@ impl From<Exit> for ExitCode {
         match exit {
             Exit::Fine => ExitCode::SUCCESS,
             Exit::Difference => ExitCode::from(1),
+            Exit::Incomplete => ExitCode::from(2),
         }
     }
 }
@@ -43,9 +47,14 @@ pub(crate) enum Failure {
     UnknownKind(#[from] UnknownKind),
     #[error(transparent)]
     Service(#[from] ServiceError),
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     /// The files are wrong; nothing was sent.
     #[error("nothing was sent to the agent")]
     Input(Vec<Diagnostic>),
+    /// Files that a question is about are wrong; there is no answer.
+    #[error("no answer before the files are right")]
+    Files(Vec<Diagnostic>),
     /// The agent said no; nothing has changed.
     #[error("{error}")]
     Refused { error: String, diagnostics: Vec<Diagnostic> },
@@ -103,7 +112,10 @@ impl Failure {
             return ExitCode::SUCCESS;
         }
         let mut message = String::new();
-        if let Failure::Input(diagnostics) | Failure::Refused { diagnostics, .. } = self {
+        if let Failure::Input(diagnostics)
+        | Failure::Files(diagnostics)
+        | Failure::Refused { diagnostics, .. } = self
+        {
             for diagnostic in diagnostics.iter().take(SHOWN) {
                 message.push_str(&text::diagnostic(diagnostic));
                 message.push('\n');
@@ -132,6 +144,8 @@ impl Failure {
             Failure::Usage(_)
             | Failure::UnknownKind(_)
             | Failure::Service(_)
+            | Failure::Files(_)
+            | Failure::Unreadable(_)
             | Failure::NoAgent { .. }
             | Failure::SocketPermission(_)
             | Failure::NotASocket(_)

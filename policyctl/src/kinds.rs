@@ -107,6 +107,14 @@ pub(crate) fn qualified(resource: &ResourceName) -> String {
     }
 }
 
+/// The API group, such as `projectcalico.org`; `v1` for the core group, which has no name.
+pub(crate) fn group(api_version: &str) -> &str {
+    match split_api_version(api_version) {
+        ("", version) => version,
+        (group, _) => group,
+    }
+}
+
 /// Group, empty for the core group, and version.
 fn split_api_version(api_version: &str) -> (&str, &str) {
     api_version.rsplit_once('/').unwrap_or(("", api_version))

@@ -4,9 +4,11 @@
 mod args;
 mod client;
 mod command;
+mod describe;
 mod failure;
 mod input;
 mod kinds;
+mod offline;
 mod output;
 mod run;
 mod service;

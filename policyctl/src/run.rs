@@ -1,8 +1,12 @@
 //! Does what a command says. Input: an [`Invocation`]; output: text on the screen and how it
-//! ended. Changes are in `run/change.rs`, what only reads in `run/show.rs`.
+//! ended. Changes are in `run/change.rs`, what only reads in `run/show.rs`, what works on files in
+//! `run/validate.rs` and `run/explain.rs`.
 
 mod change;
+mod describe;
+mod explain;
 mod show;
+mod validate;
 
 use clap::CommandFactory;
 
@@ -37,9 +41,15 @@ async fn run(invocation: Invocation, screen: &Screen) -> Result<Exit, Failure> {
         Command::Endpoints { names, namespace, output } => {
             show::endpoints(&client, screen, &names, namespace.as_deref(), output).await
         }
+        Command::Describe { targets, namespace, output } => {
+            describe::describe(&client, screen, &targets, namespace.as_deref(), output).await
+        }
         Command::Status { output } => show::status(&client, screen, output).await,
-        Command::Explain { question, output } => {
-            show::explain(&client, screen, question, output).await
+        Command::Validate { files, endpoints, strict, output } => {
+            validate::validate(screen, &files, &endpoints, strict, output)
+        }
+        Command::Explain { question, offline, output } => {
+            explain::explain(&client, screen, question, offline, output).await
         }
         Command::Observe { follow, last, output } => {
             show::observe(&client, screen, follow, last, output).await

@@ -1,12 +1,13 @@
 //! Changes that somebody asks for: checked, written down, programmed, kept; all of it or nothing.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use axum::http::StatusCode;
 use policy_api::{
     diagnostic::Diagnostic,
     messages::{ApplyRequest, ApplyResponse, DeleteRequest, Refusal},
 };
+use policy_core::{model::Model, validate};
 use tokio::sync::oneshot;
 use tracing::{error, info};
 
@@ -32,7 +33,18 @@ impl Agent {
     fn apply(&mut self, request: ApplyRequest) -> Answer {
         self.ready()?;
         let checked = self.resources.apply(request.resources).map_err(refused)?;
-        self.change(checked, request.dry_run)
+        let results = checked.results.iter().enumerate();
+        let places: BTreeMap<_, _> =
+            results.map(|(index, it)| (it.resource.clone(), index)).collect();
+        let (mut response, model) = self.change(checked, request.dry_run)?;
+        // After enforcement, so that nothing waits for it.
+        let advice = validate::advice(&model, &places.keys().cloned().collect());
+        response.warnings.extend(
+            advice
+                .into_iter()
+                .map(|(name, found)| Diagnostic { resource: places.get(&name).copied(), ..found }),
+        );
+        Ok(response)
     }
 
     fn delete(&mut self, request: DeleteRequest) -> Answer {
@@ -42,7 +54,7 @@ impl Agent {
                 let status = StatusCode::NOT_FOUND;
                 Refused { status, ..refused(d) }
             })?;
-        self.change(checked, false)
+        self.change(checked, false).map(|(response, _)| response)
     }
 
     fn ready(&self) -> Result<(), Refused> {
@@ -58,8 +70,13 @@ impl Agent {
         ))
     }
 
-    /// Makes a checked change: compile, write down, program, keep. All or nothing.
-    fn change(&mut self, checked: Checked, dry_run: bool) -> Answer {
+    /// Makes a checked change: compile, write down, program, keep. All or nothing. The model is the
+    /// one with the change.
+    fn change(
+        &mut self,
+        checked: Checked,
+        dry_run: bool,
+    ) -> Result<(ApplyResponse, Arc<Model>), Refused> {
         let started = Instant::now();
         let view = self.fence.view();
         let conflicts = self.inventory.new_conflicts(&self.resources, &checked.resources);
@@ -79,8 +96,9 @@ impl Agent {
             revision: planned.plan.revision,
             warnings: checked.warnings,
         };
+        let model = Arc::new(model);
         if dry_run {
-            return Ok(response);
+            return Ok((response, model));
         }
         let internal = |error: String| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error);
         if !checked.changes.is_empty() {
@@ -105,7 +123,7 @@ impl Agent {
         }
         self.resources = Arc::new(checked.resources);
         self.base = base;
-        self.model = Arc::new(model);
+        self.model = Arc::clone(&model);
         self.in_step = true;
         self.datapath_error = None;
         self.metrics.applied(started.elapsed().as_secs_f64());
@@ -116,7 +134,7 @@ impl Agent {
         );
         // A new static endpoint's interface gets its programs here.
         self.reconcile();
-        Ok(response)
+        Ok((response, model))
     }
 }
 

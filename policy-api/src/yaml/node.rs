@@ -20,42 +20,69 @@ pub(super) fn place(location: &Location) -> Place {
     Place { line: number(location.line()), column: number(location.column()) }
 }
 
+/// The place of every field path that was met, within a number of bytes.
+pub(super) struct Places {
+    /// Of the node that is being read.
+    path: String,
+    known: BTreeMap<String, Place>,
+    left: usize,
+}
+
+impl Places {
+    /// Of a resource that begins at `start`; all paths together may have `left` bytes.
+    pub(super) fn new(start: Place, left: usize) -> Places {
+        Places { path: String::new(), known: BTreeMap::from([(String::new(), start)]), left }
+    }
+
+    /// Bytes that other resources may have.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    pub(super) fn into_map(self) -> BTreeMap<String, Place> {
+        self.known
+    }
+
+    /// Notes where the present path is; `None` if there are no more bytes for it.
+    fn note(&mut self, location: &Location) -> Option<()> {
+        self.left = self.left.checked_sub(self.path.len())?;
+        self.known.insert(self.path.clone(), place(location));
+        Some(())
+    }
+}
+
 impl Node {
-    /// The value without places, which go into `places` by field path. `path` is the path of this
-    /// node and is left as it was.
-    pub(super) fn into_value(
-        self,
-        path: &mut String,
-        places: &mut BTreeMap<String, Place>,
-    ) -> Value {
-        let length = path.len();
-        match self {
+    /// The value without places, which go into `places` by field path; `None` if these get too
+    /// large. The present path is the path of this node and is left as it was.
+    pub(super) fn into_value(self, places: &mut Places) -> Option<Value> {
+        let length = places.path.len();
+        Some(match self {
             Node::Scalar(value) => value,
             Node::List(entries) => {
                 let mut list = Vec::with_capacity(entries.len());
                 for (index, entry) in entries.into_iter().enumerate() {
-                    path.push_str(&format!("[{index}]"));
-                    places.insert(path.clone(), place(&entry.referenced));
-                    list.push(entry.value.into_value(path, places));
-                    path.truncate(length);
+                    places.path.push_str(&format!("[{index}]"));
+                    places.note(&entry.referenced)?;
+                    list.push(entry.value.into_value(places)?);
+                    places.path.truncate(length);
                 }
                 Value::Array(list)
             }
             Node::Mapping(entries) => {
                 let mut mapping = Map::new();
                 for (key, entry) in entries {
-                    if !path.is_empty() {
-                        path.push('.');
+                    if !places.path.is_empty() {
+                        places.path.push('.');
                     }
-                    path.push_str(&key.value);
-                    places.insert(path.clone(), place(&key.referenced));
-                    let value = entry.value.into_value(path, places);
+                    places.path.push_str(&key.value);
+                    places.note(&key.referenced)?;
+                    let value = entry.value.into_value(places)?;
                     mapping.insert(key.value, value);
-                    path.truncate(length);
+                    places.path.truncate(length);
                 }
                 Value::Object(mapping)
             }
-        }
+        })
     }
 }
 

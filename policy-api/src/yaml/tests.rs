@@ -156,7 +156,9 @@ fn what_is_not_yaml_is_refused_with_its_place() {
         ("a: 1\nb:\n\t- c\n", 3, 2, "tabs"),
         ("a: b: c\n", 1, 5, "mapping values are not allowed"),
         ("a: 1\nb:\n  c: 1\n  c: 2\n", 4, 3, "`c` stands twice"),
-        ("a: .nan\n", 1, 4, "not valid YAML"),
+        ("a: .nan\n", 1, 4, "non-finite float"),
+        ("a: -.inf\n", 1, 4, "non-finite float"),
+        ("a: 1e400\n", 1, 4, "non-finite float"),
         ("? [a]\n: b\n", 1, 3, "not valid YAML"),
         ("a: *b\n", 1, 4, "not valid YAML"),
     ] {
@@ -199,6 +201,13 @@ fn bounds_are_enforced() {
         bomb.push_str(&format!("{this}: &{this} [{references}]\n"));
     }
     assert!(refused(&bomb).message.contains("aliases"), "{}", refused(&bomb));
+
+    // The name is part of two thousand paths.
+    let list = "1, ".repeat(2_000);
+    let long = format!("? {}\n: [{list}]\n", "x".repeat(64 * 1024));
+    assert!(refused(&long).message.contains("too long"), "{}", refused(&long));
+    let short = format!("? {}\n: [{list}]\n", "x".repeat(64));
+    assert!(read("f", short.as_bytes()).is_ok());
 
     let many = "---\na: 1\n".repeat(MAX_RESOURCES + 1);
     assert!(read("f", many.as_bytes()).is_err());

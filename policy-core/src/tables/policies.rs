@@ -236,7 +236,7 @@ impl Policies {
 
     fn compare(&self, a: Slot, b: Slot) -> Ordering {
         let order = || match (self.get(a), self.get(b)) {
-            (Some(a), Some(b)) => tiers::within_tier(&a.policy, &b.policy),
+            (Some(a), Some(b)) => tiers::compare(&a.policy, &b.policy),
             (a, b) => a.is_some().cmp(&b.is_some()),
         };
         self.rank(a).cmp(&self.rank(b)).then_with(order)

@@ -153,11 +153,15 @@ fn common(service_accounts: Option<&Value>, hints: Option<&[String]>, report: &m
         "service accounts",
         "select the endpoints with `selector`",
     );
-    for (index, hint) in hints.unwrap_or_default().iter().enumerate() {
+    let hints = hints.unwrap_or_default();
+    for (index, hint) in hints.iter().enumerate() {
         const KNOWN: [&str; 1] = ["AssumeNeededOnEveryNode"];
         if !KNOWN.contains(&hint.as_str()) {
             let path = format!("spec.performanceHints[{index}]");
             fields::unknown_word(&path, "a performance hint", hint, &KNOWN, report);
+        } else if hints.iter().take(index).any(|earlier| earlier == hint) {
+            let path = format!("spec.performanceHints[{index}]");
+            report.error(&path, format!("`{hint}` stands twice"), "remove one of the two");
         }
     }
 }

@@ -4,35 +4,27 @@ use ipnet::IpNet;
 use policy_api::resource::{IntOrString, did_you_mean};
 use policy_common::abi::Family;
 
-use super::report::Report;
-use crate::{policy::PortMatch, selector::Selector};
+use super::{names, report::Report};
+use crate::{names::PROTOCOLS, policy::PortMatch, selector::Selector};
 
-/// IP protocol numbers (IANA) of the names that policies use.
+/// IP protocol numbers (IANA).
 pub(super) const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 pub(super) const ICMPV6: u8 = 58;
 pub(super) const SCTP: u8 = 132;
-const UDP_LITE: u8 = 136;
 
-const PROTOCOLS: [(&str, u8); 6] = [
-    ("TCP", TCP),
-    ("UDP", UDP),
-    ("ICMP", ICMP),
-    ("ICMPv6", ICMPV6),
-    ("SCTP", SCTP),
-    ("UDPLite", UDP_LITE),
-];
-
-/// Longest name of a port in a Calico policy (calico `numorstring`).
-const MAX_PORT_NAME: usize = 128;
+/// Longest name of a port (IANA service name, RFC 6335).
+const MAX_PORT_NAME: usize = 15;
 
 /// A protocol name, spelled as upstream spells it, or a number from 1 to 255.
 pub(super) fn protocol(path: &str, value: &IntOrString, report: &mut Report) -> Option<u8> {
     const HINT: &str = "write TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number from 1 to 255";
     let number = match value {
         IntOrString::Int(number) => Some(*number),
-        IntOrString::String(text) => text.parse().ok(),
+        // Too many digits for an i64 are too many for a protocol.
+        IntOrString::String(text) if digits(text) => Some(text.parse().unwrap_or(i64::MAX)),
+        IntOrString::String(_) => None,
     };
     if let Some(number) = number {
         return match u8::try_from(number) {
@@ -77,7 +69,6 @@ pub(super) fn port(path: &str, value: &IntOrString, report: &mut Report) -> Opti
         }
         IntOrString::String(text) => text,
     };
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     // Too many digits for an i64 are too many for a port.
     let number = |text: &str| text.parse().unwrap_or(i64::MAX);
     if digits(text) {
@@ -101,7 +92,6 @@ pub(super) fn port(path: &str, value: &IntOrString, report: &mut Report) -> Opti
         }
         return Some(PortMatch::Range(first, last));
     }
-    // Upstream takes `80-90` as a name; a rule that matches nothing is never what was meant.
     if let Some((first, last)) = text.split_once('-')
         && digits(first)
         && digits(last)
@@ -116,21 +106,31 @@ pub(super) fn port(path: &str, value: &IntOrString, report: &mut Report) -> Opti
     port_name(path, text, report).then(|| PortMatch::Named(text.clone()))
 }
 
+fn digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// Checks the name of a port.
 pub(super) fn port_name(path: &str, name: &str, report: &mut Report) -> bool {
-    let valid = (1..=MAX_PORT_NAME).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+    let valid = is_service_name(name);
     if !valid {
         report.error(
             path,
             format!("`{name}` is not a port"),
-            "write a number from 1 to 65535, a range \"first:last\", or a name of at most 128 \
-             letters, digits, `_`, `.` and `-`",
+            "write a number from 1 to 65535, a range \"first:last\", or a name of at most 15 \
+             lower-case letters, digits and `-`, with at least one letter",
         );
     }
     valid
+}
+
+/// An IANA service name (RFC 6335, section 5.1) in lower case, as Kubernetes and Calico ask for
+/// (apimachinery `IsValidPortName`).
+pub(super) fn is_service_name(name: &str) -> bool {
+    (1..=MAX_PORT_NAME).contains(&name.len())
+        && names::is_dns_label(name)
+        && name.bytes().any(|byte| byte.is_ascii_lowercase())
+        && !name.contains("--")
 }
 
 /// How a network that has bits set behind its prefix is taken.
@@ -160,7 +160,7 @@ pub(super) fn net(path: &str, text: &str, masking: Masking, report: &mut Report)
         }
         return not_mapped(path, net, report);
     }
-    let Ok(net) = text.parse::<IpNet>() else {
+    let Some(net) = parse_net(text) else {
         report.error(
             path,
             format!("`{text}` is not a network"),
@@ -177,6 +177,14 @@ pub(super) fn net(path: &str, text: &str, masking: Masking, report: &mut Report)
         return None;
     }
     not_mapped(path, net.trunc(), report)
+}
+
+/// Address and prefix length. The address as Go's `net.ParseCIDR` takes it: `010.0.0.0` is none, as
+/// some would read 8.0.0.0.
+fn parse_net(text: &str) -> Option<IpNet> {
+    let (address, length) = text.split_once('/')?;
+    let length = length.parse().ok().filter(|_| digits(length))?;
+    IpNet::new(address.parse().ok()?, length).ok()
 }
 
 /// Packets never carry IPv4-mapped addresses (RFC 4291, 2.5.5.2): such a network matches nothing.

@@ -31,9 +31,6 @@ use crate::{
 /// Calico's order for Kubernetes policies.
 const ORDER: f64 = 1000.0;
 
-/// Longest name of a port (IANA service name, RFC 6335).
-const MAX_PORT_NAME: usize = 15;
-
 /// Protocols and ports of a rule: by protocol, no ports meaning all; no protocol meaning all.
 type Services = BTreeMap<Option<u8>, Vec<PortMatch>>;
 
@@ -289,7 +286,7 @@ fn port(path: &str, wire: &Port, report: &mut Report) -> Option<(u8, Option<Port
                     "write `port` as a number",
                 );
             }
-            if !is_service_name(name) {
+            if !fields::is_service_name(name) {
                 report.error(
                     &port_path,
                     format!("`{name}` is not the name of a port"),
@@ -302,14 +299,6 @@ fn port(path: &str, wire: &Port, report: &mut Report) -> Option<(u8, Option<Port
         }
     };
     Some((protocol?, port))
-}
-
-/// An IANA service name (RFC 6335, section 5.1) in lower case, as Kubernetes asks for.
-fn is_service_name(name: &str) -> bool {
-    (1..=MAX_PORT_NAME).contains(&name.len())
-        && names::is_dns_label(name)
-        && name.bytes().any(|byte| byte.is_ascii_lowercase())
-        && !name.contains("--")
 }
 
 /// A selector in Kubernetes' form; an empty one selects everything.

@@ -50,6 +50,16 @@ pub(super) fn identity(
         return None;
     }
     let (valid, rule) = match kind {
+        // So upstream shows policies of Kubernetes and OpenStack, which have resources of their own.
+        Kind::NetworkPolicy
+            if name.starts_with("knp.default.") || name.starts_with("ossg.default.") =>
+        {
+            (
+                false,
+                "it stands for a policy of another kind: apply the Kubernetes NetworkPolicy itself, or \
+             choose a name with at most one `.`",
+            )
+        }
         // Upstream allows one dot, for the name of the tier in front.
         Kind::NetworkPolicy
         | Kind::GlobalNetworkPolicy

@@ -9,39 +9,76 @@ use std::collections::BTreeSet;
 use policy_api::{
     diagnostic::Diagnostic,
     messages::ResourceName,
-    resource::{CALICO, Kind},
+    resource::{CALICO, Kind, did_you_mean},
 };
 
 use super::Object;
-use crate::tiers;
+use crate::{policy::Policy, tiers};
 
 /// Policies whose tier is neither among the objects nor built in, each with what is wrong.
 pub fn references<'a>(
     objects: impl Iterator<Item = &'a Object> + Clone,
 ) -> Vec<(ResourceName, Diagnostic)> {
-    let known: BTreeSet<&str> = objects
-        .clone()
+    let known = known_tiers(objects.clone());
+    without_tier(objects, &known)
+        .map(|(object, policy)| {
+            let (tier, key) = (&policy.tier, &policy.key);
+            let message = format!("{key} is in the tier `{tier}`, which does not exist");
+            let hint = format!(
+                "apply a `{CALICO}` Tier `{tier}` before the policy or together with it; delete a \
+                 tier after its policies or together with them"
+            );
+            let diagnostic = Diagnostic::error("spec.tier", message).with_hint(hint);
+            (object.resource_name(), diagnostic)
+        })
+        .collect()
+}
+
+/// The same of files that need not be all that there is: warnings, as an agent may have the tier.
+/// `also` are names of tiers that are there, though something is wrong with them.
+pub fn open_references<'a>(
+    objects: impl Iterator<Item = &'a Object> + Clone,
+    also: &'a BTreeSet<String>,
+) -> Vec<(ResourceName, Diagnostic)> {
+    let mut known = known_tiers(objects.clone());
+    known.extend(also.iter().map(String::as_str));
+    without_tier(objects, &known)
+        .map(|(object, policy)| {
+            let (tier, key) = (&policy.tier, &policy.key);
+            let message = format!("{key} is in the tier `{tier}`, which is not in these files");
+            let hint = match did_you_mean(tier, known.iter().copied()) {
+                Some(known) => format!("did you mean `{known}`?"),
+                None => format!(
+                    "unless the agent has it already, apply a `{CALICO}` Tier `{tier}` with the \
+                     policy"
+                ),
+            };
+            let diagnostic = Diagnostic::warning("spec.tier", message).with_hint(hint);
+            (object.resource_name(), diagnostic)
+        })
+        .collect()
+}
+
+fn known_tiers<'a>(objects: impl Iterator<Item = &'a Object>) -> BTreeSet<&'a str> {
+    objects
         .filter_map(|object| match object {
             Object::Tier(tier) => Some(tier.name.as_str()),
             _ => None,
         })
         .chain(tiers::BUILT_IN.map(|(name, ..)| name))
-        .collect();
-    objects
-        .filter_map(|object| match object {
-            Object::Policy(policy) if !known.contains(policy.tier.as_str()) => {
-                let (tier, key) = (&policy.tier, &policy.key);
-                let message = format!("{key} is in the tier `{tier}`, which does not exist");
-                let hint = format!(
-                    "apply a `{CALICO}` Tier `{tier}` before the policy or together with it; delete \
-                     a tier after its policies or together with them"
-                );
-                let diagnostic = Diagnostic::error("spec.tier", message).with_hint(hint);
-                Some((object.resource_name(), diagnostic))
-            }
-            _ => None,
-        })
         .collect()
+}
+
+fn without_tier<'a>(
+    objects: impl Iterator<Item = &'a Object>,
+    known: &BTreeSet<&str>,
+) -> impl Iterator<Item = (&'a Object, &'a Policy)> {
+    objects.filter_map(|object| match object {
+        Object::Policy(policy) if !known.contains(policy.tier.as_str()) => {
+            Some((object, policy.as_ref()))
+        }
+        _ => None,
+    })
 }
 
 /// Why a resource must not be deleted, whatever else is there.

@@ -1,15 +1,20 @@
 //! Every refusal and every default, from YAML as an operator writes it.
 
+use std::collections::BTreeSet;
+
 use policy_api::{diagnostic::Severity, yaml};
 use proptest::prelude::*;
 
 use super::*;
 
 mod accepted;
+mod advised;
+mod coverage;
 mod refused;
 mod refused_objects;
 mod reported;
 mod tiers;
+mod warned;
 
 /// Name, resource, and every finding as (path, part of message or hint).
 type Case = (&'static str, String, &'static [(&'static str, &'static str)]);

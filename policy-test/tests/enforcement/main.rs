@@ -9,6 +9,7 @@ mod directory;
 mod hosts;
 mod kubernetes;
 mod language;
+mod offline;
 mod packets;
 mod scope;
 mod selection;

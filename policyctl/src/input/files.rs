@@ -1,5 +1,5 @@
-//! From `-f` arguments to bytes. Input: paths, `-` among them; output: named contents, and a
-//! diagnostic for each file that cannot be read. Regular files, pipes (`-f <(...)`) and standard
+//! From `-f` arguments to bytes. Input: paths, `-` among them; output: named contents, or a
+//! diagnostic for a file that cannot be read. Regular files, pipes (`-f <(...)`) and standard
 //! input are read the same way, never further than the limit.
 
 use std::fs::{self, File};
@@ -20,24 +20,16 @@ pub(super) struct Source {
 }
 
 /// Reads everything, in the order given, directories sorted by name; `limit` is in bytes, for each
-/// file. What cannot be read is in the second list.
-pub(super) fn read(arguments: &[PathBuf], limit: usize) -> (Vec<Source>, Vec<Diagnostic>) {
+/// file.
+pub(super) fn read(arguments: &[PathBuf], limit: usize) -> Vec<Result<Source, Box<Diagnostic>>> {
     let mut sources = Vec::new();
-    let mut wrong = Vec::new();
     for argument in arguments {
         match expand(argument) {
-            Ok(files) => {
-                for file in files {
-                    match read_one(&file, limit) {
-                        Ok(source) => sources.push(source),
-                        Err(diagnostic) => wrong.push(*diagnostic),
-                    }
-                }
-            }
-            Err(diagnostic) => wrong.push(*diagnostic),
+            Ok(files) => sources.extend(files.iter().map(|file| read_one(file, limit))),
+            Err(diagnostic) => sources.push(Err(diagnostic)),
         }
     }
-    (sources, wrong)
+    sources
 }
 
 /// The files that one argument means.

@@ -76,13 +76,35 @@ pub(crate) fn list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     if items.is_empty() { "-".to_owned() } else { items.join(", ") }
 }
 
+/// The kind of a policy in two words where projects share a name.
+pub(crate) fn policy_kind(kind: &str) -> &str {
+    match kind {
+        "KubernetesNetworkPolicy" => "Kubernetes NetworkPolicy",
+        kind => kind,
+    }
+}
+
+/// `840 B`, `1.2 kB`, `34.5 MB`: three digits are enough.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 1_000 {
+        return format!("{bytes} B");
+    }
+    // Tenths of the unit: integers do not round up to a unit that is not reached.
+    let mut tenths = bytes / 100;
+    let mut unit = UNITS.iter();
+    let mut name = unit.next();
+    while tenths >= 10_000 {
+        tenths /= 1_000;
+        name = unit.next().or(name);
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, name.unwrap_or(&"EB"))
+}
+
 /// What decided, to stand after "by": a rule of a policy, or the default that stepped in.
 pub(crate) fn rule(rule: &RuleName) -> String {
     if !rule.policy.is_empty() {
-        let kind = match rule.kind.as_str() {
-            "KubernetesNetworkPolicy" => "Kubernetes NetworkPolicy",
-            kind => kind,
-        };
+        let kind = policy_kind(&rule.kind);
         let policy = namespaced(&rule.namespace, &rule.policy);
         return format!("{} {policy} {}", clean(kind), clean(&rule.rule));
     }
@@ -90,7 +112,7 @@ pub(crate) fn rule(rule: &RuleName) -> String {
         "tier-default" => {
             format!("the end of tier {} (no rule matched)", clean(&rule.tier))
         }
-        "endpoint-default" => "default-action (no policy selects it)".to_owned(),
+        "endpoint-default" => "default-action (no policy decided)".to_owned(),
         "host-access" => "the host-access setting".to_owned(),
         other => clean(other).into_owned(),
     }
@@ -163,6 +185,21 @@ mod tests {
             (90_061, "1 d 1 h"),
         ] {
             assert_eq!(duration(seconds), expected);
+        }
+    }
+
+    #[test]
+    fn bytes_have_one_decimal() {
+        for (number, expected) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.0 kB"),
+            (1_290, "1.2 kB"),
+            (999_999, "999.9 kB"),
+            (34_560_000, "34.5 MB"),
+            (u64::MAX, "18.4 EB"),
+        ] {
+            assert_eq!(bytes(number), expected);
         }
     }
 

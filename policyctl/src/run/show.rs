@@ -1,13 +1,12 @@
 //! Commands that read and change nothing. Input: what is asked for; output: the agent's answer in
 //! the format wanted, friendly words when there is nothing to show.
 
-use policy_api::messages::{EndpointStatus, ExplainRequest, ResourceName, StoredResource, Verdict};
+use policy_api::messages::{EndpointStatus, ResourceName, StoredResource};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::{ListFormat, StreamFormat, TextFormat};
 use crate::client::Client;
-use crate::command::Question;
 use crate::command::Selection;
 use crate::failure::{Exit, Failure};
 use crate::kinds;
@@ -37,16 +36,21 @@ pub(super) async fn get(
                 .collect();
             screen.print(&names)?;
         }
-        ListFormat::Yaml => screen.yaml_documents(resources.iter().map(|it| &it.resource))?,
-        ListFormat::Json => match (&resources[..], &selection.names[..]) {
-            ([only], [_]) => screen.json(&only.resource)?,
-            _ => {
-                let items: Vec<_> = resources.iter().map(|it| &it.resource).collect();
-                screen.json(&json!({ "apiVersion": "v1", "kind": "List", "items": items }))?;
-            }
-        },
+        ListFormat::Yaml => screen.yaml(&for_apply(&resources, selection))?,
+        ListFormat::Json => screen.json(&for_apply(&resources, selection))?,
     }
     Ok(Exit::Fine)
+}
+
+/// What `apply -f -` reads: the resource that was asked for by name, or a list, as kubectl does.
+fn for_apply(resources: &[StoredResource], selection: &Selection) -> Value {
+    match (resources, &selection.names[..]) {
+        ([only], [_]) => only.resource.clone(),
+        _ => {
+            let items: Vec<_> = resources.iter().map(|it| &it.resource).collect();
+            json!({ "apiVersion": "v1", "kind": "List", "items": items })
+        }
+    }
 }
 
 /// What is selected, in a stable order; a name that selects nothing is an error.
@@ -90,7 +94,7 @@ fn nothing_found(selection: &Selection) -> String {
     format!("no {what}{place} yet: apply some with `policyctl apply -f FILE`")
 }
 
-fn in_namespace(namespace: Option<&str>) -> String {
+pub(super) fn in_namespace(namespace: Option<&str>) -> String {
     namespace.map(|it| format!(" in namespace {it}")).unwrap_or_default()
 }
 
@@ -157,31 +161,6 @@ pub(super) async fn status(
     Ok(if healthy { Exit::Fine } else { Exit::Difference })
 }
 
-pub(super) async fn explain(
-    client: &Client,
-    screen: &Screen,
-    question: Question,
-    format: TextFormat,
-) -> Result<Exit, Failure> {
-    let Question { source, destination, service, source_port } = question;
-    let request = ExplainRequest {
-        source,
-        destination,
-        protocol: service.protocol(),
-        port: service.port(),
-        source_port,
-    };
-    let answer = client.explain(&request).await?;
-    let (source, destination) = (&request.source, &request.destination);
-    show(screen, format, &answer, || {
-        output::explain::explanation(source, destination, &service.to_string(), &answer)
-    })?;
-    Ok(match answer.verdict {
-        Verdict::Allow => Exit::Fine,
-        Verdict::Deny => Exit::Difference,
-    })
-}
-
 pub(super) async fn observe(
     client: &Client,
     screen: &Screen,
@@ -246,7 +225,8 @@ pub(super) async fn version(
     failure.map_or(Ok(Exit::Fine), Err)
 }
 
-fn show(
+/// Prints one answer in the format wanted.
+pub(super) fn show(
     screen: &Screen,
     format: TextFormat,
     value: &impl Serialize,

@@ -7,5 +7,7 @@ mod agent;
 mod bad_input;
 mod change;
 mod ctl;
+mod describe;
 mod no_agent;
+mod offline;
 mod show;

@@ -242,7 +242,7 @@ fn nothing_to_get_is_said_kindly_but_a_missing_name_is_an_error() {
     let json: Value = serde_json::from_str(&json.out).expect("JSON");
     assert_eq!(json["items"], json!([]));
     let yaml = run(agent.socket(), &["get", "-o", "yaml"]);
-    assert_eq!((yaml.code, yaml.out.as_str()), (0, ""));
+    assert_eq!((yaml.code, yaml.out.as_str()), (0, "apiVersion: v1\nitems: []\nkind: List\n"));
 }
 
 fn endpoints() -> Value {
@@ -414,7 +414,7 @@ fn drops() -> [Value; 3] {
     let end = |namespace: &str, name: &str, ip: &str, port: u16| json!({ "namespace": namespace, "name": name, "ip": ip, "port": port });
     [
         json!({
-            "time": "2026-11-21T01:27:01.123456Z", "reason": "policy", "direction": "ingress",
+            "time": "2026-11-21T01:27:01.123456Z", "event": "drop", "verdict": "deny", "reason": "policy", "direction": "ingress",
             "source": end("shop", "intruder", "172.20.0.9", 41234),
             "destination": end("shop", "db", "172.20.0.3", 5432), "protocol": "tcp",
             "tcp_flags": "SYN", "bytes": 74,
@@ -424,7 +424,7 @@ fn drops() -> [Value; 3] {
             },
         }),
         json!({
-            "time": "2026-11-21T01:27:02.000001Z", "reason": "policy", "direction": "egress",
+            "time": "2026-11-21T01:27:02.000001Z", "event": "drop", "verdict": "deny", "reason": "policy", "direction": "egress",
             "source": end("shop", "web", "fd00:20::2", 0),
             "destination": end("", "world", "2001:db8::1", 0), "protocol": "icmpv6",
             "bytes": 118,
@@ -434,7 +434,7 @@ fn drops() -> [Value; 3] {
             },
         }),
         json!({
-            "time": "2026-11-21T01:27:03.500000Z", "reason": "spoofed-source",
+            "time": "2026-11-21T01:27:03.500000Z", "event": "drop", "verdict": "deny", "reason": "spoofed-source",
             "direction": "egress", "source": end("shop", "intruder", "10.0.0.1", 1),
             "destination": end("", "host", "172.20.0.1", 53), "protocol": "udp", "bytes": 60,
         }),

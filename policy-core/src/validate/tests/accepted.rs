@@ -12,13 +12,6 @@ fn policy(text: &str) -> Policy {
     }
 }
 
-/// Paths and messages of the warnings.
-fn warned(text: &str) -> Vec<(String, String)> {
-    let (_, warnings) = decode_with_warnings(&value(text)).expect("valid");
-    assert!(warnings.iter().all(|warning| warning.severity == Severity::Warning));
-    warnings.into_iter().map(|warning| (warning.path, warning.message)).collect()
-}
-
 fn text(selector: Option<&crate::selector::Selector>) -> String {
     selector.map_or_else(String::new, ToString::to_string)
 }
@@ -315,35 +308,5 @@ fn names_survive() {
             expected
         );
         assert_eq!(decode(&value).unwrap().resource_name(), name);
-    }
-}
-
-#[test]
-fn suspicious_policies_are_warned_about() {
-    assert_eq!(warned(&np("ingress: [{action: Allow, protocol: TCP}, {action: Deny}]")), []);
-    for (text, path, part) in [
-        (
-            np("types: [Ingress]\negress: [{action: Deny}]"),
-            "spec.egress",
-            "no effect without type Egress",
-        ),
-        (
-            np("types: [Egress]\ningress: [{action: Deny}]"),
-            "spec.ingress",
-            "no effect without type Ingress",
-        ),
-        (np("egress: [{action: Deny}]"), "spec", "traffic into the endpoints stays open"),
-        (knp("policyTypes: [Egress]"), "spec", "traffic into the endpoints stays open"),
-        (knp("policyTypes: [Ingress]\negress: [{}]"), "spec.egress", "no effect"),
-        (
-            gnp("ingress: [{action: Deny, source: {}}, {action: Allow, protocol: TCP}]"),
-            "spec.ingress[1]",
-            "no packet reaches this rule: rule 0",
-        ),
-    ] {
-        let warnings = warned(&text);
-        let [(found, message)] = warnings.as_slice() else { panic!("{text}: {warnings:?}") };
-        assert_eq!(found, path);
-        assert!(message.contains(part), "{message}");
     }
 }

@@ -2,6 +2,9 @@
 
 use super::*;
 
+const LONG_LABEL: &str = "spec.podSelector.matchLabels.\
+    aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
 #[test]
 fn kubernetes_policies() {
     let from = |peer: &str| knp(&format!("podSelector: {{}}\ningress: [{{from: [{peer}]}}]"));
@@ -89,6 +92,84 @@ fn kubernetes_policies() {
             pods("{matchExpressions: [{operator: Exists}]}"),
             &[("spec.podSelector.matchExpressions[0].key", "name for a label")],
         ),
+        (
+            "except of the other family",
+            from("{ipBlock: {cidr: 10.0.0.0/8, except: ['fd00::/64']}}"),
+            &[("spec.ingress[0].from[0].ipBlock.except[0]", "not a part")],
+        ),
+        (
+            "except around",
+            from("{ipBlock: {cidr: 10.0.0.0/8, except: [0.0.0.0/0]}}"),
+            &[("spec.ingress[0].from[0].ipBlock.except[0]", "not a part")],
+        ),
+        (
+            "empty cidr",
+            from("{ipBlock: {cidr: ''}}"),
+            &[("spec.ingress[0].from[0].ipBlock.cidr", "no `cidr`")],
+        ),
+        (
+            "leading zeros",
+            from("{ipBlock: {cidr: 010.0.0.0/8}}"),
+            &[("spec.ingress[0].from[0].ipBlock.cidr", "not a network")],
+        ),
+        (
+            "lower-case protocol",
+            ports("{protocol: tcp}"),
+            &[("spec.egress[0].ports[0].protocol", "did you mean `TCP`?")],
+        ),
+        ("negative", ports("{port: -1}"), &[("spec.egress[0].ports[0].port", "1 to 65535")]),
+        ("large", ports("{port: 65536}"), &[("spec.egress[0].ports[0].port", "1 to 65535")]),
+        (
+            "large end",
+            ports("{port: 80, endPort: 65536}"),
+            &[("spec.egress[0].ports[0].endPort", "1 to 65535")],
+        ),
+        (
+            "end 0",
+            ports("{port: 80, endPort: 0}"),
+            &[("spec.egress[0].ports[0].endPort", "1 to 65535")],
+        ),
+        (
+            "long port name",
+            ports("{port: a-name-of-16-byte}"),
+            &[("spec.egress[0].ports[0].port", "at most 15")],
+        ),
+        (
+            "dashes",
+            ports("{port: a--b}"),
+            &[("spec.egress[0].ports[0].port", "not the name of a port")],
+        ),
+        (
+            "not in",
+            pods("{matchExpressions: [{key: a, operator: NotIn, values: []}]}"),
+            &[("spec.podSelector.matchExpressions[0].values", "NotIn needs values")],
+        ),
+        (
+            "not there",
+            pods("{matchExpressions: [{key: a, operator: DoesNotExist, values: [b]}]}"),
+            &[("spec.podSelector.matchExpressions[0].values", "DoesNotExist takes no values")],
+        ),
+        (
+            "value in a list",
+            pods("{matchExpressions: [{key: a, operator: In, values: [ok, 'a b']}]}"),
+            &[("spec.podSelector.matchExpressions[0].values[1]", "value for a label")],
+        ),
+        (
+            "prefix",
+            pods("{matchLabels: {Example.com/a: b}}"),
+            &[("spec.podSelector.matchLabels.Example.com/a", "name for a label")],
+        ),
+        (
+            "long label",
+            pods(&format!("{{matchLabels: {{{}: b}}}}", "a".repeat(64))),
+            &[(LONG_LABEL, "at most 63")],
+        ),
+        (
+            "types",
+            knp("policyTypes: [Ingress, Egress, Ingress]"),
+            &[("spec.policyTypes[2]", "twice")],
+        ),
+        ("null peer", from("~"), &[("spec.ingress[0].from[0]", "ipBlock")]),
         ("field", knp("selector: all()"), &[("spec.selector", "did you mean `podSelector`?")]),
     ];
     for (name, text, expected) in cases {
@@ -206,6 +287,45 @@ fn endpoints_sets_and_namespaces() {
                 "nets: []",
             ),
             &[("metadata.namespace", "remove the field")],
+        ),
+        (
+            "a policy of Kubernetes as upstream shows it",
+            document(
+                "projectcalico.org/v3",
+                "NetworkPolicy",
+                "name: knp.default.a",
+                "types: [Ingress]",
+            ),
+            &[("metadata.name", "apply the Kubernetes NetworkPolicy itself")],
+        ),
+        (
+            "long policy name",
+            document(
+                "projectcalico.org/v3",
+                "GlobalNetworkPolicy",
+                &format!("name: {}", "a".repeat(254)),
+                "order: 1",
+            ),
+            &[("metadata.name", "not a name for this kind")],
+        ),
+        (
+            "annotations",
+            set(&format!("name: s\nannotations: {{a: {}}}", "x".repeat(256 * 1024)), "nets: []"),
+            &[("metadata.annotations", "262145 bytes, at most 262144")],
+        ),
+        (
+            "annotation name",
+            set("name: s\nannotations: {a/b/c: d}", "nets: []"),
+            &[("metadata.annotations.a/b/c", "name for an annotation")],
+        ),
+        (
+            "label prefix",
+            set("name: s\nlabels: {Example.com/a: b, -a: b, a.: b}", "nets: []"),
+            &[
+                ("metadata.labels.Example.com/a", "name for a label"),
+                ("metadata.labels.-a", "name for a label"),
+                ("metadata.labels.a.", "name for a label"),
+            ],
         ),
         (
             "two dots",
