@@ -1,6 +1,6 @@
 //! Advice: what a model shows about the policies in it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use super::*;
 use crate::{
