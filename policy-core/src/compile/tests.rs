@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use ipnet::IpNet;
 use policy_api::messages::{RuleName, Verdict};
 use policy_common::abi::{ADDRESSES_PER_FAMILY, Direction, VERDICT_ALLOW, VERDICT_RULE};
 use proptest::prelude::*;

@@ -96,29 +96,3 @@ fn what_does_not_fit_is_refused_whole_with_the_count() {
         })
     );
 }
-
-#[test]
-fn a_swap_that_fits_only_one_after_the_other_is_refused_and_says_how() {
-    let set = |base: u32| NetworkSet {
-        namespace: String::new(),
-        name: "feed".to_owned(),
-        labels: testing::labels(&[("feed", "bad")]),
-        nets: (0..600_000_u32)
-            .map(|low| IpNet::new(IpAddr::from((base + (low << 4)).to_be_bytes()), 29).unwrap())
-            .collect(),
-    };
-    let model = |base: Option<u32>| {
-        let mut model = Model::default();
-        if let Some(base) = base {
-            model.network_sets.insert((String::new(), "feed".to_owned()), Arc::new(set(base)));
-        }
-        model
-    };
-    let (mut compiler, mut kernel) = (Compiler::new(), Kernel::default());
-    run(&mut compiler, &mut kernel, &model(Some(0x1000_0000)));
-    let refused = compiler.plan(&model(Some(0x2000_0000))).unwrap_err().to_string();
-    assert!(refused.contains("1200000") && refused.contains("first"), "{refused}");
-    run(&mut compiler, &mut kernel, &model(None));
-    run(&mut compiler, &mut kernel, &model(Some(0x2000_0000)));
-    assert_eq!(kernel.image.cidrs.len(), 600_000);
-}
