@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod netlink;
 pub mod observer;
 pub mod policy_dir;
+pub mod preview;
 pub mod published;
 pub mod resources;
 pub mod run;

@@ -88,6 +88,11 @@ impl Resources {
         self.entries.iter().map(|(name, entry)| (name.as_ref(), entry.as_ref()))
     }
 
+    /// One resource.
+    pub fn get(&self, name: &ResourceName) -> Option<&Entry> {
+        self.entries.get(name).map(AsRef::as_ref)
+    }
+
     /// The WorkloadEndpoints.
     pub fn statics(&self) -> &Shared<BTreeMap<Arc<ResourceName>, Arc<Entry>>> {
         &self.statics

@@ -155,6 +155,7 @@ async fn run(config: Config) -> Result<()> {
         published: readers,
         observer,
         metrics: Arc::clone(&metrics),
+        comparing: Arc::new(tokio::sync::Semaphore::new(1)),
     });
     let metrics_routes = server::metrics(Arc::clone(&metrics));
     let socket = config.socket.clone();

@@ -20,32 +20,49 @@ use axum::{
     routing::{get, post},
 };
 use futures_util::{StreamExt as _, stream};
+use policy_api::difference::{DiffRequest, Difference};
 use policy_api::messages::{
     ApplyRequest, ApplyResponse, DeleteRequest, EndpointStatus, ExplainRequest, Explanation,
     FlowRecord, Refusal, ResourceName, RuleCount, RuleName, Status, StoredResource,
 };
-use policy_core::explain::{ExplainError, explain};
+use policy_core::{
+    explain::{ExplainError, explain},
+    model::Model,
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, UnixListener, UnixStream},
-    sync::{broadcast::error::RecvError, mpsc, oneshot, watch},
+    sync::{Semaphore, broadcast::error::RecvError, mpsc, oneshot, watch},
 };
 
-use crate::{metrics::Metrics, observer::Observer, published::Published};
+use crate::{
+    metrics::Metrics, observer::Observer, preview, published::Published, resources::Resources,
+};
 
 /// Largest request body: a million CIDRs as JSON are about 25 MB.
 const BODY_LIMIT: usize = 64 * 1024 * 1024;
 /// `observe` without `last`.
 const DEFAULT_LAST: usize = 20;
 
-/// A change that only the event loop can make.
+/// What only the event loop can do: changes, and what takes all of its knowledge.
 #[derive(Debug)]
 pub enum Request {
     /// `POST /v1/apply`.
     Apply(ApplyRequest, oneshot::Sender<Answer>),
     /// `POST /v1/delete`.
     Delete(DeleteRequest, oneshot::Sender<Answer>),
+    /// Part of `POST /v1/diff`: the models as they are and with other resources.
+    Preview(Preview, oneshot::Sender<Result<[Model; 2], Refused>>),
+}
+
+/// Resources that somebody asks about.
+#[derive(Debug)]
+pub struct Preview {
+    /// All that would be in force.
+    pub resources: Resources,
+    /// What they alone decide of the model.
+    pub base: Model,
 }
 
 /// What the event loop says to a change.
@@ -84,6 +101,8 @@ pub struct Api {
     pub observer: Observer,
     /// What the kernel counted.
     pub metrics: Arc<Metrics>,
+    /// One permit: each comparison takes the memory of two compiled models.
+    pub comparing: Arc<Semaphore>,
 }
 
 /// Why nobody can reach the agent.
@@ -152,6 +171,7 @@ pub fn api(api: Api) -> Router {
     Router::new()
         .route("/v1/apply", post(apply))
         .route("/v1/delete", post(delete))
+        .route("/v1/diff", post(diff))
         .route("/v1/resources", get(resources))
         .route("/v1/endpoints", get(endpoints))
         .route("/v1/status", get(status))
@@ -206,6 +226,10 @@ impl Form for ExplainRequest {
     const FORM: &'static str = "an object with `source`, `destination`, `protocol` and `port`";
 }
 
+impl Form for DiffRequest {
+    const FORM: &'static str = "an object with `resources`, `delete`, `prune` and `staged`";
+}
+
 impl<T: Form, S: Send + Sync> FromRequest<S> for Body_<T> {
     type Rejection = Refused;
 
@@ -238,10 +262,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query_<T> {
     }
 }
 
-async fn ask(
+async fn ask<T>(
     api: &Api,
-    request: impl FnOnce(oneshot::Sender<Answer>) -> Request,
-) -> Result<Json<ApplyResponse>, Refused> {
+    request: impl FnOnce(oneshot::Sender<Result<T, Refused>>) -> Request,
+) -> Result<Json<T>, Refused> {
     let stopping = || Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping");
     let (sender, answer) = oneshot::channel();
     api.requests.send(request(sender)).await.map_err(|_| stopping())?;
@@ -260,6 +284,21 @@ async fn delete(
     Body_(body): Body_<DeleteRequest>,
 ) -> Result<Json<ApplyResponse>, Refused> {
     ask(&api, |sender| Request::Delete(body, sender)).await
+}
+
+async fn diff(
+    State(api): State<Api>,
+    Body_(body): Body_<DiffRequest>,
+) -> Result<Json<Difference>, Refused> {
+    let stopping =
+        |_| Refused::new(StatusCode::SERVICE_UNAVAILABLE, "no more comparisons are made");
+    let _one_at_a_time = api.comparing.acquire().await.map_err(stopping)?;
+    let published = Arc::clone(&api.published.borrow());
+    let (now, settings) = (Arc::clone(&published.resources), published.model.settings);
+    let Json(checked) = aside(move || preview::check(&now, body, settings)).await?;
+    let (question, changes) = checked?;
+    let Json(models) = ask(&api, |sender| Request::Preview(question, sender)).await?;
+    aside(move || changes.compare(&models)).await
 }
 
 #[derive(Debug, Default, Deserialize)]

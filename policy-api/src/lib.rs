@@ -2,11 +2,13 @@
 //! and command line. Types and parsing only; meaning lives in `policy-core`.
 //!
 //! - [`diagnostic`]: an error or warning with file, line, column and field path.
+//! - [`difference`]: what a change of resources would change.
 //! - [`messages`]: requests and answers of the agent's Unix-socket API.
 //! - [`resource`]: the resources of Calico and Kubernetes that Palisade reads.
 //! - [`yaml`]: files to resources with the line and column of every field.
 
 pub mod diagnostic;
+pub mod difference;
 pub mod messages;
 pub mod resource;
 pub mod yaml;

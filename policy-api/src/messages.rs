@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `POST /v1/apply` | [`ApplyRequest`] | [`ApplyResponse`], 422 with [`Refusal`] |
 //! | `POST /v1/delete` | [`DeleteRequest`] | [`DeleteResponse`], 404 or 422 with [`Refusal`] |
+//! | `POST /v1/diff` | [`DiffRequest`](crate::difference::DiffRequest) | [`Difference`](crate::difference::Difference), 422 with [`Refusal`] |
 //! | `GET /v1/resources?kind=&namespace=&name=` | | `Vec<StoredResource>` |
 //! | `GET /v1/endpoints` | | `Vec<EndpointStatus>` |
 //! | `GET /v1/status` | | [`Status`] |

@@ -8,8 +8,6 @@
 //! Files are untrusted: size, depth, number of documents and expansion of aliases are bounded, and
 //! a name that stands twice in one mapping is an error.
 
-use std::{collections::BTreeMap, ops::Bound};
-
 use serde_json::Value;
 use serde_yaml::{Error, Spanned, options::AliasLimits};
 
@@ -17,10 +15,12 @@ use crate::diagnostic::Diagnostic;
 
 mod list;
 mod node;
+mod places;
 #[cfg(test)]
 mod tests;
 
-use node::{Node, Places};
+use node::Node;
+use places::Places;
 
 /// Largest file, in bytes.
 pub const MAX_FILE_BYTES: usize = 4 * 1024 * 1024;
@@ -30,9 +30,6 @@ pub const MAX_DEPTH: usize = 32;
 pub const MAX_RESOURCES: usize = 20_000;
 /// YAML nodes that aliases (`*name`) may add to a file at most.
 pub const MAX_ALIASED_NODES: usize = 20_000;
-/// Bytes of all field paths of a file at most. A long name is part of the path of all that is below
-/// it, so that a small file could ask for any amount of memory.
-pub const MAX_PATH_BYTES: usize = 64 * 1024 * 1024;
 
 /// Line and column, both from 1; the column counts characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,23 +47,14 @@ pub struct Document {
     pub value: Value,
     /// File name as the user gave it.
     pub file: String,
-    /// Place of every field path; the empty path is the resource itself.
-    places: BTreeMap<String, Place>,
+    /// Place of the resource and of every field.
+    places: Places,
 }
 
 impl Document {
     /// Where a field stands; for one that is absent, the nearest one around it.
-    pub fn place(&self, path: &str) -> Option<Place> {
-        let mut path = path;
-        loop {
-            if let Some(place) = self.places.get(path) {
-                return Some(*place);
-            }
-            if path.is_empty() {
-                return None;
-            }
-            path = path.rfind(['.', '[']).and_then(|end| path.get(..end)).unwrap_or_default();
-        }
+    pub fn place(&self, path: &str) -> Place {
+        self.places.find(path)
     }
 
     /// Adds file, line and column to a diagnostic about this resource.
@@ -74,30 +62,9 @@ impl Document {
     pub fn locate(&self, mut diagnostic: Diagnostic) -> Diagnostic {
         let place = self.place(&diagnostic.path);
         diagnostic.file = Some(self.file.clone());
-        diagnostic.line = place.map(|place| place.line);
-        diagnostic.column = place.map(|place| place.column);
+        diagnostic.line = Some(place.line);
+        diagnostic.column = Some(place.column);
         diagnostic
-    }
-
-    /// The field at `path` of this document as a document of its own.
-    fn part(&self, path: &str, value: Value) -> Document {
-        let from = (Bound::Included(path.to_owned()), Bound::Unbounded);
-        let places = self
-            .places
-            .range(from)
-            .take_while(|(inner, _)| inner.starts_with(path))
-            .filter_map(|(inner, place)| {
-                let rest = inner.get(path.len()..)?;
-                // `items[1]` is no part of `items[1]0`, and the dot belongs to the outer path.
-                let rest = match rest.strip_prefix('.') {
-                    Some(rest) => rest,
-                    None if rest.is_empty() || rest.starts_with('[') => rest,
-                    None => return None,
-                };
-                Some((rest.to_owned(), *place))
-            })
-            .collect();
-        Document { value, file: self.file.clone(), places }
     }
 }
 
@@ -136,19 +103,10 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Vec<Document>, Vec<Diagnostic>> 
 
     let mut documents = Vec::new();
     let mut diagnostics = Vec::new();
-    let mut path_bytes = MAX_PATH_BYTES;
     for node in nodes {
         let start = node::place(&node.referenced);
         let Some(node) = node.value else { continue };
-        let mut places = Places::new(start, path_bytes);
-        let Some(value) = node.into_value(&mut places) else {
-            let message = "the names of the file are too long, or nested too deep";
-            return Err(refuse(
-                Diagnostic::error("", message).with_hint("split it into several files"),
-            ));
-        };
-        path_bytes = places.left();
-        let places = places.into_map();
+        let (value, places) = node.split(start);
         let document = Document { value, file: file.to_owned(), places };
         list::expand(document, &mut documents, &mut diagnostics);
         if documents.len() > MAX_RESOURCES {

@@ -483,6 +483,11 @@ fn parse_icmp<S: Source>(
     let header = source.view::<8>(offset).ok_or(DropReason::Malformed)?;
     packet.policy_port = header.be16(0);
     packet.kind = kind(header.u8(0));
+    // Echo has no code but 0 (RFC 792; RFC 4443, 4.1). With another one it is no echo: a connection
+    // has no room for the code, so that policy, which has, is asked each time.
+    if header.u8(1) != 0 && matches!(packet.kind, Kind::EchoRequest | Kind::EchoReply) {
+        packet.kind = Kind::IcmpOther;
+    }
     // The identifier stands on the asking side only: an inbound request and an outbound one with
     // the same identifier are two exchanges, and the reply finds its own.
     match packet.kind {
@@ -565,19 +570,20 @@ pub fn quoted<S: Source>(source: &S, error: &Packet, inner: &mut Packet) -> Resu
         }
     }
     let header = source.view::<8>(inner.transport as usize).ok_or(unrelated)?;
-    match inner.protocol {
-        protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP => {
+    match (inner.protocol, inner.family) {
+        (protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP, _) => {
             inner.source_port = header.be16(0);
             inner.destination_port = header.be16(2);
             inner.policy_port = inner.destination_port;
             inner.kind = if inner.protocol == protocol::TCP { Kind::Tcp } else { Kind::Stateful };
         }
-        protocol::ICMP | protocol::ICMPV6 => {
+        (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => {
             inner.kind = match inner.family {
                 Family::V4 => icmp_kind(header.u8(0)),
                 Family::V6 => icmpv6_kind(header.u8(0)),
             };
             match inner.kind {
+                _ if header.u8(1) != 0 => return Err(unrelated),
                 Kind::EchoRequest => inner.source_port = header.be16(4),
                 Kind::EchoReply => inner.destination_port = header.be16(4),
                 _ => return Err(unrelated),

@@ -5,6 +5,7 @@
 
 pub mod assemble;
 mod canvas;
+pub mod changes;
 pub mod compile;
 pub mod digest;
 mod division;
@@ -22,6 +23,7 @@ pub mod peers;
 pub mod plan;
 pub mod policy;
 mod prefixes;
+pub mod reach;
 pub mod selector;
 #[cfg(test)]
 mod semantics;

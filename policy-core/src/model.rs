@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use crate::{
     labels::Labels,
-    policy::{Policy, PolicyKey},
+    policy::{Policy, PolicyKey, StagedAction},
     shared::Shared,
     tiers::Tier,
 };
@@ -113,4 +113,28 @@ pub struct Model {
     pub host_addresses: Shared<BTreeSet<IpAddr>>,
     /// Uplinks that the XDP program is on: interface index to labels.
     pub uplinks: Shared<BTreeMap<u32, Labels>>,
+}
+
+impl Model {
+    /// The model that there would be if every staged policy were in force: in place of the policy
+    /// of its name, or that policy taken away.
+    #[must_use]
+    pub fn with_staged_enforced(&self) -> Model {
+        let mut policies = self.policies.clone();
+        policies.retain(|_, policy| policy.staged.is_none());
+        for policy in self.policies.values() {
+            let key = policy.key.enforced();
+            match policy.staged {
+                None => {}
+                Some(StagedAction::Set) => {
+                    let policy = Policy { key: key.clone(), staged: None, ..(**policy).clone() };
+                    policies.insert(key, Arc::new(policy));
+                }
+                Some(StagedAction::Delete) => {
+                    policies.remove(&key);
+                }
+            }
+        }
+        Model { policies, ..self.clone() }
+    }
 }

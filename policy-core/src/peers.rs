@@ -186,6 +186,11 @@ impl Peers {
         self.peers.len() + self.conditions.len() + self.selectors.len() + self.entities.len()
     }
 
+    /// How many peers there have been.
+    pub(crate) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
     pub(crate) fn get(&self, peer: usize) -> &Peer {
         &self.peers[peer]
     }

@@ -181,6 +181,17 @@ impl Node {
         }
     }
 
+    /// Parentheses inside each other in the canonical form.
+    fn nesting(&self) -> usize {
+        match self {
+            Node::Not(operand) => operand.nesting(),
+            Node::And(operands) | Node::Or(operands) => {
+                1 + operands.iter().map(Node::nesting).max().unwrap_or_default()
+            }
+            _ => 0,
+        }
+    }
+
     fn any(&self, test: &dyn Fn(&Node) -> bool) -> bool {
         test(self)
             || match self {

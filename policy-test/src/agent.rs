@@ -26,8 +26,8 @@ use crate::{
     wait,
 };
 
-/// Loading and verifying the programs takes a second or two where the kernel has debug checks.
-const READY_LIMIT: Duration = Duration::from_secs(30);
+/// Loading and verifying the programs takes seconds of one CPU, and more on a busy machine.
+const READY_LIMIT: Duration = Duration::from_secs(120);
 /// For a graceful end, and for endpoints to be enforced.
 const LIMIT: Duration = Duration::from_secs(10);
 /// The one that the agent has by default: a lab's host has all ports to itself.

@@ -31,7 +31,7 @@ use crate::{
         stage::Stage,
         verify::Evidence,
     },
-    examples::{self, Table},
+    examples,
 };
 
 /// The example that is shown.
@@ -96,7 +96,7 @@ fn show(
     interrupts: &Interrupts,
 ) -> Result<Ending> {
     let folder = examples::folder()?.join(EXAMPLE);
-    let table = Table::read(&folder)?;
+    let table = examples::read(&folder)?;
 
     screen.title("A three-tier application and an intruder")?;
     let stage: Box<dyn Stage> = match runtime {

@@ -18,5 +18,6 @@ pub mod lab;
 pub mod net;
 pub mod netns;
 pub mod process;
+pub mod table;
 pub mod testrun;
 pub mod wait;

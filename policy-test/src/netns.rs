@@ -4,10 +4,10 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Write as _},
     os::unix::fs::MetadataExt as _,
     path::PathBuf,
-    process::{Child, Command, Output},
+    process::{Child, Command, Output, Stdio},
     sync::{Mutex, PoisonError},
     thread,
 };
@@ -131,6 +131,26 @@ impl NetNs {
     /// If it fails, with its message.
     pub fn ip(&self, arguments: &[&str]) -> Result<String> {
         ip(&[&["-n", &self.name], arguments].concat())
+    }
+
+    /// Runs lines of `ip` on this namespace, up to the first that fails.
+    ///
+    /// # Errors
+    /// If one does, with its message.
+    pub fn ip_batch(&self, lines: &[String]) -> Result<()> {
+        let mut child = Command::new("ip")
+            .args(["-n", &self.name, "-batch", "-"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("start `ip -batch`")?;
+        let mut stdin = child.stdin.take().context("its stdin is a pipe")?;
+        stdin.write_all((lines.join("\n") + "\n").as_bytes())?;
+        drop(stdin);
+        let output = child.wait_with_output()?;
+        let message = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}\n{}", message.trim(), lines.join("\n"));
+        Ok(())
     }
 
     /// Writes a sysctl of this namespace, named as a path such as `net/ipv4/ip_forward`.

@@ -35,8 +35,10 @@ use policy_common::{
 };
 use policy_core::{
     compile::Compiler,
+    ids::Ids,
     labels::{self, Labels},
     model::{EndpointId, EndpointSpec, Model},
+    plan::{Image, Op},
     validate::{self, Object},
 };
 
@@ -226,16 +228,49 @@ impl Ring {
     /// # Errors
     /// If the model does not fit, or the kernel refuses a write.
     pub fn sync(&mut self) -> Result<()> {
+        self.sync_watched(|_| ())
+    }
+
+    /// Brings the maps to what the model says, and shows each operation once all are carried out.
+    ///
+    /// # Errors
+    /// As [`Ring::sync`].
+    pub fn sync_watched(&mut self, watch: impl FnMut(&Op)) -> Result<()> {
         let planned = self.compiler.plan(&self.model)?;
         self.maps.execute(&planned.plan.ops)?;
+        planned.plan.ops.iter().for_each(watch);
         self.compiler.commit(planned);
         Ok(())
+    }
+
+    /// What the compiler takes the maps to hold, and what they hold.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn images(&self) -> Result<(&Image, Image), MapError> {
+        Ok((self.compiler.image(), self.maps.image()?))
+    }
+
+    /// The names of the numbers in the maps.
+    #[must_use]
+    pub fn ids(&self) -> &Ids {
+        self.compiler.ids()
     }
 
     /// The name of a rule id.
     #[must_use]
     pub fn rule(&self, id: u32) -> Option<&RuleName> {
         self.compiler.ids().rule(id)
+    }
+
+    /// Every rule id that is in use, with its name.
+    pub fn rules(&self) -> impl Iterator<Item = (u32, &RuleName)> {
+        self.compiler.ids().rules()
+    }
+
+    /// Every log id that is in use, with its Log rules.
+    pub fn logs(&self) -> impl Iterator<Item = (u32, &[RuleName])> {
+        self.compiler.ids().logs()
     }
 
     /// What a peer id is called.
@@ -287,15 +322,7 @@ impl Ring {
             Err(error) if is_refusal(&error) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let action = match (hook, result.0) {
-            (Hook::Uplink, XDP_PASS) => Action::Pass,
-            (Hook::Uplink, XDP_DROP) => Action::Drop,
-            (Hook::Uplink, other) => bail!("{} returned {other}", hook.program()),
-            (_, TC_ACT_UNSPEC) => Action::Pass,
-            (_, TC_ACT_SHOT) => Action::Drop,
-            (_, other) => bail!("{} returned {other}", hook.program()),
-        };
-        Ok(Some((action, result.1)))
+        Ok(Some((action(hook, result.0)?, result.1)))
     }
 
     /// Runs a TC program that does nothing but pass, to compare with.
@@ -318,7 +345,31 @@ impl Ring {
         Ok(self.lab.host().run(|| program.test_run(options))??.duration)
     }
 
+    /// Runs programs on frames, one after the other.
+    ///
+    /// # Errors
+    /// As [`Ring::run`], or if the kernel takes no such frame into a test run.
+    pub fn run_all(&self, frames: &[(Hook, u32, Vec<u8>)]) -> Result<Vec<Action>> {
+        let one = |(hook, ifindex, frame): &(Hook, u32, Vec<u8>)| -> Result<Action> {
+            action(*hook, self.enter(*hook, *ifindex, frame, 1)??.0)
+        };
+        // Once into the namespace for all of them: each time costs a thread.
+        self.lab.host().run(|| frames.iter().map(one).collect())?
+    }
+
     fn test_run(
+        &self,
+        hook: Hook,
+        ifindex: u32,
+        frame: &[u8],
+        count: u32,
+    ) -> Result<Result<(u32, Duration), ProgramError>> {
+        // The kernel looks the interface up in the caller's namespace.
+        self.lab.host().run(|| self.enter(hook, ifindex, frame, count))?
+    }
+
+    /// A test run, in the lab's namespace.
+    fn enter(
         &self,
         hook: Hook,
         ifindex: u32,
@@ -336,12 +387,10 @@ impl Ring {
             repeat: count,
             ..TestRunOptions::new()
         };
-        let run = || match hook {
-            Hook::Uplink => <&Xdp>::try_from(program)?.test_run(options),
-            _ => <&SchedClassifier>::try_from(program)?.test_run(options),
+        let result = match hook {
+            Hook::Uplink => <&Xdp>::try_from(program).and_then(|it| it.test_run(options)),
+            _ => <&SchedClassifier>::try_from(program).and_then(|it| it.test_run(options)),
         };
-        // The kernel looks the interface up in the caller's namespace.
-        let result = self.lab.host().run(run)?;
         Ok(result.map(|result| (result.return_value, result.duration)))
     }
 
@@ -384,6 +433,14 @@ impl Ring {
             keyed: self.counters.drops()?.into_iter().collect(),
             other: self.counters.drops_other()?,
         })
+    }
+
+    /// Forgets a drop counter.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    pub fn forget_drop(&mut self, key: &DropKey) -> Result<(), MapError> {
+        self.counters.forget_drop(key)
     }
 
     /// Flows that a rule of a staged walk would have decided.
@@ -439,12 +496,37 @@ impl Ring {
         ))
     }
 
+    /// Forgets connections.
+    ///
+    /// # Errors
+    /// If a map cannot be written.
+    pub fn forget_flows(
+        &mut self,
+        v4: impl IntoIterator<Item = FlowKeyV4>,
+        v6: impl IntoIterator<Item = FlowKeyV6>,
+    ) -> Result<(), MapError> {
+        v4.into_iter().try_for_each(|key| self.flows_v4.remove(&key))?;
+        v6.into_iter().try_for_each(|key| self.flows_v6.remove(&key))
+    }
+
     /// Writes a connection, as time alone would make it.
     ///
     /// # Errors
     /// If the map cannot be written.
     pub fn set_flow_v4(&mut self, key: FlowKeyV4, flow: Flow) -> Result<(), MapError> {
         self.flows_v4.insert(key, flow, 0)
+    }
+}
+
+/// What a program's return value means.
+fn action(hook: Hook, value: u32) -> Result<Action> {
+    match (hook, value) {
+        (Hook::Uplink, XDP_PASS) => Ok(Action::Pass),
+        (Hook::Uplink, XDP_DROP) => Ok(Action::Drop),
+        (Hook::Uplink, other) => bail!("{} returned {other}", hook.program()),
+        (_, TC_ACT_UNSPEC) => Ok(Action::Pass),
+        (_, TC_ACT_SHOT) => Ok(Action::Drop),
+        (_, other) => bail!("{} returned {other}", hook.program()),
     }
 }
 

@@ -43,6 +43,17 @@ Examples:
 
 Exit codes: 0 nothing wrong; 1 errors, or warnings with --strict; 2 a file cannot be read.";
 
+const DIFF_EXAMPLES: &str = "\
+Examples:
+  policyctl diff -f policies/            what would `apply -f policies/` do?
+  policyctl diff -f policies/ --prune    ... and if nothing else were left
+  policyctl diff --delete gnp/default-deny
+  policyctl diff --staged                what would the staged policies do if they were in force?
+  policyctl diff --against old/ -f new/ --endpoints endpoints.yaml
+                                         without an agent
+
+Exit codes: 0 no difference; 1 a difference; 2 trouble.";
+
 const OBSERVE_EXAMPLES: &str = "\
 Examples:
   policyctl observe -f             drops as they happen
@@ -327,6 +338,39 @@ pub(crate) enum RawCommand {
         #[command(flatten)]
         offline: OfflineArgs,
         /// How to print the answer.
+        #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+        output: TextFormat,
+    },
+
+    /// Show what a change would do: to rules, and to who reaches whom.
+    ///
+    /// Compares what is in force with what `apply -f` would make of it, and changes nothing. With
+    /// --against, compares two sets of files without an agent, each as if it were all there is.
+    #[command(after_help = DIFF_EXAMPLES)]
+    Diff {
+        #[command(flatten)]
+        files: FileArgs,
+        /// Also put every staged policy in force: what are they about to do?
+        #[arg(long)]
+        staged: bool,
+        /// Also delete everything else that was applied; what is in the policy directory stays.
+        #[arg(long, conflicts_with = "against")]
+        prune: bool,
+        /// Also delete this resource. Repeatable.
+        #[arg(long, value_name = "KIND/NAME", conflicts_with = "against")]
+        delete: Vec<String>,
+        /// Namespace of what --delete names; `default` if left out.
+        #[arg(short, long, value_name = "NS", requires = "delete")]
+        namespace: Option<String>,
+        /// The files to compare with, instead of what the agent has. Repeatable.
+        #[arg(long, value_name = "FILE|DIR|-", value_hint = ValueHint::AnyPath, requires = "files")]
+        against: Vec<PathBuf>,
+        #[command(flatten)]
+        offline: OfflineArgs,
+        /// Entries about connections that are printed at most; `json` and `yaml` have all.
+        #[arg(long, value_name = "N", default_value = "40")]
+        limit: usize,
+        /// How to print the difference.
         #[arg(short, long, value_name = "FORMAT", default_value = "text")]
         output: TextFormat,
     },

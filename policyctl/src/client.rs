@@ -13,6 +13,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use policy_api::difference::{DiffRequest, Difference};
 use policy_api::messages::{
     ApplyRequest, ApplyResponse, DeleteRequest, DeleteResponse, EndpointStatus, ExplainRequest,
     Explanation, FlowRecord, Refusal, RuleCount, Status, StoredResource,
@@ -47,6 +48,10 @@ impl Client {
 
     pub(crate) async fn delete(&self, request: &DeleteRequest) -> Result<DeleteResponse, Failure> {
         self.post("/v1/delete", request).await
+    }
+
+    pub(crate) async fn diff(&self, request: &DiffRequest) -> Result<Difference, Failure> {
+        self.post("/v1/diff", request).await
     }
 
     /// Stored resources; the agent filters by what is given.

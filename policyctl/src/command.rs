@@ -41,9 +41,19 @@ pub(crate) enum Command {
     Status { output: TextFormat },
     Validate { files: Vec<PathBuf>, endpoints: Vec<PathBuf>, strict: bool, output: FindingFormat },
     Explain { question: Question, offline: Option<Offline>, output: TextFormat },
+    Diff { question: DiffQuestion, staged: bool, limit: usize, output: TextFormat },
     Observe { follow: bool, last: usize, output: StreamFormat },
     Version { client_only: bool, output: TextFormat },
     Completion { shell: clap_complete::Shell },
+}
+
+/// What to compare.
+#[derive(Debug)]
+pub(crate) enum DiffQuestion {
+    /// What is in force with what a change would make of it.
+    Agent { files: Vec<PathBuf>, delete: Vec<NamedTarget>, namespace: Option<String>, prune: bool },
+    /// Two sets of files; the host of the second is the first one's, too.
+    Files { before: Vec<PathBuf>, after: Offline },
 }
 
 /// A connection to be explained.
@@ -156,6 +166,38 @@ pub(crate) fn resolve(args: Args) -> Result<Invocation, Failure> {
             let service = service.parse::<Service>()?;
             let question = Question { source, destination, service, source_port };
             Command::Explain { question, offline: resolve_offline(files, offline)?, output }
+        }
+        RawCommand::Diff {
+            files,
+            staged,
+            prune,
+            delete,
+            namespace,
+            against,
+            offline,
+            limit,
+            output,
+        } => {
+            let question = if against.is_empty() {
+                let delete = named_targets(&delete)?;
+                let kinds = delete.iter().flat_map(|it| it.kinds.iter());
+                check_namespace(kinds, namespace.as_deref())?;
+                // Other changes need no files.
+                let files = if staged || prune || !delete.is_empty() {
+                    files.files
+                } else {
+                    require_files("diff", files)?
+                };
+                if resolve_offline(FileArgs { files: Vec::new() }, offline)?.is_some() {
+                    return Err(Failure::usage("--endpoints needs --against FILE"));
+                }
+                DiffQuestion::Agent { files, delete, namespace, prune }
+            } else {
+                once([&against, &files.files])?;
+                let after = resolve_offline(files, offline)?.unwrap_or_default();
+                DiffQuestion::Files { before: against, after }
+            };
+            Command::Diff { question, staged, limit, output }
         }
         RawCommand::Observe { follow, last, output } => {
             let last = last.unwrap_or(if follow { 0 } else { LAST_DROPS });

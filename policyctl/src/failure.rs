@@ -55,6 +55,9 @@ pub(crate) enum Failure {
     /// Files that a question is about are wrong; there is no answer.
     #[error("no answer before the files are right")]
     Files(Vec<Diagnostic>),
+    /// A failure of a command for which 1 is a result, as for diff(1).
+    #[error(transparent)]
+    Trouble(Box<Failure>),
     /// The agent said no; nothing has changed.
     #[error("{error}")]
     Refused { error: String, diagnostics: Vec<Diagnostic> },
@@ -105,8 +108,12 @@ impl Failure {
 
     /// Says what happened on standard error and gives the exit code.
     pub(crate) fn report(&self, screen: &Screen) -> ExitCode {
+        let failure = match self {
+            Failure::Trouble(failure) => failure,
+            failure => failure,
+        };
         // `policyctl get | head` closes our output when it has seen enough.
-        if let Failure::Output(error) = self
+        if let Failure::Output(error) = failure
             && error.kind() == io::ErrorKind::BrokenPipe
         {
             return ExitCode::SUCCESS;
@@ -114,7 +121,7 @@ impl Failure {
         let mut message = String::new();
         if let Failure::Input(diagnostics)
         | Failure::Files(diagnostics)
-        | Failure::Refused { diagnostics, .. } = self
+        | Failure::Refused { diagnostics, .. } = failure
         {
             for diagnostic in diagnostics.iter().take(SHOWN) {
                 message.push_str(&text::diagnostic(diagnostic));
@@ -125,8 +132,8 @@ impl Failure {
             }
         }
         let bad = style::BAD;
-        message.push_str(&format!("{bad}error:{bad:#} {}\n", text::clean(&self.to_string())));
-        if matches!(self, Failure::Usage(_) | Failure::UnknownKind(_) | Failure::Service(_)) {
+        message.push_str(&format!("{bad}error:{bad:#} {}\n", text::clean(&failure.to_string())));
+        if matches!(failure, Failure::Usage(_) | Failure::UnknownKind(_) | Failure::Service(_)) {
             message.push_str("See `policyctl --help`.\n");
         }
         // Standard error is where a failure to write would be reported.
@@ -146,6 +153,7 @@ impl Failure {
             | Failure::Service(_)
             | Failure::Files(_)
             | Failure::Unreadable(_)
+            | Failure::Trouble(_)
             | Failure::NoAgent { .. }
             | Failure::SocketPermission(_)
             | Failure::NotASocket(_)

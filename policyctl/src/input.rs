@@ -106,6 +106,11 @@ impl Input {
         self.resources.iter().map(|(_, document)| document.value.clone()).collect()
     }
 
+    /// Name and value of each.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&ResourceName, &Value)> {
+        self.resources.iter().map(|(name, document)| (name, &document.value))
+    }
+
     /// Their names.
     pub(crate) fn names(&self) -> Vec<ResourceName> {
         self.resources.iter().map(|(name, _)| name.clone()).collect()
@@ -229,7 +234,7 @@ fn read<T>(arguments: &[PathBuf], meaning: impl Fn(&Value) -> Meaning<T>) -> Rea
 }
 
 fn twice(name: &ResourceName, first: &Document) -> Diagnostic {
-    let line = first.place("metadata.name").map(|it| format!(":{}", it.line)).unwrap_or_default();
+    let line = format!(":{}", first.place("metadata.name").line);
     Diagnostic::error(
         "metadata.name",
         format!("{} is given twice, first in {}{line}", kinds::qualified(name), first.file),

@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 
-use policy_api::diagnostic::Diagnostic;
 use policy_core::assemble::{self, Host};
 use policy_core::model::Model;
 use policy_core::validate::Object;
@@ -35,9 +34,7 @@ impl Offline {
         };
         let endpoints = input::endpoints::read(&self.endpoints);
         match (objects, endpoints) {
-            (Ok(objects), Ok(endpoints)) => {
-                build(&self.host, objects.iter(), &endpoints).map_err(Failure::Files)
-            }
+            (Ok(objects), Ok(endpoints)) => build(&self.host, objects.iter(), &endpoints),
             (objects, endpoints) => {
                 let wrong = [objects.err(), endpoints.err()];
                 Err(Failure::Files(wrong.into_iter().flatten().flatten().collect()))
@@ -50,13 +47,13 @@ impl Offline {
 ///
 /// # Errors
 ///
-/// What is wrong with saved endpoints.
+/// [`Failure::Files`]: what is wrong with saved endpoints.
 pub(crate) fn build<'a>(
     host: &Host,
     objects: impl Iterator<Item = &'a Object> + Clone,
     endpoints: &'a input::endpoints::Endpoints,
-) -> Result<Model, Vec<Diagnostic>> {
+) -> Result<Model, Failure> {
     let all = endpoints.objects.iter().chain(objects);
     assemble::offline(host, all, endpoints.saved())
-        .map_err(|wrong| wrong.into_iter().map(|it| endpoints.locate(it)).collect())
+        .map_err(|wrong| Failure::Files(wrong.into_iter().map(|it| endpoints.locate(it)).collect()))
 }

@@ -2,6 +2,7 @@
 //! (results) and standard error (notes, warnings, errors), coloured when it goes to a terminal.
 
 pub(crate) mod describe;
+pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod flow;
 pub(crate) mod status;
@@ -72,7 +73,12 @@ impl Screen {
     }
 }
 
-fn to_yaml(value: &impl Serialize) -> Result<String, Failure> {
+/// A value as YAML, with a line end.
+///
+/// # Errors
+///
+/// [`Failure::Encode`].
+pub(crate) fn to_yaml(value: &impl Serialize) -> Result<String, Failure> {
     let mut text =
         serde_yaml::to_string(value).map_err(|error| Failure::Encode(error.to_string()))?;
     if !text.ends_with('\n') {

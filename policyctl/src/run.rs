@@ -1,9 +1,10 @@
 //! Does what a command says. Input: an [`Invocation`]; output: text on the screen and how it
-//! ended. Changes are in `run/change.rs`, what only reads in `run/show.rs`, what works on files in
-//! `run/validate.rs` and `run/explain.rs`.
+//! ended. Changes are in `run/change.rs`, what only reads in `run/show.rs`, comparisons in
+//! `run/diff.rs`, what works on files in `run/validate.rs` and `run/explain.rs`.
 
 mod change;
 mod describe;
+mod diff;
 mod explain;
 mod show;
 mod validate;
@@ -50,6 +51,11 @@ async fn run(invocation: Invocation, screen: &Screen) -> Result<Exit, Failure> {
         }
         Command::Explain { question, offline, output } => {
             explain::explain(&client, screen, question, offline, output).await
+        }
+        Command::Diff { question, staged, limit, output } => {
+            diff::diff(&client, screen, question, staged, limit, output)
+                .await
+                .map_err(|failure| Failure::Trouble(Box::new(failure)))
         }
         Command::Observe { follow, last, output } => {
             show::observe(&client, screen, follow, last, output).await

@@ -5,6 +5,7 @@
 mod bench;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod setup;
 mod suite;
 mod tidy;
@@ -16,7 +17,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench::Bench, demo::Demo, ebpf::BuildEbpf, setup::Setup, suite::Test, workspace::Workspace,
+    bench::Bench, demo::Demo, ebpf::BuildEbpf, fuzz::Fuzz, setup::Setup, suite::Test,
+    workspace::Workspace,
 };
 
 /// Palisade's set-up, builds and tests.
@@ -37,6 +39,8 @@ enum Task {
     Demo(Demo),
     /// Run all tests, those with namespaces and a private Docker Engine included (as root)
     Test(Test),
+    /// Give random input to what reads input: packets, selectors, YAML, resources
+    Fuzz(Fuzz),
     /// Measure: `bench datapath` (as root)
     Bench(Bench),
     /// Check the rules of the house: who may use whom, lengths of files, leftovers
@@ -61,6 +65,7 @@ fn run() -> Result<ExitCode> {
         Task::BuildEbpf(task) => task.run(&workspace),
         Task::Demo(task) => task.run(&workspace),
         Task::Test(task) => task.run(&workspace),
+        Task::Fuzz(task) => task.run(&workspace),
         Task::Bench(task) => task.run(&workspace),
         Task::Tidy => tidy::run(&workspace),
     }

@@ -7,6 +7,7 @@
 
 mod apt;
 mod bpf;
+mod fuzz;
 mod progress;
 mod tools;
 
@@ -34,6 +35,8 @@ pub(crate) enum Purpose {
     Demo,
     /// `cargo xtask demo` on a Docker Engine that runs
     DemoDocker,
+    /// `cargo xtask fuzz`
+    Fuzz,
     /// `cargo xtask test`
     Test,
 }
@@ -52,5 +55,8 @@ impl Setup {
 pub(crate) fn ensure(workspace: &Workspace, purpose: Purpose) -> Result<()> {
     let progress = Progress::new();
     bpf::ensure(workspace, &progress)?;
+    if matches!(purpose, Purpose::Fuzz | Purpose::Test) {
+        fuzz::ensure(workspace, &progress)?;
+    }
     tools::ensure(purpose, &progress)
 }

@@ -1,7 +1,7 @@
-//! `cargo xtask test`: every test there is, after its own set-up.
+//! `cargo xtask test`: every test there is, after its own set-up, and each fuzz target for a minute.
 //!
-//! Inputs: arguments for `cargo test`. Outputs: cargo's own lines as they come, then one line
-//! `N passed, N failed` over all of them; an exit code, 0 only if nothing failed and nothing was
+//! Inputs: arguments for `cargo test`. Outputs: cargo's own lines as they come, a line for
+//! each fuzz target, then one line `N passed, N failed` over all of them; an exit code, 0 only if nothing failed and nothing was
 //! skipped.
 
 use std::{
@@ -14,6 +14,7 @@ use clap::Args;
 use nix::unistd::geteuid;
 
 use crate::{
+    fuzz,
     setup::{self, Purpose},
     workspace::Workspace,
 };
@@ -63,6 +64,10 @@ impl Test {
             eprintln!("cargo test ended with {status} before every test could say its result");
             totals.failed = 1;
         }
+        // Who asks for certain tests does not ask for these.
+        if self.cargo.is_empty() {
+            totals.add_targets(fuzz::minute_each(workspace));
+        }
         if totals.ignored > 0 {
             eprintln!("{} tests were ignored: a test that cannot run has to fail", totals.ignored);
         }
@@ -104,6 +109,20 @@ struct Totals {
 }
 
 impl Totals {
+    /// Takes in how many fuzz targets found nothing, and how many something.
+    fn add_targets(&mut self, counts: Result<(u64, u64)>) {
+        match counts {
+            Ok((passed, failed)) => {
+                self.passed += passed;
+                self.failed += failed;
+            }
+            Err(error) => {
+                eprintln!("fuzzing failed: {error:#}");
+                self.failed += 1;
+            }
+        }
+    }
+
     /// Takes in a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
     fn add_line(&mut self, line: &str) {
         let Some((_, counts)) =
@@ -141,6 +160,14 @@ mod tests {
             totals.add_line(line);
         }
         assert_eq!(totals, Totals { passed: 8, failed: 2, ignored: 1 });
+    }
+
+    #[test]
+    fn fuzz_targets_that_cannot_run_have_failed() {
+        let mut totals = Totals::default();
+        totals.add_targets(Ok((3, 1)));
+        totals.add_targets(Err(anyhow::anyhow!("no compiler")));
+        assert_eq!(totals, Totals { passed: 3, failed: 2, ignored: 0 });
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 /// The repository and cargo's place in it.
 #[derive(Debug)]
@@ -43,6 +43,11 @@ impl Workspace {
         self.target_dir.join("bpf")
     }
 
+    /// Where the fuzz targets are built, apart from what is built without instrumentation.
+    pub(crate) fn fuzz_dir(&self) -> PathBuf {
+        self.target_dir.join("fuzz")
+    }
+
     /// Where `cargo build` leaves programs.
     pub(crate) fn debug_dir(&self) -> PathBuf {
         self.target_dir.join("debug")
@@ -54,5 +59,17 @@ impl Workspace {
         let mut command = Command::new(cargo);
         command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target_dir);
         command
+    }
+
+    /// What the rustc that cargo calls answers to a question about itself.
+    pub(crate) fn ask_rustc(&self, question: &str) -> Result<String> {
+        let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let output = Command::new(rustc)
+            .args(["--print", question])
+            .current_dir(&self.root)
+            .output()
+            .context("start rustc")?;
+        ensure!(output.status.success(), "rustc does not tell its {question}");
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 }

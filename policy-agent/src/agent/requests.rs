@@ -13,8 +13,8 @@ use tracing::{error, info};
 
 use super::Agent;
 use crate::{
-    resources::Checked,
-    server::{Answer, Refused, Request},
+    resources::{Checked, Resources},
+    server::{Answer, Preview, Refused, Request},
 };
 
 impl Agent {
@@ -22,6 +22,10 @@ impl Agent {
         let (answer, reply): (Answer, oneshot::Sender<Answer>) = match request {
             Request::Apply(request, reply) => (self.apply(request), reply),
             Request::Delete(request, reply) => (self.delete(request), reply),
+            Request::Preview(question, reply) => {
+                let _ = reply.send(self.preview(&question));
+                return;
+            }
         };
         if let Err(refused) = &answer {
             info!(reason = refused.refusal.error, "request refused");
@@ -55,6 +59,21 @@ impl Agent {
                 Refused { status, ..refused(d) }
             })?;
         self.change(checked, false).map(|(response, _)| response)
+    }
+
+    /// The models as they are now and with other resources, at one point in time. Nothing is
+    /// compiled here: whoever asks may take its time with that.
+    fn preview(&self, question: &Preview) -> Result<[Model; 2], Refused> {
+        self.ready()?;
+        let conflicts = self.inventory.new_conflicts(&self.resources, &question.resources);
+        if !conflicts.is_empty() {
+            return Err(refused(conflicts));
+        }
+        let view = self.fence.view();
+        let model = |resources: &Resources, base: &Model| {
+            self.inventory.model(&self.config, resources, base, &view)
+        };
+        Ok([model(&self.resources, &self.base), model(&question.resources, &question.base)])
     }
 
     fn ready(&self) -> Result<(), Refused> {

@@ -2,14 +2,20 @@
 
 use serde_json::Value;
 
-use super::Document;
+use super::{
+    Document, MAX_RESOURCES,
+    places::{Inside, Places},
+};
 use crate::diagnostic::Diagnostic;
 
 /// Fields of a list besides `items`; `metadata` is written by a server and has no effect.
 const FIELDS: [&str; 4] = ["apiVersion", "kind", "metadata", "items"];
+/// Longest `apiVersion` or `kind` of a list, bytes: a group of 253, a slash, a version of 63. Each
+/// item may get a copy.
+const MAX_NAME: usize = 317;
 
-/// Adds the document, or if it is a list its items, to `documents`. A list in a list stays one: it
-/// is refused as a resource later.
+/// Adds the document, or if it is a list its items, to `documents`, as far as one more than
+/// [`MAX_RESOURCES`]. A list in a list stays one: it is refused as a resource later.
 pub(super) fn expand(
     mut document: Document,
     documents: &mut Vec<Document>,
@@ -31,8 +37,14 @@ pub(super) fn expand(
         .collect();
     match items {
         Some(Value::Array(items)) => {
-            for (index, mut item) in items.into_iter().enumerate() {
-                let path = format!("items[{index}]");
+            let mut places = match document.places.take("items").map(|places| places.inside) {
+                Some(Inside::List(places)) => places.into_iter(),
+                _ => Vec::new().into_iter(),
+            };
+            let room = (MAX_RESOURCES + 1).saturating_sub(documents.len());
+            for mut item in items.into_iter().take(room) {
+                let list = || Places { own: document.places.own, inside: Inside::Nothing };
+                let places = places.next().unwrap_or_else(list);
                 // The API leaves both out of the items of a typed list.
                 if let (Some(kind), Some(version), Value::Object(fields)) =
                     (&item_kind, &version, &mut item)
@@ -40,7 +52,7 @@ pub(super) fn expand(
                     fields.entry("apiVersion").or_insert_with(|| version.clone());
                     fields.entry("kind").or_insert_with(|| kind.clone().into());
                 }
-                documents.push(document.part(&path, item));
+                documents.push(Document { value: item, file: document.file.clone(), places });
             }
         }
         Some(_) => found.push(Diagnostic::error("items", "`items` must be a list")),
@@ -50,9 +62,14 @@ pub(super) fn expand(
 }
 
 /// Whether the document is a list: `Some(None)` for `v1` List, `Some(kind)` for a list of one kind.
+/// What has a name that no list has is none.
 fn item_kind(value: &Value) -> Option<Option<String>> {
     let kind = value.get("kind")?.as_str()?;
     value.get("items")?;
+    let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+    if kind.len().max(version.len()) > MAX_NAME {
+        return None;
+    }
     let item = kind.strip_suffix("List")?;
     Some((!item.is_empty()).then(|| item.to_owned()))
 }

@@ -1,12 +1,15 @@
 //! A YAML node of any type that remembers where it stands.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Number, Value};
 use serde_yaml::{Location, Spanned};
 
-use super::Place;
+use super::{
+    Place,
+    places::{Inside, Places},
+};
 
 #[derive(Debug)]
 pub(super) enum Node {
@@ -20,69 +23,29 @@ pub(super) fn place(location: &Location) -> Place {
     Place { line: number(location.line()), column: number(location.column()) }
 }
 
-/// The place of every field path that was met, within a number of bytes.
-pub(super) struct Places {
-    /// Of the node that is being read.
-    path: String,
-    known: BTreeMap<String, Place>,
-    left: usize,
-}
-
-impl Places {
-    /// Of a resource that begins at `start`; all paths together may have `left` bytes.
-    pub(super) fn new(start: Place, left: usize) -> Places {
-        Places { path: String::new(), known: BTreeMap::from([(String::new(), start)]), left }
-    }
-
-    /// Bytes that other resources may have.
-    pub(super) fn left(&self) -> usize {
-        self.left
-    }
-
-    pub(super) fn into_map(self) -> BTreeMap<String, Place> {
-        self.known
-    }
-
-    /// Notes where the present path is; `None` if there are no more bytes for it.
-    fn note(&mut self, location: &Location) -> Option<()> {
-        self.left = self.left.checked_sub(self.path.len())?;
-        self.known.insert(self.path.clone(), place(location));
-        Some(())
-    }
-}
-
 impl Node {
-    /// The value without places, which go into `places` by field path; `None` if these get too
-    /// large. The present path is the path of this node and is left as it was.
-    pub(super) fn into_value(self, places: &mut Places) -> Option<Value> {
-        let length = places.path.len();
-        Some(match self {
-            Node::Scalar(value) => value,
+    /// The value, and the places of it and of everything in it; it stands at `own`.
+    pub(super) fn split(self, own: Place) -> (Value, Places) {
+        let (value, inside) = match self {
+            Node::Scalar(value) => (value, Inside::Nothing),
             Node::List(entries) => {
-                let mut list = Vec::with_capacity(entries.len());
-                for (index, entry) in entries.into_iter().enumerate() {
-                    places.path.push_str(&format!("[{index}]"));
-                    places.note(&entry.referenced)?;
-                    list.push(entry.value.into_value(places)?);
-                    places.path.truncate(length);
-                }
-                Value::Array(list)
+                let entries = entries.into_iter();
+                let (list, places) =
+                    entries.map(|entry| entry.value.split(place(&entry.referenced))).unzip();
+                (Value::Array(list), Inside::List(places))
             }
             Node::Mapping(entries) => {
                 let mut mapping = Map::new();
+                let mut fields = Vec::with_capacity(entries.len());
                 for (key, entry) in entries {
-                    if !places.path.is_empty() {
-                        places.path.push('.');
-                    }
-                    places.path.push_str(&key.value);
-                    places.note(&key.referenced)?;
-                    let value = entry.value.into_value(places)?;
+                    let (value, places) = entry.value.split(place(&key.referenced));
+                    fields.push((key.value.clone(), places));
                     mapping.insert(key.value, value);
-                    places.path.truncate(length);
                 }
-                Value::Object(mapping)
+                (Value::Object(mapping), Inside::Mapping(fields))
             }
-        })
+        };
+        (value, Places { own, inside })
     }
 }
 

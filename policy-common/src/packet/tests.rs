@@ -155,6 +155,11 @@ fn usual_frames_are_read_alike_by_both_ways() {
             ..base
         };
         assert_eq!(usual(&frame), expected);
+        // With a code it is no echo, and no connection's.
+        let code = frame.len() - b"hello".len() - 7;
+        frame[code] = 1;
+        let (policy_port, kind) = (kind << 8 | 1, Kind::IcmpOther);
+        assert_eq!(usual(&frame), Packet { source_port: 0, policy_port, kind, ..expected });
     }
     for number in [protocol::SCTP, protocol::UDPLITE] {
         let packet = usual(&ipv4(number, &udp(1, 2), |_| ()));
@@ -328,20 +333,19 @@ fn a_length_of_none_is_what_a_giant_has() {
     }
 }
 
+/// What is read of a frame that an ICMP error quotes.
+fn quoting(frame: &[u8], v6: bool) -> Result<Packet, DropReason> {
+    let message = [&[if v6 { 1 } else { 3 }, 1, 0, 0, 0, 0, 0, 0], &frame[14..]].concat();
+    let error =
+        if v6 { ipv6(protocol::ICMPV6, &message) } else { ipv4(protocol::ICMP, &message, |_| ()) };
+    let outer = parsed(&error).unwrap();
+    assert_eq!(outer.kind, Kind::IcmpError);
+    let mut inner = Packet::UNKNOWN;
+    quoted(&Frame(&error), &outer, &mut inner).map(|()| inner)
+}
+
 #[test]
 fn errors_quote_what_they_are_about() {
-    let quoting = |frame: &[u8], v6: bool| {
-        let message = [&[if v6 { 1 } else { 3 }, 1, 0, 0, 0, 0, 0, 0], &frame[14..]].concat();
-        let error = if v6 {
-            ipv6(protocol::ICMPV6, &message)
-        } else {
-            ipv4(protocol::ICMP, &message, |_| ())
-        };
-        let outer = parsed(&error).unwrap();
-        assert_eq!(outer.kind, Kind::IcmpError);
-        let mut inner = Packet::UNKNOWN;
-        quoted(&Frame(&error), &outer, &mut inner).map(|()| inner)
-    };
     let options = Ipv4Options::try_from(&[1_u8; 8][..]).unwrap();
     for (frame, v6) in [
         (ipv4(protocol::UDP, &udp(5, 6), |_| ()), false),
@@ -362,6 +366,20 @@ fn errors_quote_what_they_are_about() {
     // An error about an error (RFC 1122, 3.2.2: there is none).
     let error = ipv4(protocol::ICMP, &[3, 1, 0, 0, 0, 0, 0, 0], |_| ());
     assert_eq!(quoting(&error, false), Err(DropReason::UnrelatedIcmp));
+}
+
+/// Found by fuzzing: the quotation had an identifier that its connection does not have.
+#[test]
+fn icmp_of_the_other_family_is_quoted_without_ports() {
+    let about = [8, 0, 0, 0, 0x12, 0x34, 0, 0];
+    for (protocol, frame, v6) in [
+        (protocol::ICMPV6, ipv4(protocol::ICMPV6, &about, |_| ()), false),
+        (protocol::ICMP, ipv6(protocol::ICMP, &about), true),
+    ] {
+        let inner = quoting(&frame, v6).unwrap();
+        assert_eq!((inner.protocol, inner.kind), (protocol, Kind::Stateful));
+        assert_eq!((inner.source_port, inner.destination_port, inner.policy_port), (0, 0, 0));
+    }
 }
 
 /// Bytes that are near enough to a frame to get past the first check.

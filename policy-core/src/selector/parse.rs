@@ -11,7 +11,8 @@ use super::Node;
 /// Longest selector, in bytes.
 pub const MAX_LENGTH: usize = 64 * 1024;
 
-/// Deepest nesting of parentheses.
+/// Deepest nesting of parentheses, as written and in the canonical form, which puts some around
+/// every list of operands: what is accepted can be read back.
 pub const MAX_DEPTH: usize = 64;
 
 /// Longest label name in a selector, in bytes (upstream's bound).
@@ -88,6 +89,9 @@ pub(super) fn parse(text: &str) -> Result<Node, SelectorError> {
     }
     let node = parser.or_expression()?;
     match parser.peek() {
+        Token::End if node.nesting() > MAX_DEPTH => {
+            Err(SelectorError { offset: 0, problem: Problem::TooDeep })
+        }
         Token::End => Ok(node),
         _ => Err(parser.expected("`&&`, `||` or the end of the selector")),
     }

@@ -164,6 +164,18 @@ fn bounds_are_enforced() {
     assert_eq!(error.problem, Problem::TooLong(MAX_LENGTH + 1));
 }
 
+/// The canonical form has parentheses that its author need not have written.
+#[test]
+fn what_is_as_deep_as_it_may_be_reads_back() {
+    let lists = |depth: usize| {
+        format!("{}has(b) || has(c){}", "has(a) && (".repeat(depth - 1), ")".repeat(depth - 1))
+    };
+    let deepest = Selector::parse(&lists(MAX_DEPTH)).unwrap();
+    assert_eq!(Selector::parse(&deepest.to_string()).unwrap(), deepest);
+    let error = Selector::parse(&lists(MAX_DEPTH + 1)).unwrap_err();
+    assert_eq!((error.problem, error.offset), (Problem::TooDeep, 0));
+}
+
 #[test]
 fn canonical_form_is_upstreams() {
     for (text, canonical) in [

@@ -103,7 +103,25 @@ fn families() {
         ("source: {nets: [10.0.0.0/24, 'fd00::/64']}", "allow p ingress[0]", "allow p ingress[0]"),
         ("source: {nets: [10.0.0.0/24]}", "allow p ingress[0]", "deny default tier-default"),
         ("source: {nets: ['::/0']}", "deny default tier-default", "allow p ingress[0]"),
-        ("source: {notNets: [10.0.0.0/24]}", "deny default tier-default", "allow p ingress[0]"),
+        // Networks of one family make the rule that family's, also where they are excluded only (felix
+        // `rules.FilterRuleToIPVersion`).
+        (
+            "source: {notNets: [10.0.0.0/24]}",
+            "deny default tier-default",
+            "deny default tier-default",
+        ),
+        ("source: {notNets: [10.9.0.0/24]}", "allow p ingress[0]", "deny default tier-default"),
+        ("source: {notNets: ['fd09::/64']}", "deny default tier-default", "allow p ingress[0]"),
+        (
+            "source: {nets: [10.0.0.0/24, 'fd00::/64'], notNets: [10.0.0.1/32]}",
+            "deny default tier-default",
+            "allow p ingress[0]",
+        ),
+        (
+            "source: {notNets: [10.9.0.0/24]}, destination: {notNets: ['fd00::2/128']}",
+            "allow p ingress[0]",
+            "deny default tier-default",
+        ),
         (
             "source: {notNets: [10.0.0.0/24, 'fd00::/64']}",
             "deny default tier-default",

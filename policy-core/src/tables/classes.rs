@@ -65,6 +65,11 @@ impl Classes {
         number
     }
 
+    /// The names that are kept, by number less one.
+    pub(crate) fn names(&self) -> &[Arc<RuleName>] {
+        &self.names
+    }
+
     /// How many names and lists are kept.
     pub(super) fn weight(&self) -> usize {
         self.names.len() + self.logs.len()

@@ -9,7 +9,7 @@ use super::{
     names,
     report::Report,
 };
-use crate::policy::{Action, IcmpMatch, ProtocolMatch, Rule};
+use crate::policy::{Action, EntityMatch, IcmpMatch, ProtocolMatch, Rule};
 
 /// Rules of one direction; those that are wrong are left out and reported.
 pub(super) fn rules(
@@ -74,6 +74,7 @@ fn rule(
     let destination = wire.destination.as_ref().map_or_else(Default::default, |destination| {
         entity(&at("destination"), destination, scope, ports, report)
     });
+    let family = about(family, &source, &destination);
     Some(Rule {
         index,
         action: action?,
@@ -84,6 +85,23 @@ fn rule(
         source,
         destination,
     })
+}
+
+/// The family that a rule is about. Networks of one family alone make it that family's, also where
+/// they are excluded only (felix `rules.FilterRuleToIPVersion`). A rule with networks of both, which
+/// upstream refuses, is each family's with the networks of that.
+fn about(
+    version: Option<Family>,
+    source: &EntityMatch,
+    destination: &EntityMatch,
+) -> Option<Family> {
+    let sides = [source, destination];
+    let excludes = sides.iter().any(|side| !side.not_nets.is_empty());
+    let mut families =
+        sides.iter().flat_map(|side| side.nets.iter().chain(&side.not_nets)).map(fields::family);
+    let first = families.next().filter(|_| excludes);
+    let only = first.filter(|first| families.all(|other| other == *first));
+    version.or(only)
 }
 
 fn action(path: &str, action: Option<&str>, report: &mut Report) -> Option<Action> {

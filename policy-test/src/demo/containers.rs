@@ -25,9 +25,9 @@ use super::{
 use crate::{
     agent::{Agent, AgentOptions},
     engine,
-    examples::{Endpoint, HOST, Table},
     lab::Lab,
     net::Reach,
+    table::{Endpoint, HOST, Table},
 };
 
 /// Label of everything that is ours; its value is the lab's name.

@@ -19,8 +19,8 @@ use super::{
     stage::{SERVED, Stage},
 };
 use crate::{
-    examples::{HOST, Service, Table},
     net::Reach,
+    table::{HOST, Service, Table},
 };
 
 /// IPv6 addresses of containers cannot be used before duplicate address detection, 1 to 2 s.

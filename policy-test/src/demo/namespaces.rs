@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     agent::{Agent, AgentOptions},
-    examples::{HOST, Table},
     lab::{Bridge, Lab, Workload},
     net::{Reach, TcpEcho},
+    table::{HOST, Table},
 };
 
 const BRIDGE: &str = "br-demo";

@@ -16,7 +16,7 @@ use super::{
     screen::{DIM, Screen},
     stage::Stage,
 };
-use crate::examples::{self, HOST, Table};
+use crate::table::{self, HOST, Table};
 
 /// More drops than a run can make.
 const ALL_DROPS: &str = "100000";
@@ -144,7 +144,7 @@ impl Evidence {
                 }
                 let pair = (from.to_owned(), to.to_owned());
                 for answer in self.explained.get(&pair).into_iter().flatten() {
-                    let by = examples::decider(answer);
+                    let by = table::decider(answer);
                     if (answer.verdict, &by) != (row.verdict, &row.by) {
                         let by = by.as_deref().unwrap_or("nobody");
                         answers.push(format!("{shown}: {:?} by {by}", answer.verdict));
@@ -223,7 +223,7 @@ fn observe(stage: &dyn Stage, table: &Table) -> Result<(BTreeMap<Drops, u64>, u6
             to,
             port: record.destination.port,
             direction: record.direction,
-            rule: examples::rule_text(rule),
+            rule: table::rule_text(rule),
         };
         *observed.entry(drops).or_default() += 1;
     }
@@ -267,7 +267,7 @@ fn count(scrape: &Scrape, stage: &dyn Stage, table: &Table) -> Result<BTreeMap<D
             to,
             port: label("port").parse().context("a port of the metrics")?,
             direction: label("direction").to_owned(),
-            rule: examples::rule_text(&rule),
+            rule: table::rule_text(&rule),
         };
         *counted.entry(drops).or_default() += packets;
     }

@@ -5,6 +5,7 @@
 
 mod agents;
 mod changes;
+mod diff;
 mod directory;
 mod hosts;
 mod kubernetes;

@@ -59,7 +59,7 @@ pub(super) async fn delete(
 }
 
 /// The agent's findings with our files, lines and columns.
-fn located(failure: Failure, input: &Input) -> Failure {
+pub(super) fn located(failure: Failure, input: &Input) -> Failure {
     match failure {
         Failure::Refused { error, diagnostics } => Failure::Refused {
             error,
@@ -70,7 +70,7 @@ fn located(failure: Failure, input: &Input) -> Failure {
 }
 
 /// Decides which kind is meant, by what exists if the name is ambiguous.
-async fn settle(
+pub(super) async fn settle(
     client: &Client,
     target: NamedTarget,
     namespace: Option<&str>,

@@ -112,7 +112,7 @@ fn across(
     if let Some(endpoints) = endpoints {
         let model = offline::build(&Host::default(), objects(), endpoints);
         let names = objects().map(Object::resource_name).collect();
-        found.extend(core::advice(&model.map_err(Failure::Files)?, &names));
+        found.extend(core::advice(&model?, &names));
     }
     Ok(found)
 }

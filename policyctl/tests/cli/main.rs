@@ -8,6 +8,7 @@ mod bad_input;
 mod change;
 mod ctl;
 mod describe;
+mod diff;
 mod no_agent;
 mod offline;
 mod show;

@@ -39,7 +39,7 @@ const BUSYBOX_PACKAGE: &str = "busybox-static";
 /// # Errors
 /// If a package cannot be installed, or its program is still missing afterwards.
 pub(crate) fn ensure(purpose: Purpose, progress: &Progress) -> Result<()> {
-    if purpose == Purpose::Build {
+    if matches!(purpose, Purpose::Build | Purpose::Fuzz) {
         return Ok(());
     }
     let packages = missing(purpose);

@@ -13,7 +13,7 @@ use cargo_metadata::{Metadata, MetadataCommand, Package};
 use crate::workspace::Workspace;
 
 /// Each crate of ours, and the crates of ours that it may use, for whatever purpose.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("bpf-toolchain", &[]),
     ("policy-common", &[]),
     ("policy-ebpf", &["policy-common"]),
@@ -22,6 +22,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("policy-agent", &["policy-core", "policy-common", "policy-api", "bpf-toolchain"]),
     ("policyctl", &["policy-core", "policy-api"]),
     ("policy-test", &["policy-core", "policy-common", "policy-api", "policy-agent", "policyctl"]),
+    ("policy-fuzz", &["policy-core", "policy-common", "policy-api"]),
     ("xtask", &["bpf-toolchain"]),
 ];
 
@@ -32,10 +33,11 @@ const IMPURE: [&str; 9] =
     ["aya", "axum", "bollard", "hyper", "mio", "nix", "rtnetlink", "socket2", "tokio"];
 
 pub(super) fn check(workspace: &Workspace) -> Result<Vec<String>> {
-    let manifests: [PathBuf; 2] = [
+    let manifests: [PathBuf; 3] = [
         workspace.root().join("Cargo.toml"),
-        // Not a member, so the first one does not list it.
+        // Not members, so the first one does not list them.
         workspace.root().join("policy-ebpf/Cargo.toml"),
+        workspace.root().join("fuzz/Cargo.toml"),
     ];
     let mut breaches = Vec::new();
     for manifest in manifests {
