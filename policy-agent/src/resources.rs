@@ -52,7 +52,8 @@ impl Entry {
     }
 
     fn is(&self, value: &Value) -> bool {
-        *self.text == value.to_string() || self.value() == *value
+        let text = value.to_string();
+        *self.text == text || self.value() == *value
     }
 }
 

@@ -18,10 +18,13 @@ use crate::{
     published::{Published, usage},
 };
 
+/// What a portrait is described from.
+type Subject = (Sources, Model, Shared<BTreeMap<u32, PeerName>>);
+
 /// Who is there, as it was last described, and what it was described from.
 #[derive(Debug, Default)]
 pub(super) struct Portrait {
-    subject: Option<(Sources, Model, Shared<BTreeMap<u32, PeerName>>)>,
+    subject: Option<Subject>,
     endpoints: Arc<Vec<(Option<EndpointId>, EndpointStatus)>>,
     interfaces: Arc<BTreeMap<u32, PeerName>>,
     owners: Arc<BTreeMap<IpAddr, PeerName>>,

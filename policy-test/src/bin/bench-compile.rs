@@ -199,7 +199,7 @@ fn compile(policies: usize, endpoints: usize) -> Result<Vec<Figure>> {
     let same = plan(&mut compiler, &model)?;
     let mut changes = Vec::new();
     for change in 0..CHANGES {
-        let (index, version) = (change * 37 % policies, 1 + change % 2);
+        let (index, version) = (change * 37 % policies, 1 + change / policies % 2);
         add_policy(&mut model, &policy(index, endpoints, version))?;
         changes.push(plan(&mut compiler, &model)?);
     }
@@ -238,7 +238,7 @@ fn interfaces(lab: &Lab, range: std::ops::Range<usize>) -> Result<()> {
     Ok(())
 }
 
-fn apply(agent: &Agent, resources: Vec<Value>) -> Result<Duration> {
+fn apply(agent: &Agent, resources: &[Value]) -> Result<Duration> {
     let body = json!({ "resources": resources }).to_string();
     let started = Instant::now();
     let answer = agent.request("POST", "/v1/apply", Some(&body))?;
@@ -276,19 +276,21 @@ fn enforce(policies: usize, endpoints: usize) -> Result<Vec<Figure>> {
     let lab = Lab::new()?;
     interfaces(&lab, 0..endpoints + STARTS)?;
     let agent = AgentOptions::default().start(&lab)?;
-    let all = (0..endpoints).map(|index| endpoint(index, endpoints)).collect::<Result<_>>()?;
-    let placed = apply(&agent, all)?;
+    let all: Vec<Value> =
+        (0..endpoints).map(|index| endpoint(index, endpoints)).collect::<Result<_>>()?;
+    let placed = apply(&agent, &all)?;
     let empty = memory(&agent)?;
-    let first = apply(&agent, (0..policies).map(|index| policy(index, endpoints, 0)).collect())?;
+    let all: Vec<Value> = (0..policies).map(|index| policy(index, endpoints, 0)).collect();
+    let first = apply(&agent, &all)?;
     let resident = memory(&agent)?;
     let mut changes = Vec::new();
     for change in 0..CHANGES {
-        let (index, version) = (change * 37 % policies, 1 + change % 2);
-        changes.push(apply(&agent, vec![policy(index, endpoints, version)])?);
+        let (index, version) = (change * 37 % policies, 1 + change / policies % 2);
+        changes.push(apply(&agent, &[policy(index, endpoints, version)])?);
     }
     let mut starts = Vec::new();
     for start in 0..STARTS {
-        starts.push(apply(&agent, vec![endpoint(endpoints + start, endpoints)?])?);
+        starts.push(apply(&agent, &[endpoint(endpoints + start, endpoints)?])?);
     }
     let after = memory(&agent)?;
     let figure = |what, goal, value| Figure { what, goal, value };
@@ -324,16 +326,16 @@ fn many_networks() -> Result<Vec<Figure>> {
                     "spec": {"selector": "all()", "types": ["Ingress"],
                              "ingress": [{"action": "Deny", "source": {"selector": "feed == 'bad'"}},
                                          {"action": "Allow"}]}}));
-    apply(&agent, all)?;
-    let first = apply(&agent, vec![set(NETWORKS)])?;
+    apply(&agent, &all)?;
+    let first = apply(&agent, &[set(NETWORKS)])?;
     let resident = memory(&agent)?;
     let mut others = Vec::new();
     for change in 0..100 {
-        others.push(apply(&agent, vec![policy(change % 10, 10, change)])?);
+        others.push(apply(&agent, &[policy(change % 10, 10, change / 10 % 6)])?);
     }
     let mut more = Vec::new();
     for change in 1..=NETWORK_CHANGES {
-        more.push(apply(&agent, vec![set(NETWORKS + change)])?);
+        more.push(apply(&agent, &[set(NETWORKS + change)])?);
     }
     let after = memory(&agent)?;
     let figure = |what, goal, value| Figure { what, goal, value };
