@@ -110,7 +110,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Endpoints that both models have, and the host.
+    /// Endpoints that both models have, the host, and what host endpoints expect.
     fn endpoints(&mut self, models: Both<&Model>) {
         let owned = [self.compiled[0].addresses(), self.compiled[1].addresses()];
         let at = |address: &IpAddr| {
@@ -120,11 +120,17 @@ impl Builder<'_> {
         };
         let owners = models.map(identity::owners);
         for (address, owner) in &owners[0] {
-            if *owner == Owner::Host
-                && owners[1].get(address) == Some(&Owner::Host)
-                && let Some(state) = at(address)
-            {
-                self.add(state, None, Member::Host);
+            let member = match (owner, owners[1].get(address)) {
+                (Owner::Endpoint(..), _) | (_, None | Some(Owner::Endpoint(..))) => continue,
+                (Owner::Host, Some(_)) => Member::Host,
+                (Owner::HostEndpoint(endpoint), Some(_)) => Member::Network {
+                    name: PeerName { namespace: String::new(), name: endpoint.name.clone() },
+                    nets: vec![IpNet::from(*address)],
+                    left_out: 0,
+                },
+            };
+            if let Some(state) = at(address) {
+                self.add(state, None, member);
             }
         }
         for (id, spec) in &models[0].endpoints {
