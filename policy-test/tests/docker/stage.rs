@@ -70,6 +70,12 @@ impl Stage {
         let engine = EngineOptions::default().flags(engine_flags).start(&lab)?;
         let agent =
             AgentOptions::default().docker_host(&engine.host()).flags(agent_flags).start(&lab)?;
+        // It answers before it has read the engine, and changes nothing until it has.
+        wait::until("the engine to be read", LIMIT, || {
+            agent.status().is_ok_and(|status| {
+                status.components.iter().any(|it| it.name == "docker" && it.healthy)
+            })
+        })?;
         Ok(Self { agent, engine, lab, _serial: serial })
     }
 
