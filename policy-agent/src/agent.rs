@@ -5,6 +5,7 @@
 //! Nothing is removed from the datapath before the store, the policy directory and Docker have all
 //! been read once, and the kernel's interfaces and addresses with them.
 
+mod publish;
 mod requests;
 
 use std::{
@@ -19,9 +20,9 @@ use policy_api::diagnostic::Diagnostic;
 use policy_common::abi::DropKey;
 use policy_core::{
     compile::{Compiler, Planned},
-    ids::Ids,
     model::Model,
     peers::PeerName,
+    shared::Shared,
 };
 use serde_json::Value;
 use tokio::{
@@ -41,7 +42,7 @@ use crate::{
     resources::Resources,
     server::Request,
     source::docker::DockerSource,
-    store::{Store, StoreError},
+    store::{Store, StoreError, numbers::Numbers},
 };
 
 /// News that come within this time of each other are acted on together: a burst of container starts
@@ -56,8 +57,6 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// How often what failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// File of the numbers in the maps.
-const IDS: &str = "ids";
 /// File of the names of interfaces that are or were fenced.
 const INTERFACES: &str = "interfaces";
 /// File of the last good content of the policy directory.
@@ -69,6 +68,7 @@ const RETIRED: &str = "retired";
 pub struct Agent {
     config: Config,
     store: Store,
+    numbers: Numbers,
     policy_dir: PolicyDir,
     fence: Fence,
     fence_events: mpsc::UnboundedReceiver<FenceEvent>,
@@ -82,7 +82,9 @@ pub struct Agent {
     model: Arc<Model>,
     /// Whether the datapath is known to hold `model`.
     in_step: bool,
-    names: BTreeMap<u32, PeerName>,
+    names: Shared<BTreeMap<u32, PeerName>>,
+    /// What was last said of who is there, and of what it was said.
+    portrait: publish::Portrait,
     /// Whether interfaces that went while no agent ran have been looked for.
     swept: bool,
     /// What the policy directory held when it was last good.
@@ -128,14 +130,16 @@ impl Agent {
             .map_err(|diagnostics| unusable(&diagnostics))
             .context("the state directory holds a resource that this agent refuses")?;
         let image = maps.image().context("reading the pinned maps")?;
-        let ids: Ids = store.get(IDS)?.unwrap_or_default();
-        let names = store.get(INTERFACES)?.unwrap_or_default();
+        let (numbers, ids) = Numbers::open(store.dir())?;
+        let names: BTreeMap<u32, PeerName> = store.get(INTERFACES)?.unwrap_or_default();
+        let names = Shared::from(names);
         let inventory = Inventory::new(config.docker_socket.is_some(), &image);
         let compiler = Compiler::resume(image, ids);
         let model = Arc::new(Model { settings: config.policy, ..Model::default() });
         let mut agent = Agent {
             config,
             store,
+            numbers,
             policy_dir,
             fence,
             fence_events,
@@ -148,6 +152,7 @@ impl Agent {
             model,
             in_step: false,
             names,
+            portrait: publish::Portrait::default(),
             swept: false,
             files: None,
             policy_dir_error: None,
@@ -219,6 +224,7 @@ impl Agent {
                     if self.datapath_error.is_some() {
                         due = due.or_else(soon);
                     }
+                    self.tidy_up();
                 }
                 () = &mut settle, if !settled => {
                     settled = true;
@@ -262,25 +268,36 @@ impl Agent {
 
     fn retire_drops(&self, gone: impl Fn(&DropKey) -> bool) {
         let published = Arc::clone(&self.published.borrow());
-        let totals = self.metrics.retire(gone, &published);
-        self.keep(RETIRED, &totals);
+        if let Some(totals) = self.metrics.retire(gone, &published) {
+            self.keep(RETIRED, &totals);
+        }
     }
 
     /// Takes note of a plan that holds. What rules and peers that have lost their numbers dropped
     /// is kept under their names: another may get the number with the next plan.
     fn commit(&mut self, planned: Planned) {
-        let (before, after) = (self.compiler.ids(), planned.ids());
-        let rules: Vec<u32> =
-            before.rules().map(|(id, _)| id).filter(|id| after.rule(*id).is_none()).collect();
-        let logs: Vec<u32> =
-            before.logs().map(|(id, _)| id).filter(|id| after.log(*id).is_none()).collect();
-        if !rules.is_empty() || before.peers().any(|id| after.peer(id).is_none()) {
+        let changes = planned.id_changes();
+        let (rules, peers) = (changes.freed_rules(), changes.freed_peers());
+        if !rules.is_empty() || !peers.is_empty() {
+            let names = self.compiler.ids();
+            let [freed_rules, freed_peers] =
+                [rules, peers].map(|ids| ids.iter().copied().collect::<BTreeSet<u32>>());
             self.retire_drops(|key| {
-                before.knows(key.rule, key.peer) && !after.knows(key.rule, key.peer)
+                names.knows(key.rule, key.peer)
+                    && (freed_rules.contains(&key.rule) || freed_peers.contains(&key.peer))
             });
         }
-        self.metrics.clear(&rules, &logs);
+        self.metrics.clear(rules, changes.freed_logs());
         self.compiler.commit(planned);
+    }
+
+    /// What can wait until nothing else is to be done.
+    fn tidy_up(&mut self) {
+        if self.numbers.is_long()
+            && let Err(error) = self.numbers.rewrite(self.compiler.ids())
+        {
+            warn!(%error, "cannot shorten the log of the numbers in the maps");
+        }
     }
 
     fn keep<T: serde::Serialize>(&self, name: &str, value: &T) {
@@ -315,7 +332,7 @@ impl Agent {
 
     /// The resources with this content of the policy directory, if all of it can be enforced:
     /// one file too many must not keep the next container from its policy.
-    fn with_files(&self, files: Vec<(PathBuf, Value)>) -> Result<Resources, Vec<Diagnostic>> {
+    fn with_files(&mut self, files: Vec<(PathBuf, Value)>) -> Result<Resources, Vec<Diagnostic>> {
         let next = self.resources.with_files(self.resources.applied(), files)?;
         let next = next.succeeding(&self.resources)?;
         let conflicts = self.inventory.new_conflicts(&self.resources, &next);
@@ -365,7 +382,7 @@ impl Agent {
             self.publish(&view);
             self.retire(|ifindex| !view.links.contains_key(&ifindex));
             // Left by an agent that was killed before it could give them their names.
-            let ids = self.compiler.ids().clone();
+            let ids = self.compiler.ids().names().clone();
             self.retire_drops(|key| !ids.knows(key.rule, key.peer));
         }
         let complete = view.synced && self.inventory.complete();
@@ -385,7 +402,7 @@ impl Agent {
     }
 
     /// Brings the datapath to what the inputs say, if it is not there.
-    fn keep_up(&mut self, view: &View, started: Instant) {
+    fn keep_up(&mut self, view: &Shared<View>, started: Instant) {
         let model = self.inventory.model(&self.config, &self.resources, &self.base, view);
         if !self.in_step || model != *self.model {
             self.enforce(model, started);
@@ -409,6 +426,12 @@ impl Agent {
         }
     }
 
+    /// Which interfaces need programs now.
+    fn scope(&self) -> Scope {
+        let view = self.fence.view();
+        self.inventory.scope(&self.config, &self.resources, &self.base, &view)
+    }
+
     fn failed(&mut self, reason: &str) {
         self.in_step = false;
         if self.datapath_error.as_deref() != Some(reason) {
@@ -419,9 +442,7 @@ impl Agent {
 
     /// Carries out a plan and takes note of it. On failure the maps are read back.
     fn execute(&mut self, planned: Planned) -> Result<(), ExecuteError> {
-        if planned.ids() != self.compiler.ids() {
-            self.store.put(IDS, planned.ids())?;
-        }
+        self.numbers.record(planned.id_changes(), || self.compiler.written(&planned))?;
         if planned.plan.ops.is_empty() {
             self.commit(planned);
             return Ok(());
@@ -437,48 +458,10 @@ impl Agent {
                 // Some of the plan is in the maps, whatever model it came from.
                 self.in_step = false;
                 let image = self.maps.image()?;
-                self.compiler = Compiler::resume(image, planned.ids().clone());
+                self.compiler = Compiler::resume(image, self.compiler.written(&planned));
                 Err(error.into())
             }
         }
-    }
-
-    /// Which interfaces need programs now.
-    fn scope(&self) -> Scope {
-        let view = self.fence.view();
-        self.inventory.scope(&self.config, &self.resources, &self.base, &view)
-    }
-
-    fn publish(&mut self, view: &View) {
-        let names = self.inventory.names(&self.model, view);
-        if names.iter().any(|(ifindex, name)| self.names.get(ifindex) != Some(name)) {
-            self.names.extend(names);
-            self.keep(INTERFACES, &self.names);
-        }
-        let errors = (self.policy_dir_error.as_deref(), self.datapath_error.as_deref());
-        let state =
-            self.inventory.describe(&self.config, &self.resources, &self.model, view, errors);
-        // Interfaces that nobody has claimed have only their own names, which need not be kept.
-        let links = view.links.iter().map(|(ifindex, link)| {
-            (*ifindex, PeerName { namespace: String::new(), name: link.name.clone() })
-        });
-        let known = self.names.iter().map(|(ifindex, name)| (*ifindex, name.clone()));
-        let interfaces = links.chain(known).collect();
-        let now = Arc::clone(&self.published.borrow());
-        let next = Published {
-            ready: now.ready || self.complete() && self.in_step,
-            model: Arc::clone(&self.model),
-            ids: self.compiler.ids().clone(),
-            resources: Arc::clone(&self.resources),
-            endpoints: Arc::new(state.endpoints),
-            interfaces: Arc::new(interfaces),
-            owners: Arc::new(state.owners),
-            revision: self.compiler.image().revision,
-            usage: crate::published::usage(self.compiler.image()),
-            components: state.components,
-            ..(*now).clone()
-        };
-        self.published.send_replace(Arc::new(next));
     }
 }
 

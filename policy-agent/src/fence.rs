@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use policy_core::shared;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, error, info};
 
@@ -119,6 +120,11 @@ impl View {
         self.links.values().find(|link| link.name == name)
     }
 
+    /// Interfaces by name.
+    pub fn by_name(&self) -> BTreeMap<&str, &Link> {
+        self.links.values().map(|link| (link.name.as_str(), link)).collect()
+    }
+
     /// The host's own addresses, loopback included.
     pub fn host_addresses(&self) -> BTreeSet<IpAddr> {
         self.addresses.iter().map(|(_, address)| *address).collect()
@@ -128,7 +134,7 @@ impl View {
 struct Shared {
     attacher: Mutex<Attacher>,
     scope: RwLock<Scope>,
-    view: RwLock<View>,
+    view: RwLock<shared::Shared<View>>,
     /// How far interfaces that were there before the agent are fenced, a [`Stage`].
     stage: AtomicU8,
     /// Whether the scope has changed since what is out of it was released.
@@ -161,7 +167,7 @@ impl Fence {
         let shared = Arc::new(Shared {
             attacher: Mutex::new(attacher),
             scope: RwLock::new(scope),
-            view: RwLock::new(view),
+            view: RwLock::new(view.into()),
             stage: AtomicU8::new(Stage::Waiting as u8),
             unreleased: AtomicBool::new(true),
             stop: AtomicBool::new(false),
@@ -184,7 +190,7 @@ impl Fence {
     }
 
     /// What is known now.
-    pub fn view(&self) -> View {
+    pub fn view(&self) -> shared::Shared<View> {
         read(&self.shared.view).clone()
     }
 

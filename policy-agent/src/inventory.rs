@@ -6,15 +6,16 @@ use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use policy_api::{
     diagnostic::Diagnostic,
-    messages::{Component, EndpointState, EndpointStatus},
+    messages::{Component, EndpointState, EndpointStatus, ResourceName},
 };
 use policy_core::{
     assemble::endpoint_ports,
-    host::Plane,
+    host::{HostEndpoint, Plane},
     identity::{self, Owner},
     model::{EndpointId, EndpointSpec, Model},
     peers::PeerName,
     plan::Image,
+    shared::Shared,
     validate::{Claims, Object, StaticEndpoint},
 };
 
@@ -28,7 +29,7 @@ use crate::{
     fence::{Scope, View, is_docker_bridge},
     kernel::{attach::UplinkMode, clock, pin::Hook},
     netlink::{Link, LinkKind},
-    resources::Resources,
+    resources::{Entry, Resources},
     source::docker::{DockerEndpoint, DockerSnapshot, EngineState},
 };
 
@@ -49,6 +50,30 @@ pub struct Inventory {
     adoption: RefCell<BTreeMap<u32, u64>>,
     /// The same of host endpoints.
     host_adoption: hosts::Adoption,
+    /// The newest model's part that does not depend on policies, and what it was made from.
+    built: RefCell<Option<(Sources, Model)>>,
+}
+
+/// What a model is made from, beside policies.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    view: Shared<View>,
+    statics: Shared<BTreeMap<Arc<ResourceName>, Arc<Entry>>>,
+    host_endpoints: Shared<BTreeMap<String, Arc<HostEndpoint>>>,
+    docker: Option<Arc<DockerSnapshot>>,
+}
+
+impl Sources {
+    /// Whether all are the same values. If not, they may still be equal.
+    pub fn same(&self, other: &Sources) -> bool {
+        self.view.same(&other.view)
+            && self.statics.same(&other.statics)
+            && self.host_endpoints.same(&other.host_endpoints)
+            && match (&self.docker, &other.docker) {
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                (a, b) => a.is_none() && b.is_none(),
+            }
+    }
 }
 
 /// Everything that people may ask about.
@@ -58,8 +83,6 @@ pub struct Description {
     pub endpoints: Vec<(Option<EndpointId>, EndpointStatus)>,
     /// Who has an address.
     pub owners: BTreeMap<IpAddr, PeerName>,
-    /// Parts of the agent.
-    pub components: Vec<Component>,
 }
 
 impl Inventory {
@@ -77,6 +100,7 @@ impl Inventory {
             read: false,
             host_adoption: RefCell::new(adoption.clone()),
             adoption: RefCell::new(adoption),
+            built: RefCell::new(None),
         }
     }
 
@@ -175,11 +199,44 @@ impl Inventory {
         config: &Config,
         resources: &Resources,
         base: &Model,
-        view: &View,
+        view: &Shared<View>,
     ) -> Model {
-        let mut model = Model { host_addresses: view.host_addresses(), ..base.clone() };
+        let sources = self.sources(resources, base, view);
+        let mut built = self.built.borrow_mut();
+        let (_, parts) = match built.take().filter(|(of, _)| of.same(&sources)) {
+            Some(known) => built.insert(known),
+            None => {
+                let parts = self.build(config, resources, base, view);
+                built.insert((sources, parts))
+            }
+        };
+        Model {
+            endpoints: parts.endpoints.clone(),
+            host_addresses: parts.host_addresses.clone(),
+            uplinks: parts.uplinks.clone(),
+            failsafe: parts.failsafe.clone(),
+            published: parts.published.clone(),
+            ..base.clone()
+        }
+    }
+
+    /// What a model is made from, beside policies.
+    pub fn sources(&self, resources: &Resources, base: &Model, view: &Shared<View>) -> Sources {
+        Sources {
+            view: view.clone(),
+            statics: resources.statics().clone(),
+            host_endpoints: base.host_endpoints.clone(),
+            docker: self.docker.clone(),
+        }
+    }
+
+    /// The part of the model that does not depend on policies.
+    fn build(&self, config: &Config, resources: &Resources, base: &Model, view: &View) -> Model {
+        let links = view.by_name();
+        let mut model = Model { host_addresses: view.host_addresses().into(), ..Model::default() };
         for endpoint in statics(resources) {
-            if let Some(spec) = self.static_spec(endpoint, config, view) {
+            if let Some(link) = links.get(endpoint.interface.as_str()) {
+                let spec = self.static_spec(endpoint, link, config, view);
                 model.endpoints.insert(endpoint.id(), Arc::new(spec));
             }
         }
@@ -198,10 +255,8 @@ impl Inventory {
             }
         }
         let governed = self.governed(config, resources, base, view);
-        let published = self
-            .docker
-            .iter()
-            .flat_map(|snapshot| &snapshot.endpoints)
+        let containers = self.docker.iter().flat_map(|snapshot| &snapshot.endpoints);
+        let published = containers
             .flat_map(|endpoint| &endpoint.published)
             .map(|(port, to)| (*port, *to))
             .collect();
@@ -219,10 +274,10 @@ impl Inventory {
     fn static_spec(
         &self,
         endpoint: &StaticEndpoint,
+        link: &Link,
         config: &Config,
         view: &View,
-    ) -> Option<EndpointSpec> {
-        let link = view.link(&endpoint.interface)?;
+    ) -> EndpointSpec {
         let bridge = link.master.filter(|master| {
             view.fenced(link.ifindex)
                 && view
@@ -230,7 +285,7 @@ impl Inventory {
                     .get(master)
                     .is_some_and(|bridge| config.bridges.contains(&bridge.name))
         });
-        Some(EndpointSpec {
+        EndpointSpec {
             ifindex: link.ifindex,
             interface: endpoint.interface.clone(),
             name: endpoint.name.clone(),
@@ -243,12 +298,15 @@ impl Inventory {
             bridge,
             plane: Plane::Workload,
             adopt_until_ns: self.adopt_until(link.ifindex, view),
-        })
+        }
     }
 
     /// Static endpoints in `next` that claim an interface or address that is another's, where they
     /// did not in `before`: a container that took an address hinders no other change.
     pub fn new_conflicts(&self, before: &Resources, next: &Resources) -> Vec<Diagnostic> {
+        if before.statics().same(next.statics()) {
+            return Vec::new();
+        }
         let known = self.conflicts(before);
         self.conflicts(next).into_iter().filter(|conflict| !known.contains(conflict)).collect()
     }
@@ -280,14 +338,13 @@ impl Inventory {
         others.chain(endpoints).collect()
     }
 
-    /// Everything that people may ask about. `errors`: of the policy directory, of the datapath.
+    /// Everything that people may ask about.
     pub fn describe(
         &self,
         config: &Config,
         resources: &Resources,
         model: &Model,
         view: &View,
-        errors: (Option<&str>, Option<&str>),
     ) -> Description {
         let mut endpoints: Vec<_> = model
             .endpoints
@@ -311,11 +368,7 @@ impl Inventory {
                 (ip, PeerName { namespace, name })
             })
             .collect();
-        Description {
-            endpoints,
-            owners,
-            components: self.components(config, resources, model, view, errors),
-        }
+        Description { endpoints, owners }
     }
 
     /// Endpoints that are known but not enforced.
@@ -341,8 +394,9 @@ impl Inventory {
             egress_policies: Vec::new(),
         };
         let mut waiting = Vec::new();
+        let links = view.by_name();
         for endpoint in statics(resources) {
-            if view.link(&endpoint.interface).is_none() {
+            if !links.contains_key(endpoint.interface.as_str()) {
                 let note = format!("interface {} does not exist", endpoint.interface);
                 waiting.push(EndpointStatus {
                     interface: endpoint.interface.clone(),
@@ -390,7 +444,8 @@ impl Inventory {
         waiting
     }
 
-    fn components(
+    /// Parts of the agent. `errors`: of the policy directory, of the datapath.
+    pub fn components(
         &self,
         config: &Config,
         resources: &Resources,
@@ -454,7 +509,7 @@ impl Inventory {
 }
 
 fn statics(resources: &Resources) -> impl Iterator<Item = &StaticEndpoint> {
-    resources.iter().filter_map(|(_, entry)| match &entry.object {
+    resources.statics().values().filter_map(|entry| match &entry.object {
         Object::WorkloadEndpoint(endpoint) => Some(endpoint),
         _ => None,
     })

@@ -231,10 +231,12 @@ impl Metrics {
     }
 
     /// Moves the drop counters that `gone` picks out of the kernel, under the names that they have
-    /// now: their interface is gone, or their rule or peer. Returns all such totals, to be kept.
-    pub fn retire(&self, gone: impl Fn(&DropKey) -> bool, names: &Published) -> DropTotals {
+    /// now: their interface is gone, or their rule or peer. Returns all such totals, to be kept, if
+    /// there are more than before.
+    pub fn retire(&self, gone: impl Fn(&DropKey) -> bool, names: &Published) -> Option<DropTotals> {
         let mut counters = lock(&self.source.counters);
         let mut retired = lock(&self.source.retired);
+        let mut changed = false;
         match counters.drops() {
             Ok(drops) => {
                 for (key, counter) in drops.into_iter().filter(|(key, _)| gone(key)) {
@@ -242,12 +244,14 @@ impl Metrics {
                     if counters.forget_drop(&key).is_ok() {
                         let series = DropSeries::of(&key, names);
                         sum(&mut retired, series, counter, MAX_RETIRED_SERIES);
+                        changed = true;
                     }
                 }
             }
             Err(error) => warn!(%error, "cannot read the drop counters of an interface"),
         }
-        retired.iter().map(|(series, c)| (series.clone(), c.packets, c.bytes)).collect()
+        let total = |(series, c): (&DropSeries, &Counter)| (series.clone(), c.packets, c.bytes);
+        changed.then(|| retired.iter().map(total).collect())
     }
 }
 

@@ -15,6 +15,7 @@ use policy_core::{
     model::{Model, Settings},
     reach,
 };
+use serde_json::Value;
 
 use crate::{
     resources::{Origin, Resources},
@@ -54,16 +55,28 @@ pub fn check(
         delete.extend(rest);
     }
     let resources = applied.resources.delete(delete, false).map_err(refused)?.resources;
+    let [before, after] = [values(now, &resources), values(&resources, now)];
     let changes = Changes {
-        resources: changes::resources(values(now), values(&resources)),
+        resources: changes::resources(pairs(&before), pairs(&after)),
         warnings: applied.warnings,
         staged: request.staged,
     };
     Ok((Preview { base: resources.base(settings), resources }, changes))
 }
 
-fn values(resources: &Resources) -> impl Iterator<Item = (&ResourceName, &serde_json::Value)> {
-    resources.iter().map(|(name, entry)| (name, &entry.value))
+/// The resources that the others do not have as they are.
+fn values<'a>(resources: &'a Resources, others: &Resources) -> Vec<(&'a ResourceName, Value)> {
+    let differing = resources.iter().filter(|(name, entry)| {
+        let other = others.get(name);
+        other.is_none_or(|other| !std::ptr::eq(*entry, other))
+    });
+    differing.map(|(name, entry)| (name, entry.value())).collect()
+}
+
+fn pairs<'a>(
+    values: &'a [(&'a ResourceName, Value)],
+) -> impl Iterator<Item = (&'a ResourceName, &'a Value)> {
+    values.iter().map(|(name, value)| (*name, value))
 }
 
 impl Changes {
@@ -86,7 +99,7 @@ fn refused(diagnostics: Vec<Diagnostic>) -> Refused {
 #[cfg(test)]
 mod tests {
     use policy_api::messages::Outcome;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

@@ -2,12 +2,7 @@
 //!
 //! One immutable value, replaced as a whole after each change that the datapath holds.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Instant};
 
 use policy_api::messages::{
     Component, EndpointState, EndpointStatus, MapUsage, ResourceName, RuleName, Status,
@@ -18,14 +13,14 @@ use policy_common::{
     maps,
 };
 use policy_core::{
+    compile::Compiler,
     evaluate::applied,
     host::Plane,
     identity,
-    ids::Ids,
+    ids::Names,
     labels::Labels,
     model::{DefaultAction, EndpointId, Model},
     peers::PeerName,
-    plan::Image,
     policy::Policy,
     validate::Object,
 };
@@ -42,7 +37,7 @@ pub struct Published {
     /// The model that is in force.
     pub model: Arc<Model>,
     /// Names of the numbers in the maps.
-    pub ids: Ids,
+    pub ids: Names,
     /// Resources in force.
     pub resources: Arc<Resources>,
     /// Endpoints, enforced or not; those that are in the model with their identity there. Which
@@ -130,7 +125,7 @@ impl Published {
             .filter(|(name, _)| wanted(name))
             .map(|(name, entry)| StoredResource {
                 name: name.clone(),
-                resource: entry.value.clone(),
+                resource: entry.value(),
                 endpoints: selects(&entry.object),
             })
             .collect()
@@ -160,18 +155,8 @@ impl Published {
 }
 
 /// Entries in use of each map that a plan writes.
-pub fn usage(image: &Image) -> Vec<MapUsage> {
-    let family = |v4: bool| image.addresses.keys().filter(|ip| ip.is_ipv4() == v4).count();
-    let nets = |v4: bool| image.cidrs.keys().filter(|net| net.addr().is_ipv4() == v4).count();
-    let classes: BTreeSet<_> = image
-        .classes
-        .values()
-        .copied()
-        .chain(
-            image.endpoints.values().flat_map(|endpoint| endpoint.defaults.into_iter().flatten()),
-        )
-        .collect();
-    let intervals: u64 = classes.iter().map(|class| u64::from(class.len)).sum();
+pub fn usage(compiler: &Compiler) -> Vec<MapUsage> {
+    let (image, usage) = (compiler.image(), compiler.usage());
     let entry = |name: &str, used: usize, capacity: u32| MapUsage {
         name: name.to_owned(),
         used: used as u64,
@@ -179,14 +164,14 @@ pub fn usage(image: &Image) -> Vec<MapUsage> {
     };
     vec![
         entry(maps::ENDPOINTS, image.endpoints.len(), maps::MAX_ENDPOINTS),
-        entry(maps::ADDRESSES_V4, family(true), maps::MAX_ADDRESSES),
-        entry(maps::ADDRESSES_V6, family(false), maps::MAX_ADDRESSES),
-        entry(maps::CIDRS_V4, nets(true), maps::MAX_CIDRS),
-        entry(maps::CIDRS_V6, nets(false), maps::MAX_CIDRS),
+        entry(maps::ADDRESSES_V4, usage.addresses[0], maps::MAX_ADDRESSES),
+        entry(maps::ADDRESSES_V6, usage.addresses[1], maps::MAX_ADDRESSES),
+        entry(maps::CIDRS_V4, usage.cidrs[0], maps::MAX_CIDRS),
+        entry(maps::CIDRS_V6, usage.cidrs[1], maps::MAX_CIDRS),
         entry(maps::CLASSES, image.classes.len(), maps::MAX_CLASSES),
         MapUsage {
             name: maps::INTERVALS.to_owned(),
-            used: intervals,
+            used: usage.intervals,
             capacity: u64::from(maps::MAX_INTERVALS),
         },
         entry(maps::GUARD, image.guard.len(), maps::MAX_GUARD),

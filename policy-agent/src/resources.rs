@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use policy_api::{
@@ -12,6 +13,7 @@ use policy_api::{
 use policy_core::{
     assemble,
     model::{Model, Settings},
+    shared::Shared,
     validate::{self, Object},
 };
 use serde_json::Value;
@@ -30,21 +32,42 @@ pub enum Origin {
 /// A resource in force.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// As its author wrote it.
-    pub value: Value,
+    /// As its author wrote it, in JSON: as a tree it would take several times the memory.
+    text: Box<str>,
     /// What it means.
     pub object: Object,
     /// Where it came from.
     pub origin: Origin,
 }
 
-/// Resources by name.
+impl Entry {
+    fn new(value: &Value, object: Object, origin: Origin) -> Arc<Entry> {
+        Arc::new(Entry { text: value.to_string().into(), object, origin })
+    }
+
+    /// As its author wrote it.
+    pub fn value(&self) -> Value {
+        // It was written by `new`.
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
+
+    fn is(&self, value: &Value) -> bool {
+        let text = value.to_string();
+        *self.text == text || self.value() == *value
+    }
+}
+
+/// Resources by name. Cloning shares.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Resources {
-    entries: BTreeMap<ResourceName, Entry>,
+    entries: Shared<BTreeMap<Arc<ResourceName>, Arc<Entry>>>,
+    /// The WorkloadEndpoints among them.
+    statics: Shared<BTreeMap<Arc<ResourceName>, Arc<Entry>>>,
+    /// What they alone decide of the model, settings aside.
+    base: Model,
     /// Applied resources that a file stands in front of; in force again when the file goes, as
     /// they would be after a restart.
-    shadowed: BTreeMap<ResourceName, Value>,
+    shadowed: Shared<BTreeMap<ResourceName, Value>>,
 }
 
 /// A change that has been checked.
@@ -63,12 +86,45 @@ pub struct Checked {
 impl Resources {
     /// Every resource.
     pub fn iter(&self) -> impl Iterator<Item = (&ResourceName, &Entry)> {
-        self.entries.iter()
+        self.entries.iter().map(|(name, entry)| (name.as_ref(), entry.as_ref()))
+    }
+
+    /// One resource.
+    pub fn get(&self, name: &ResourceName) -> Option<&Entry> {
+        self.entries.get(name).map(AsRef::as_ref)
+    }
+
+    /// The WorkloadEndpoints.
+    pub fn statics(&self) -> &Shared<BTreeMap<Arc<ResourceName>, Arc<Entry>>> {
+        &self.statics
+    }
+
+    /// Puts a resource in force; returns the one that it replaces.
+    fn insert(&mut self, name: ResourceName, entry: Arc<Entry>) -> Option<Arc<Entry>> {
+        let old = self.remove(&name);
+        assemble::add(&mut self.base, &entry.object);
+        let name = Arc::new(name);
+        if matches!(entry.object, Object::WorkloadEndpoint(_)) {
+            self.statics.insert(Arc::clone(&name), Arc::clone(&entry));
+        }
+        self.entries.insert(name, entry);
+        old
+    }
+
+    /// Takes a resource out of force.
+    fn remove(&mut self, name: &ResourceName) -> Option<Arc<Entry>> {
+        if !self.entries.contains_key(name) {
+            return None;
+        }
+        let old = self.entries.remove(name)?;
+        assemble::remove(&mut self.base, &old.object);
+        self.statics.remove(name);
+        Some(old)
     }
 
     /// The part of the model that resources alone decide.
     pub fn base(&self, settings: Settings) -> Model {
-        assemble::base(settings, self.entries.values().map(|entry| &entry.object))
+        Model { settings, ..self.base.clone() }
     }
 
     /// What adding or replacing these would give.
@@ -108,8 +164,11 @@ impl Resources {
                 )));
                 continue;
             }
-            let outcome = match self.entries.get(&name) {
-                Some(Entry { origin: Origin::File(path), value: old, .. }) if *old != value => {
+            let old = self.entries.get(&name);
+            let unchanged = old.is_some_and(|entry| entry.is(&value));
+            let outcome = match old.map(|entry| &entry.origin) {
+                _ if unchanged => Outcome::Unchanged,
+                Some(Origin::File(path)) => {
                     errors.push(at(Diagnostic::error(
                         "",
                         format!(
@@ -122,14 +181,13 @@ impl Resources {
                     .with_hint("edit that file; the agent follows it")));
                     continue;
                 }
-                Some(Entry { value: old, .. }) if *old == value => Outcome::Unchanged,
-                Some(_) => Outcome::Configured,
+                Some(Origin::Applied) => Outcome::Configured,
                 None => Outcome::Created,
             };
             if outcome != Outcome::Unchanged {
-                next.changes.push(Change::Put(name.clone(), value.clone()));
-                let entry = Entry { value, object, origin: Origin::Applied };
-                next.resources.entries.insert(name.clone(), entry);
+                let entry = Entry::new(&value, object, Origin::Applied);
+                next.resources.insert(name.clone(), entry);
+                next.changes.push(Change::Put(name.clone(), value));
             }
             next.results.push(ResourceResult { resource: name, outcome });
         }
@@ -165,7 +223,7 @@ impl Resources {
                 errors.push(Diagnostic { resource: Some(index), ..diagnostic });
                 continue;
             }
-            match next.resources.entries.get(&name).map(|entry| &entry.origin) {
+            match next.resources.entries.get(&name).map(|entry| entry.origin.clone()) {
                 None if ignore_not_found => {}
                 None => errors.push(refuse(format!("there is no {} {}", name.kind, name.name))),
                 Some(Origin::File(path)) => errors.push(
@@ -173,7 +231,7 @@ impl Resources {
                         .with_hint("remove it from that file; the agent follows it"),
                 ),
                 Some(Origin::Applied) => {
-                    next.resources.entries.remove(&name);
+                    next.resources.remove(&name);
                     next.changes.push(Change::Remove(name.clone()));
                     next.results.push(ResourceResult { resource: name, outcome: Outcome::Deleted });
                 }
@@ -203,8 +261,7 @@ impl Resources {
                         continue;
                     }
                     places.insert(name.clone(), path);
-                    let entry = Entry { value, object, origin: Origin::Applied };
-                    stored.entries.insert(name, entry);
+                    stored.insert(name, Entry::new(&value, object, Origin::Applied));
                 }
                 Err(diagnostics) => errors.extend(diagnostics.into_iter().map(|diagnostic| {
                     Diagnostic { file: Some(path.display().to_string()), ..diagnostic }
@@ -233,20 +290,21 @@ impl Resources {
             match validate::decode(&value) {
                 Ok(object) => {
                     let name = object.resource_name();
-                    let entry = Entry { value, object, origin };
-                    match next.entries.insert(name.clone(), entry) {
-                        Some(Entry { origin: Origin::File(first), .. }) => {
-                            let second = next.entries.get(&name).map(|entry| &entry.origin);
-                            let second = match second {
-                                Some(Origin::File(path)) => Some(&**path),
-                                Some(Origin::Applied) | None => None,
-                            };
-                            errors.push(twice(&name, &first, second));
+                    let second = match &origin {
+                        Origin::File(path) => Some(path.clone()),
+                        Origin::Applied => None,
+                    };
+                    let Some(old) = next.insert(name.clone(), Entry::new(&value, object, origin))
+                    else {
+                        continue;
+                    };
+                    match &old.origin {
+                        Origin::File(first) => {
+                            errors.push(twice(&name, first, second.as_deref()));
                         }
-                        Some(Entry { origin: Origin::Applied, value, .. }) => {
-                            next.shadowed.insert(name, value);
+                        Origin::Applied => {
+                            next.shadowed.insert(name, old.value());
                         }
-                        None => {}
                     }
                 }
                 Err(diagnostics) => {
@@ -294,8 +352,12 @@ impl Resources {
         let of = |resources: &Resources| {
             validate::references(resources.entries.values().map(|entry| &entry.object))
         };
+        let dangling = of(self);
+        if dangling.is_empty() {
+            return dangling;
+        }
         let known = of(before);
-        of(self).into_iter().filter(|dangling| !known.contains(dangling)).collect()
+        dangling.into_iter().filter(|dangling| !known.contains(dangling)).collect()
     }
 
     /// The values that were applied, for [`Resources::with_files`].
@@ -303,9 +365,8 @@ impl Resources {
         self.entries
             .values()
             .filter(|entry| entry.origin == Origin::Applied)
-            .map(|entry| &entry.value)
-            .chain(self.shadowed.values())
-            .cloned()
+            .map(|entry| entry.value())
+            .chain(self.shadowed.values().cloned())
             .collect()
     }
 }
@@ -360,7 +421,7 @@ mod tests {
         let files = vec![(PathBuf::from("/p/a.yaml"), policy("a", 1))];
         let resources = Resources::default().with_files(vec![policy("a", 9)], files).unwrap();
         let (_, entry) = resources.iter().next().unwrap();
-        assert_eq!(entry.value, policy("a", 1));
+        assert_eq!(entry.value(), policy("a", 1));
         let errors = resources.apply(vec![policy("a", 3)]).unwrap_err();
         assert!(errors[0].message.contains("/p/a.yaml"), "{errors:?}");
     }
@@ -371,7 +432,7 @@ mod tests {
         let hidden = Resources::default().with_files(vec![policy("a", 9)], vec![file]).unwrap();
         let after = hidden.with_files(hidden.applied(), Vec::new()).unwrap();
         let (_, entry) = after.iter().next().unwrap();
-        assert_eq!((&entry.value, &entry.origin), (&policy("a", 9), &Origin::Applied));
+        assert_eq!((entry.value(), &entry.origin), (policy("a", 9), &Origin::Applied));
     }
 
     #[test]

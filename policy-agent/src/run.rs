@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use aya_log::EbpfLogger;
-use policy_core::{ids::Ids, model::Model};
+use policy_core::{ids::Names, model::Model};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -132,7 +132,7 @@ async fn run(config: Config) -> Result<()> {
         started: Instant::now(),
         ready: false,
         model: Arc::new(Model { settings: config.policy, ..Model::default() }),
-        ids: Ids::default(),
+        ids: Names::default(),
         resources: Arc::default(),
         endpoints: Arc::default(),
         interfaces: Arc::new(BTreeMap::new()),

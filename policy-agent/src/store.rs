@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `resources/<kind>.<namespace>.<name>.yaml` | one resource, as it was applied |
 //! | `journal.json` | a change that is being made; replayed at start |
-//! | `ids.json` | names of the rule, peer and table numbers in the maps |
+//! | `ids.json`, `ids.log` | names of the rule, peer and table numbers in the maps ([`numbers`]) |
 //! | `interfaces.json` | names of the interfaces that drop counters speak of |
 //! | `policy-dir.json` | the last good content of the policy directory |
 //! | `retired.json` | drop totals of endpoints that are gone |
@@ -25,6 +25,8 @@ use policy_core::digest::Digest;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use thiserror::Error;
+
+pub mod numbers;
 
 /// Why something could not be kept or read.
 #[derive(Debug, Error)]
@@ -210,12 +212,13 @@ impl Store {
         self.resources_dir().join(format!("{stem}.yaml"))
     }
 
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(StoreError::Io { path: path.to_owned(), source }),
-        };
+        let Some(bytes) = read_if_there(path)? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|error| StoreError::Content {
             path: path.to_owned(),
             reason: error.to_string(),
@@ -244,6 +247,14 @@ pub fn lock(dir: &Path) -> Result<File, StoreError> {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(StoreError::Taken(dir.to_owned())),
         Err(fs::TryLockError::Error(source)) => Err(StoreError::Io { path, source }),
+    }
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StoreError::Io { path: path.to_owned(), source }),
     }
 }
 

@@ -30,29 +30,55 @@ use crate::{
 pub fn base<'a>(settings: Settings, objects: impl IntoIterator<Item = &'a Object>) -> Model {
     let mut model = Model { settings, ..Model::default() };
     for object in objects {
-        match object {
-            Object::Policy(policy) => {
-                model.policies.insert(policy.key.clone(), Arc::new(policy.clone()));
-            }
-            Object::NetworkSet(set) => {
-                let key = (set.namespace.clone(), set.name.clone());
-                model.network_sets.insert(key, Arc::new(set.clone()));
-            }
-            Object::Namespace { name, labels } => {
-                model.namespaces.insert(name.clone(), labels.clone());
-            }
-            Object::Tier(tier) => {
-                model.tiers.insert(tier.name.clone(), tier.clone());
-            }
-            Object::HostEndpoint(endpoint) => {
-                let endpoint = Arc::new(endpoint.clone());
-                model.host_endpoints.insert(endpoint.name.clone(), endpoint);
-            }
-            // An endpoint depends on its interface, too.
-            Object::WorkloadEndpoint(_) => {}
-        }
+        add(&mut model, object);
     }
     model
+}
+
+/// Adds what one resource alone decides.
+pub fn add(model: &mut Model, object: &Object) {
+    match object {
+        Object::Policy(policy) => {
+            model.policies.insert(policy.key.clone(), Arc::clone(policy));
+        }
+        Object::NetworkSet(set) => {
+            let key = (set.namespace.clone(), set.name.clone());
+            model.network_sets.insert(key, Arc::clone(set));
+        }
+        Object::Namespace { name, labels } => {
+            model.namespaces.insert(name.clone(), labels.clone());
+        }
+        Object::Tier(tier) => {
+            model.tiers.insert(tier.name.clone(), tier.clone());
+        }
+        Object::HostEndpoint(endpoint) => {
+            model.host_endpoints.insert(endpoint.name.clone(), Arc::clone(endpoint));
+        }
+        // An endpoint depends on its interface, too.
+        Object::WorkloadEndpoint(_) => {}
+    }
+}
+
+/// Takes away what one resource has added.
+pub fn remove(model: &mut Model, object: &Object) {
+    match object {
+        Object::Policy(policy) => {
+            model.policies.remove(&policy.key);
+        }
+        Object::NetworkSet(set) => {
+            model.network_sets.remove(&(set.namespace.clone(), set.name.clone()));
+        }
+        Object::Namespace { name, .. } => {
+            model.namespaces.remove(name);
+        }
+        Object::Tier(tier) => {
+            model.tiers.remove(&tier.name);
+        }
+        Object::HostEndpoint(endpoint) => {
+            model.host_endpoints.remove(&endpoint.name);
+        }
+        Object::WorkloadEndpoint(_) => {}
+    }
 }
 
 /// What is known of a host that is not asked.
@@ -102,7 +128,7 @@ pub fn offline<'a>(
         .zip(endpoints)
         .map(|(ifindex, (id, spec))| (id, Arc::new(EndpointSpec { ifindex, ..spec })))
         .collect();
-    model.host_addresses.clone_from(&host.addresses);
+    model.host_addresses = host.addresses.clone().into();
     // From the far end, which endpoints do not reach.
     let uplinks = host.uplinks.iter().map(|name| identity::uplink_labels(name));
     model.uplinks = (0..).map(|back| u32::MAX - back).zip(uplinks).collect();

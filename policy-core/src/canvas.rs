@@ -20,7 +20,7 @@ pub(crate) struct Piece {
 }
 
 /// Lists of Log rules, numbered from 1.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct LogLists {
     /// Each list, as rule numbers in the order of the walk.
     lists: Vec<Vec<u32>>,
@@ -43,6 +43,11 @@ impl LogLists {
     pub(crate) fn get(&self, list: u32) -> &[u32] {
         let at = (list as usize).checked_sub(1);
         at.and_then(|at| self.lists.get(at)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The number of a list.
+    pub(crate) fn find(&self, list: &[u32]) -> Option<u32> {
+        self.index.get(list).copied()
     }
 
     /// How many lists there are.

@@ -17,6 +17,10 @@ pub(crate) struct Extents {
     dirty: BTreeMap<u32, u32>,
     /// References by map values.
     references: HashMap<ClassRef, u32>,
+    /// Entries of referenced runs.
+    used: u64,
+    /// Runs that have lost their last reference, and may have got another since.
+    freed: Vec<ClassRef>,
 }
 
 impl Extents {
@@ -42,7 +46,8 @@ impl Extents {
         }
         let (clean, dirty) =
             if references.is_empty() { (free, BTreeMap::new()) } else { (BTreeMap::new(), free) };
-        Extents { clean, dirty, references }
+        let used = references.keys().map(|class| u64::from(class.len)).sum();
+        Extents { clean, dirty, references, used, freed: Vec::new() }
     }
 
     /// Whether a map value leads to this run.
@@ -62,7 +67,11 @@ impl Extents {
 
     /// Counts one more reference.
     pub(crate) fn acquire(&mut self, class: ClassRef) {
-        *self.references.entry(class).or_default() += 1;
+        let count = self.references.entry(class).or_default();
+        *count += 1;
+        if *count == 1 {
+            self.used += u64::from(class.len);
+        }
     }
 
     /// Counts one reference less; a run without any is free.
@@ -71,9 +80,18 @@ impl Extents {
             *count -= 1;
             if *count == 0 {
                 self.references.remove(&class);
+                self.used -= u64::from(class.len);
                 insert(&mut self.dirty, class.offset, class.offset + class.len);
+                self.freed.push(class);
             }
         }
+    }
+
+    /// The runs that have become free since this was last called.
+    pub(crate) fn freed(&mut self) -> Vec<ClassRef> {
+        let mut freed = std::mem::take(&mut self.freed);
+        freed.retain(|class| !self.is_referenced(*class));
+        freed
     }
 
     /// A grace period has passed.
@@ -85,7 +103,7 @@ impl Extents {
 
     /// Entries in use.
     pub(crate) fn used(&self) -> u64 {
-        self.references.keys().map(|class| u64::from(class.len)).sum()
+        self.used
     }
 }
 

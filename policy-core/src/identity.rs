@@ -24,6 +24,9 @@ pub const INTERFACE_LABEL: &str = "palisade.io/interface";
 /// Kubernetes API server, the second by libcalico-go `conversion.go`).
 const NAMESPACE_NAMES: [&str; 2] = ["kubernetes.io/metadata.name", "projectcalico.org/name"];
 
+/// Both families, in the order of their numbers.
+pub(crate) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
 /// Labels of the host.
 pub fn host_labels() -> Labels {
     [(HOST_LABEL, "")].into_iter().collect()

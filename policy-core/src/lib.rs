@@ -8,9 +8,11 @@ mod canvas;
 pub mod changes;
 pub mod compile;
 pub mod digest;
+mod division;
 pub mod evaluate;
 pub mod explain;
 mod extents;
+mod held;
 pub mod host;
 pub mod identity;
 pub mod ids;
@@ -27,6 +29,7 @@ pub mod selector;
 #[cfg(test)]
 mod semantics;
 pub mod services;
+pub mod shared;
 pub mod simulate;
 mod tables;
 #[cfg(test)]
@@ -35,3 +38,4 @@ pub mod tiers;
 mod transition;
 mod untracked;
 pub mod validate;
+mod workspace;

@@ -1,7 +1,8 @@
 //! Everything that decides what the datapath must hold, as one value: the compiler's input.
 //!
 //! Sources (Docker, static resources, the policy store) only ever change a [`Model`]; the compiler
-//! only ever reads one. Cloning is cheap: the parts are shared.
+//! only ever reads one. Cloning is cheap: the parts are shared, and the compiler looks for changes only
+//! in those that two models do not share.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,6 +16,7 @@ use crate::{
     host::{Failsafe, HostEndpoint, Plane, Published},
     labels::Labels,
     policy::{Policy, PolicyKey, StagedAction},
+    shared::Shared,
     tiers::Tier,
 };
 
@@ -101,26 +103,26 @@ pub struct Model {
     /// Settings.
     pub settings: Settings,
     /// Tiers of `Tier` resources, by name. Those that are built in exist without one.
-    pub tiers: BTreeMap<String, Tier>,
+    pub tiers: Shared<BTreeMap<String, Tier>>,
     /// Policies in force. The tier of each exists.
-    pub policies: BTreeMap<PolicyKey, Arc<Policy>>,
+    pub policies: Shared<BTreeMap<PolicyKey, Arc<Policy>>>,
     /// Network sets by (namespace, name).
-    pub network_sets: BTreeMap<(String, String), Arc<NetworkSet>>,
+    pub network_sets: Shared<BTreeMap<(String, String), Arc<NetworkSet>>>,
     /// Labels of `v1` Namespace documents, by namespace. A namespace that has none still exists.
-    pub namespaces: BTreeMap<String, Labels>,
+    pub namespaces: Shared<BTreeMap<String, Labels>>,
     /// Endpoints.
-    pub endpoints: BTreeMap<EndpointId, Arc<EndpointSpec>>,
+    pub endpoints: Shared<BTreeMap<EndpointId, Arc<EndpointSpec>>>,
     /// The host's own addresses; the peer with the label `palisade.io/host`.
-    pub host_addresses: BTreeSet<IpAddr>,
+    pub host_addresses: Shared<BTreeSet<IpAddr>>,
     /// Uplinks that the XDP program is on: interface index to labels.
-    pub uplinks: BTreeMap<u32, Labels>,
+    pub uplinks: Shared<BTreeMap<u32, Labels>>,
     /// HostEndpoints of every host, by name: peers by their expected addresses. The interfaces that
     /// they are about here are among the endpoints.
-    pub host_endpoints: BTreeMap<String, Arc<HostEndpoint>>,
+    pub host_endpoints: Shared<BTreeMap<String, Arc<HostEndpoint>>>,
     /// Ports that host endpoints leave open.
-    pub failsafe: BTreeSet<Failsafe>,
+    pub failsafe: Shared<BTreeSet<Failsafe>>,
     /// Ports whose connections are passed on, and the port that they go to.
-    pub published: BTreeMap<Published, u16>,
+    pub published: Shared<BTreeMap<Published, u16>>,
 }
 
 impl Model {

@@ -3,10 +3,7 @@
 //! Operations are executed strictly in order. After any prefix of a plan every packet still meets
 //! a whole policy, either the old or the new one (ARCHITECTURE.md, "Atomicity").
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use policy_common::abi::{ClassKey, ClassRef, Endpoint, GuardKey, Interval};
@@ -91,7 +88,7 @@ pub struct Image {
     /// `ENDPOINTS`.
     pub endpoints: BTreeMap<u32, Endpoint>,
     /// `CLASSES`.
-    pub classes: HashMap<ClassKey, ClassRef>,
+    pub classes: BTreeMap<ClassKey, ClassRef>,
     /// `ADDRESSES_V4` and `ADDRESSES_V6`.
     pub addresses: BTreeMap<IpAddr, u32>,
     /// `CIDRS_V4` and `CIDRS_V6`.

@@ -1,11 +1,14 @@
 //! Which prefixes contain which: the nesting of any number of prefixes, in O(n log n).
 //!
 //! In: prefixes of both families, each with a tag. Out: a [`Forest`], whose nodes are the distinct
-//! prefixes, parents before children, each with its nearest ancestor and its tags.
+//! prefixes, parents before children, each with its nearest ancestor and its tags. [`nest`] is for
+//! prefixes that come and go.
 
 use std::{net::IpAddr, ops::Range};
 
 use ipnet::IpNet;
+
+pub(crate) mod nest;
 
 /// One distinct prefix.
 #[derive(Clone, Debug)]

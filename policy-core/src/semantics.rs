@@ -126,13 +126,13 @@ fn model(documents: &[String]) -> Model {
     for object in objects {
         match object {
             Object::Policy(policy) => {
-                model.policies.insert(policy.key.clone(), Arc::new(policy));
+                model.policies.insert(policy.key.clone(), policy);
             }
             Object::Tier(tier) => {
                 model.tiers.insert(tier.name.clone(), tier);
             }
             Object::NetworkSet(set) => {
-                model.network_sets.insert((set.namespace.clone(), set.name.clone()), Arc::new(set));
+                model.network_sets.insert((set.namespace.clone(), set.name.clone()), set);
             }
             Object::Namespace { name, labels } => {
                 model.namespaces.insert(name, labels);
@@ -156,7 +156,7 @@ fn model(documents: &[String]) -> Model {
                 model.endpoints.insert(EndpointId(endpoint.name), Arc::new(spec));
             }
             Object::HostEndpoint(endpoint) => {
-                model.host_endpoints.insert(endpoint.name.clone(), Arc::new(endpoint));
+                model.host_endpoints.insert(endpoint.name.clone(), endpoint);
             }
         }
     }

@@ -1,12 +1,15 @@
 //! Decision tables: what each endpoint's policies say to each peer.
 //!
-//! In: the [`Model`], its tiers, its [`Universe`]. Out: [`Tables`]: distinct tables, the distinct
-//! classes that they use, and each endpoint's two tables. Nothing here knows ids or the kernel.
+//! In: the model and the one before, the [`Peers`], the [`Division`]. Out: distinct tables, the
+//! distinct classes that they use, and each endpoint's two tables. Nothing here knows ids or the
+//! kernel.
 //!
 //! What keeps the cost down: a selector is evaluated once per distinct label set and a condition
 //! once per peer, whoever uses them; endpoints with the same policies and the same answers to
 //! the conditions on their own side share a table; within a table a peer is looked at only
-//! if some rule treats it unlike the world, and peers that the same rules match share a class.
+//! if some rule treats it unlike the world, and peers that the same rules match share a class. From
+//! one model to the next, only endpoints are looked at to which other policies apply or that are
+//! not what they were, and a table stays for as long as an endpoint has it.
 //!
 //! An endpoint with several addresses of one family has one table for all of them. If a rule's
 //! conditions on its own side hold for some of these addresses only, a Deny counts as met and an
@@ -14,428 +17,421 @@
 //! not count.
 //!
 //! Where policies are staged, two walks are painted over each other: the one in force, and the one
-//! that would be ([`tiers::Walk`]).
+//! that would be ([`crate::tiers::Walk`]).
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
-use fixedbitset::FixedBitSet;
 use policy_api::messages::RuleName;
-use policy_common::abi::{Direction, Family, Interval, VERDICT_ALLOW, VERDICT_RULE};
+use policy_common::abi::{Direction, VERDICT_ALLOW};
 
 use crate::{
-    canvas::LogLists,
     digest::Digest,
+    division::{Division, Placed},
     host::Plane,
+    identity::{FAMILIES, HOST_LABEL},
     model::{DefaultAction, EndpointId, Model, NamedPort, Settings},
     names,
-    peers::{Matches, Universe},
-    policy::{Action, EntityMatch, Policy, Rule},
-    services::{self, Named, Region},
-    tiers::{self, Listed, Tier, TierAction},
+    peers::{ConditionId, GroupId, Peers},
+    policy::{Action, EntityMatch},
+    selector::Selector,
+    services::{self, Region},
+    tiers::TierAction,
 };
 
 mod class;
+mod classes;
+mod policies;
 mod table;
 
-use table::{Effect, End, PeerSide, RuleRegion, Script, Stage, TableRule, Walks};
+pub(crate) use classes::{ClassId, Classes, Word, rule_in};
+use policies::{DIRECTIONS, Policies, Shared, Shelf, Slot, sides};
+use table::{Effect, End, PeerSide, RuleRegion, Script, Signature, Stage, TableRule, Walks};
 
-const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
-
-/// One table.
-#[derive(Debug)]
-pub(crate) struct Table {
-    /// The same table in another run of the agent.
-    pub(crate) digest: Digest,
-    /// Class of a peer that has no row, by family: that of the world.
-    pub(crate) defaults: [usize; 2],
-    /// Live peers with another class than the default, ascending.
-    pub(crate) rows: Vec<(usize, usize)>,
-}
-
-/// The tables of a model.
-#[derive(Debug, Default)]
-pub(crate) struct Tables {
-    /// Distinct tables.
-    pub(crate) tables: Vec<Table>,
-    /// Distinct classes. A verdict is [`VERDICT_ALLOW`] or 0, and the number of a rule; a log id
-    /// is the number of a list.
-    pub(crate) classes: Vec<Vec<Interval>>,
-    /// Every rule, by number less one: 0 in a staged verdict says that there is none.
-    pub(crate) names: Vec<RuleName>,
-    /// The lists of Log rules.
-    pub(crate) logs: LogLists,
-    /// Tables by direction.
-    pub(crate) of_endpoint: BTreeMap<EndpointId, [usize; 2]>,
-}
-
-/// A rule as it is for every subject.
-struct Shared<'a> {
-    rule: &'a Rule,
-    effect: Effect,
-    /// Who the other side may be.
-    peers: Arc<Matches>,
-    /// The conditions on the subject's own side, if there are any.
-    own: Option<Arc<Matches>>,
-    /// What it matches by family, unless that depends on named ports.
-    region: Option<[Arc<Region>; 2]>,
-}
-
-/// A policy that has a say on a direction.
-#[derive(Clone, Copy)]
-struct Candidate<'a> {
-    /// Index of its tier.
-    tier: usize,
-    policy: &'a Arc<Policy>,
-    walks: Walks,
-}
-
-/// A policy that applies to an endpoint.
-struct Chosen<'s, 'a> {
-    tier: usize,
-    walks: Walks,
-    shelf: &'s Shelf<'a>,
-}
-
-/// The rules of a policy for one direction.
-struct Shelf<'a> {
-    rules: Vec<Shared<'a>>,
-    digest: Digest,
-}
+/// Which table. The number is never given to another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct TableId(u32);
 
 /// How one rule of a table depends on the subject: the families for which its own side's
 /// conditions hold, and the subject's ports that it names.
 type Answer = ([bool; 2], Vec<NamedPort>);
 
-/// The conditions that the tables of a model will ask about.
-pub(crate) fn conditions<'a>(model: &'a Model) -> impl Iterator<Item = &'a EntityMatch> {
-    let rules = |policy: &'a Arc<Policy>| policy.ingress.iter().chain(&policy.egress).flatten();
-    model
-        .policies
-        .values()
-        .filter(|policy| !policy.untracked)
-        .flat_map(rules)
-        .flat_map(|rule| [&rule.source, &rule.destination])
+/// One table.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    /// The same table in another run of the agent.
+    pub(crate) digest: Digest,
+    /// Class of a peer that has no row, by family: that of the world.
+    pub(crate) defaults: [ClassId; 2],
+    layout: Layout,
+    /// The classes of what peers have been to it so far.
+    known: HashMap<Signature, ClassId>,
+    users: usize,
 }
 
-/// Compiles every endpoint's tables.
-pub(crate) fn compile(model: &Model, tiers: &[Tier], universe: &mut Universe) -> Tables {
-    let mut builder = Builder {
-        model,
-        tiers,
-        names: HashMap::new(),
-        class_index: HashMap::new(),
-        table_index: HashMap::new(),
-        out: Tables::default(),
-    };
-    for direction in [Direction::Ingress, Direction::Egress] {
-        builder.direction(direction, universe);
-    }
-    builder.out
+/// What a table is made of.
+#[derive(Clone, Debug)]
+struct Layout {
+    direction: Direction,
+    plane: Plane,
+    policies: Vec<(Slot, Walks)>,
+    /// Of the rules that depend on the subject, in order.
+    answers: Vec<Answer>,
+    /// The host is let in before anything is asked.
+    host_access: bool,
 }
 
-struct Builder<'a> {
-    model: &'a Model,
-    tiers: &'a [Tier],
-    names: HashMap<RuleName, u32>,
-    class_index: HashMap<Vec<Interval>, usize>,
-    table_index: HashMap<Digest, usize>,
-    out: Tables,
+/// The tables of a model.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tables {
+    policies: Policies,
+    settings: Settings,
+    tables: BTreeMap<TableId, Table>,
+    index: HashMap<Digest, TableId>,
+    next: u32,
+    /// By direction.
+    of_endpoint: BTreeMap<EndpointId, [TableId; 2]>,
+    pub(crate) classes: Classes,
+    /// Tables that have come since [`Tables::settled`].
+    fresh: BTreeSet<TableId>,
 }
 
-impl<'a> Builder<'a> {
-    fn direction(&mut self, direction: Direction, universe: &mut Universe) {
-        // In the order of the walk, so that an ascending list of places is a walk.
-        let candidate = |tier: usize, listed: Listed<'a>| Candidate {
-            tier,
-            policy: listed.policy,
-            walks: Walks { enforced: listed.enforced, pending: listed.pending },
-        };
-        let policies: Vec<Candidate<'a>> = self
-            .tiers
-            .iter()
-            .enumerate()
-            .flat_map(|(tier, named)| {
-                let listed = tiers::listed(self.model, named).into_iter();
-                listed.map(move |listed| candidate(tier, listed))
-            })
-            .filter(|candidate| candidate.policy.rules(direction).is_some())
-            .collect();
-        let groups = self.groups(&policies, universe);
-        let mut shelves: Vec<Option<Shelf<'a>>> = policies.iter().map(|_| None).collect();
-        for ((plane, places), endpoints) in groups {
-            for place in places.ones() {
-                if shelves[place].is_none() {
-                    shelves[place] = Some(self.shelf(policies[place].policy, direction, universe));
-                }
-            }
-            let chosen: Vec<Chosen<'_, 'a>> = places
-                .ones()
-                .filter_map(|place| {
-                    let Candidate { tier, walks, .. } = policies[place];
-                    Some(Chosen { tier, walks, shelf: shelves[place].as_ref()? })
-                })
-                .collect();
-            let subject = Subject { direction, plane };
-            self.group(subject, &chosen, &endpoints, universe);
-        }
+/// What a move did to the policies: the endpoints to which others apply, and the groups whose
+/// networks one more rule names (`true`) or one less.
+pub(crate) type PolicyNews = (BTreeSet<EndpointId>, Vec<(GroupId, bool)>);
+
+impl Tables {
+    /// Distinct tables.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (TableId, &Table)> {
+        self.tables.iter().map(|(id, table)| (*id, table))
     }
 
-    /// Endpoints by what of an interface they are, and by the policies that apply to them.
-    fn groups(
-        &self,
-        policies: &[Candidate<'a>],
-        universe: &mut Universe,
-    ) -> BTreeMap<(Plane, FixedBitSet), Vec<&'a EndpointId>> {
-        let mut by_entity: HashMap<usize, Vec<usize>> = HashMap::new();
-        let endpoints: Vec<(&'a EndpointId, Plane)> =
-            self.model.endpoints.iter().map(|(id, spec)| (id, spec.plane)).collect();
-        for (index, (id, _)) in endpoints.iter().enumerate() {
-            if let Some(entity) = universe.entity_of(id) {
-                by_entity.entry(entity).or_default().push(index);
-            }
-        }
-        let mut applying = vec![FixedBitSet::with_capacity(policies.len()); endpoints.len()];
-        for (place, candidate) in policies.iter().enumerate() {
-            for entity in universe.selects(&candidate.policy.subject).ones() {
-                for &endpoint in by_entity.get(&entity).into_iter().flatten() {
-                    if endpoints[endpoint].1.admits(candidate.policy) {
-                        applying[endpoint].insert(place);
-                    }
-                }
-            }
-        }
-        let mut groups: BTreeMap<(Plane, FixedBitSet), Vec<&'a EndpointId>> = BTreeMap::new();
-        for (places, (id, plane)) in applying.into_iter().zip(endpoints) {
-            groups.entry((plane, places)).or_default().push(id);
-        }
-        groups
+    /// A table.
+    pub(crate) fn get(&self, id: TableId) -> Option<&Table> {
+        self.tables.get(&id)
     }
 
-    fn shelf(
+    /// An endpoint's tables by direction.
+    pub(crate) fn of_endpoint(&self, id: &EndpointId) -> Option<[TableId; 2]> {
+        self.of_endpoint.get(id).copied()
+    }
+
+    /// Whether a table has come since [`Tables::settled`]. Nobody may have asked for its rows, so the
+    /// classes in them may not be known to be in use, even if the maps hold such a table.
+    pub(crate) fn is_fresh(&self, id: TableId) -> bool {
+        self.fresh.contains(&id)
+    }
+
+    /// The maps hold what this model says.
+    pub(crate) fn settled(&mut self) {
+        self.classes.settled();
+        self.fresh.clear();
+    }
+
+    /// How many names are kept, and how many of them are in use.
+    pub(crate) fn weight(&self) -> (usize, usize) {
+        (self.classes.weight(), self.classes.in_use())
+    }
+
+    /// Moves from one model's policies to another's.
+    pub(crate) fn follow_policies(
         &mut self,
-        policy: &'a Policy,
-        direction: Direction,
-        universe: &mut Universe,
-    ) -> Shelf<'a> {
-        let rules = policy.rules(direction).unwrap_or_default();
-        let digest = Digest::of("policy", &(&policy.key, &policy.tier, direction, rules));
-        let rules = rules
-            .iter()
-            .map(|rule| {
-                let (own, peer) = match direction {
-                    Direction::Ingress => (&rule.destination, &rule.source),
-                    Direction::Egress => (&rule.source, &rule.destination),
-                };
-                let named = services::uses_names(own) || services::uses_names(peer);
-                let mut number = || self.name(names::of_rule(policy, direction, rule));
-                Shared {
-                    rule,
-                    effect: match rule.action {
-                        Action::Allow => Effect::Decide(VERDICT_ALLOW | number()),
-                        Action::Deny => Effect::Decide(number()),
-                        Action::Pass => Effect::Pass,
-                        Action::Log => Effect::Log(number()),
-                    },
-                    peers: universe.matching(peer),
-                    own: (!own.matches_anyone()).then(|| universe.matching(own)),
-                    region: (!named).then(|| {
-                        let of = |family| services::of_rule(rule, family, Named::default());
-                        FAMILIES.map(|family| Arc::new(of(family)))
-                    }),
-                }
-            })
-            .collect();
-        Shelf { rules, digest }
+        before: &Model,
+        now: &Model,
+        peers: &mut Peers,
+    ) -> PolicyNews {
+        self.policies.follow(before, now, peers, &mut self.classes)
     }
 
-    /// The tables of endpoints that the same policies apply to.
-    fn group(
+    /// Moves on to `now`, given the endpoints to which other policies apply or that are not what they
+    /// were.
+    pub(crate) fn follow(
         &mut self,
-        subject: Subject,
-        chosen: &[Chosen<'_, 'a>],
-        endpoints: &[&EndpointId],
-        universe: &Universe,
+        now: &Model,
+        mut affected: BTreeSet<EndpointId>,
+        division: &Division,
+        peers: &mut Peers,
     ) {
-        let direction = subject.direction;
-        let rules = || chosen.iter().flat_map(|chosen| &chosen.shelf.rules);
-        let mut by_answers: HashMap<Vec<Answer>, usize> = HashMap::new();
-        for id in endpoints {
-            let answers: Vec<Answer> = rules()
-                .filter(|shared| depends_on_subject(shared, direction))
-                .map(|shared| self.answer(shared, direction, id, universe))
-                .collect();
-            let table = if let Some(&table) = by_answers.get(&answers) {
-                table
-            } else {
-                let table = self.table(subject, chosen, &answers, universe);
-                by_answers.insert(answers, table);
-                table
-            };
-            self.out.of_endpoint.entry((*id).clone()).or_default()[direction as usize] = table;
+        if self.settings != now.settings {
+            self.settings = now.settings;
+            affected.extend(division.endpoints().keys().cloned());
         }
+        let host = peers.condition(&the_host());
+        let mut left = Vec::new();
+        for id in affected {
+            let placed = division.endpoints().get(&id);
+            let entity = placed.map(|placed| peers.entity_of(placed.identity));
+            self.policies.place(&id, entity, peers);
+            let old = match placed {
+                Some(placed) => {
+                    let of = |way| self.table(self.layout(way, &id, placed, peers), host, peers);
+                    let tables = DIRECTIONS.map(of);
+                    self.of_endpoint.insert(id, tables)
+                }
+                None => self.of_endpoint.remove(&id),
+            };
+            left.extend(old.into_iter().flatten());
+        }
+        for id in left {
+            self.release(id);
+        }
+    }
+
+    /// The rows of a table: the live peers with another class than the default, ascending.
+    pub(crate) fn rows(
+        &mut self,
+        id: TableId,
+        division: &Division,
+        peers: &mut Peers,
+    ) -> Vec<(usize, ClassId)> {
+        let host = peers.condition(&the_host());
+        let Some(table) = self.tables.get_mut(&id) else { return Vec::new() };
+        let script = script(&self.policies, self.settings, &mut self.classes, &table.layout, host);
+        let signatures = table::signatures(&script, division, peers);
+        let mut rows = Vec::new();
+        for (peer, signature) in signatures {
+            let default = table.defaults[signature.family];
+            let class = *table.known.entry(signature).or_insert_with_key(|signature| {
+                let class = table::class_of(&script, signature, peers, &mut self.classes.logs);
+                self.classes.acquire(class)
+            });
+            if class != default {
+                rows.push((peer, class));
+            }
+        }
+        rows
+    }
+
+    /// What a peer's class is in every table where it is not the default.
+    pub(crate) fn column(&mut self, peer: usize, peers: &mut Peers) -> Vec<(TableId, ClassId)> {
+        let host = peers.condition(&the_host());
+        let singled_out = self.policies.singling_out(peer, peers);
+        let is_host = peers.get(peer).singled_out.contains(&host);
+        let mut column = Vec::new();
+        for (&id, table) in &mut self.tables {
+            let concerned = is_host && table.layout.host_access
+                || table.layout.policies.iter().any(|(slot, _)| singled_out.contains(slot));
+            if !concerned {
+                continue;
+            }
+            let signature = signature(&self.policies, &table.layout, peer, host, peers);
+            let class = match table.known.get(&signature) {
+                Some(&known) => known,
+                None => {
+                    let (settings, classes) = (self.settings, &mut self.classes);
+                    let script = script(&self.policies, settings, classes, &table.layout, host);
+                    let class = table::class_of(&script, &signature, peers, &mut classes.logs);
+                    let class = classes.acquire(class);
+                    *table.known.entry(signature).or_insert(class)
+                }
+            };
+            if class != table.defaults[peers.get(peer).family as usize] {
+                column.push((id, class));
+            }
+        }
+        column
+    }
+
+    fn release(&mut self, id: TableId) {
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        table.users -= 1;
+        if table.users == 0
+            && let Some(table) = self.tables.remove(&id)
+        {
+            self.fresh.remove(&id);
+            self.index.remove(&table.digest);
+            for class in table.known.into_values() {
+                self.classes.release(class);
+            }
+        }
+    }
+
+    /// What an endpoint's table for a direction is made of.
+    fn layout(
+        &self,
+        direction: Direction,
+        id: &EndpointId,
+        placed: &Placed,
+        peers: &Peers,
+    ) -> Layout {
+        let plane = placed.spec.plane;
+        let mut layout = Layout {
+            direction,
+            plane,
+            policies: Vec::new(),
+            answers: Vec::new(),
+            host_access: self.settings.host_access
+                && direction == Direction::Ingress
+                && !plane.of_host(),
+        };
+        for &slot in self.policies.applying(id) {
+            let Some((shelf, walks)) = self.shelf(slot, direction, plane) else { continue };
+            layout.policies.push((slot, walks));
+            let depending = shelf.rules.iter().filter(|shared| shared.depends_on_subject);
+            let answers = depending.map(|it| self.answer(slot, it, direction, placed, peers));
+            layout.answers.extend(answers);
+        }
+        layout
+    }
+
+    /// The rules of a policy that is part of some walk.
+    fn shelf(&self, slot: Slot, direction: Direction, plane: Plane) -> Option<(&Shelf, Walks)> {
+        let filed = self.policies.get(slot)?;
+        let some = (filed.walks.enforced || filed.walks.pending) && plane.admits(&filed.policy);
+        Some((filed.shelf(direction)?, filed.walks)).filter(|_| some)
     }
 
     fn answer(
         &self,
-        shared: &Shared<'_>,
+        slot: Slot,
+        shared: &Shared,
         direction: Direction,
-        id: &EndpointId,
-        universe: &Universe,
+        placed: &Placed,
+        peers: &Peers,
     ) -> Answer {
-        let holds = match (&shared.own, universe.own.get(id)) {
-            (Some(own), Some(peers)) => FAMILIES.map(|family| {
-                let mut peers = peers[family as usize].iter();
-                match shared.rule.action {
-                    Action::Deny | Action::Log => peers.any(|&peer| own.contains(peer, family)),
-                    Action::Allow | Action::Pass => peers.all(|&peer| own.contains(peer, family)),
+        let holds = match shared.own {
+            Some(own) => FAMILIES.map(|family| {
+                let mut of_family = placed.own[family as usize].iter();
+                match shared.action {
+                    Action::Deny | Action::Log => of_family.any(|&peer| peers.meets(own, peer)),
+                    Action::Allow | Action::Pass => of_family.all(|&peer| peers.meets(own, peer)),
                 }
             }),
-            (None, _) | (_, None) => [true; 2],
+            None => [true; 2],
         };
-        let ports = self.model.endpoints.get(id).map_or_else(Vec::new, |endpoint| {
-            services::names_used(own_side(shared.rule, direction), &endpoint.ports)
+        let rule = self.policies.get(slot).and_then(|filed| filed.written(direction, shared));
+        let ports = rule.map_or_else(Vec::new, |rule| {
+            services::names_used(sides(rule, direction).0, &placed.spec.ports)
         });
         (holds, ports)
     }
 
-    fn table(
-        &mut self,
-        subject: Subject,
-        chosen: &[Chosen<'_, 'a>],
-        answers: &[Answer],
-        universe: &Universe,
-    ) -> usize {
-        let settings = self.model.settings;
-        let host_access = subject.has_host_access(settings);
-        let deny = settings.default_action == DefaultAction::Deny;
-        // Each digest of a policy names its tier, so only the ends of the tiers are wanting.
-        let ends: Vec<TierAction> = chosen
-            .chunk_by(|a, b| a.tier == b.tier)
-            .map(|of_tier| self.tiers[of_tier[0].tier].end)
-            .collect();
-        let digests: Vec<(Digest, Walks)> =
-            chosen.iter().map(|chosen| (chosen.shelf.digest, chosen.walks)).collect();
-        let digest = Digest::of("table", &(subject, host_access, deny, ends, digests, answers));
-        if let Some(&table) = self.table_index.get(&digest) {
-            return table;
-        }
-
-        let script = self.script(subject, chosen, answers, universe);
-        let Tables { classes, logs, .. } = &mut self.out;
-        let (defaults, rows) = table::classes(&script, universe, logs, &mut |class| {
-            let next = classes.len();
-            *self.class_index.entry(class).or_insert_with_key(|class| {
-                classes.push(class.clone());
-                next
+    /// One more endpoint's table.
+    fn table(&mut self, layout: Layout, host: ConditionId, peers: &Peers) -> TableId {
+        let Layout { direction, plane, host_access, .. } = layout;
+        let slots = || layout.policies.iter();
+        let digests: Vec<(Digest, Walks)> = slots()
+            .filter_map(|&(slot, walks)| {
+                Some((self.shelf(slot, direction, plane)?.0.digest, walks))
             })
+            .collect();
+        // Each digest of a policy names its tier, so only the ends of the tiers are wanting.
+        let ends: Vec<TierAction> = layout
+            .policies
+            .chunk_by(|a, b| self.policies.rank(a.0) == self.policies.rank(b.0))
+            .map(|of_tier| {
+                self.policies.tier(of_tier[0].0).map(|tier| tier.end).unwrap_or_default()
+            })
+            .collect();
+        let deny = self.settings.default_action == DefaultAction::Deny;
+        let key = (direction, plane, host_access, deny, ends, digests, &layout.answers);
+        let digest = Digest::of("table", &key);
+        if let Some(&known) = self.index.get(&digest)
+            && let Some(table) = self.tables.get_mut(&known)
+        {
+            table.users += 1;
+            // The same rules, in policies that may have been filed anew.
+            table.layout = layout;
+            return known;
+        }
+
+        let script = script(&self.policies, self.settings, &mut self.classes, &layout, host);
+        let mut known = HashMap::new();
+        let defaults = FAMILIES.map(|family| {
+            let world = Signature { family: family as usize, ..Signature::default() };
+            let class = table::class_of(&script, &world, peers, &mut self.classes.logs);
+            let class = self.classes.acquire(class);
+            known.insert(world, class);
+            class
         });
-        self.out.tables.push(Table { digest, defaults, rows });
-        let index = self.out.tables.len() - 1;
-        self.table_index.insert(digest, index);
-        index
+        let id = TableId(self.next);
+        self.next += 1;
+        self.tables.insert(id, Table { digest, defaults, layout, known, users: 1 });
+        self.index.insert(digest, id);
+        self.fresh.insert(id);
+        id
     }
+}
 
-    /// The rules of a table, tier by tier, with what comes before and after them.
-    fn script(
-        &mut self,
-        subject: Subject,
-        chosen: &[Chosen<'_, 'a>],
-        answers: &[Answer],
-        universe: &Universe,
-    ) -> Script<'a> {
-        let settings = self.model.settings;
-        let direction = subject.direction;
-        let mut script = Script {
-            rules: Vec::new(),
-            walks: Vec::new(),
-            stages: Vec::new(),
-            staged: chosen.iter().any(|chosen| chosen.walks != Walks::ALL),
-            peer_side: match direction {
-                Direction::Ingress => PeerSide::Source,
-                Direction::Egress => PeerSide::Destination,
-            },
-        };
-        if subject.has_host_access(settings) {
-            let everything = Arc::new(Region::all());
-            script.walks.push(Walks::ALL);
-            script.rules.push(TableRule {
-                effect: Effect::Decide(VERDICT_ALLOW | self.name(names::host_access())),
-                peers: Arc::new(Matches { world: [false; 2], others: universe.host_peers() }),
-                families: [true; 2],
-                region: RuleRegion::Known([Arc::clone(&everything), everything]),
-            });
-            script.stages.push(Stage { rules: 0..1, walks: Walks::ALL, end: End::Continue });
-        }
-        let mut answers = answers.iter();
-        for of_tier in chosen.chunk_by(|a, b| a.tier == b.tier) {
-            let start = script.rules.len();
-            for Chosen { walks, shelf, .. } in of_tier {
-                for shared in &shelf.rules {
-                    let asked = depends_on_subject(shared, direction);
-                    let answer = asked.then(|| answers.next()).flatten();
-                    script.walks.push(*walks);
-                    script.rules.push(table_rule(shared, answer));
-                }
+/// The rules of a table, tier by tier, with what comes before and after them.
+fn script<'a>(
+    policies: &'a Policies,
+    settings: Settings,
+    classes: &mut Classes,
+    layout: &Layout,
+    host: ConditionId,
+) -> Script<'a> {
+    let mut script = Script {
+        rules: Vec::new(),
+        walks: Vec::new(),
+        stages: Vec::new(),
+        peer_side: match layout.direction {
+            Direction::Ingress => PeerSide::Source,
+            Direction::Egress => PeerSide::Destination,
+        },
+        staged: layout.policies.iter().any(|(_, walks)| *walks != Walks::ALL),
+    };
+    if layout.host_access {
+        let everything = Arc::new(Region::all());
+        script.walks.push(Walks::ALL);
+        script.rules.push(TableRule {
+            effect: Effect::Decide(VERDICT_ALLOW | classes.name(names::host_access())),
+            peers: host,
+            families: [true; 2],
+            region: RuleRegion::Known([Arc::clone(&everything), everything]),
+        });
+        script.stages.push(Stage { rules: 0..1, walks: Walks::ALL, end: End::Continue });
+    }
+    let mut answers = layout.answers.iter();
+    for of_tier in layout.policies.chunk_by(|a, b| policies.rank(a.0) == policies.rank(b.0)) {
+        let start = script.rules.len();
+        for &(slot, walks) in of_tier {
+            let Some(filed) = policies.get(slot) else { continue };
+            for shared in filed.shelf(layout.direction).iter().flat_map(|shelf| &shelf.rules) {
+                let answer = shared.depends_on_subject.then(|| answers.next()).flatten();
+                let region = match (&shared.region, filed.written(layout.direction, shared)) {
+                    (None, Some(rule)) => {
+                        let own = answer.map_or_else(Vec::new, |(_, ports)| ports.clone());
+                        RuleRegion::ByPeer(rule, own)
+                    }
+                    (regions, _) => RuleRegion::Known(regions.clone().unwrap_or_default()),
+                };
+                script.walks.push(walks);
+                script.rules.push(TableRule {
+                    effect: shared.effect,
+                    peers: shared.peers,
+                    families: answer.map_or([true; 2], |(families, _)| *families),
+                    region,
+                });
             }
-            let tier = &self.tiers[of_tier[0].tier];
-            let end = match tier.end {
-                // Other policies are still to come.
-                _ if subject.plane == Plane::PreDnat => End::Pass,
-                TierAction::Deny => End::Decide(self.name(names::tier_default(&tier.name))),
-                TierAction::Pass => End::Pass,
-            };
-            let walks = Walks {
-                enforced: of_tier.iter().any(|chosen| chosen.walks.enforced),
-                pending: of_tier.iter().any(|chosen| chosen.walks.pending),
-            };
-            script.stages.push(Stage { rules: start..script.rules.len(), walks, end });
         }
-        let (allow, name) = match subject.plane {
-            Plane::Workload => endpoint_default(settings.default_action),
-            Plane::Local(default) => endpoint_default(default),
-            Plane::Forward => (VERDICT_ALLOW, names::forward_default()),
-            Plane::PreDnat => (VERDICT_ALLOW, names::undecided()),
+        let end = match policies.tier(of_tier[0].0) {
+            // Other policies are still to come.
+            _ if layout.plane == Plane::PreDnat => End::Pass,
+            Some(tier) if tier.end == TierAction::Pass => End::Pass,
+            tier => {
+                let name = tier.map_or("", |tier| tier.name.as_str());
+                End::Decide(classes.name(names::tier_default(name)))
+            }
         };
-        let last = allow | self.name(name);
-        let rules = script.rules.len()..script.rules.len();
-        script.stages.push(Stage { rules, walks: Walks::ALL, end: End::Decide(last) });
-        script
+        let walks = Walks {
+            enforced: of_tier.iter().any(|(_, walks)| walks.enforced),
+            pending: of_tier.iter().any(|(_, walks)| walks.pending),
+        };
+        script.stages.push(Stage { rules: start..script.rules.len(), walks, end });
     }
-
-    /// The number of a rule, from 1 on.
-    fn name(&mut self, name: RuleName) -> u32 {
-        let names = &mut self.out.names;
-        *self.names.entry(name).or_insert_with_key(|name| {
-            names.push(name.clone());
-            // There are fewer rules than bits of memory; the capacity check comes with the ids.
-            u32::try_from(names.len()).unwrap_or(VERDICT_RULE)
-        })
-    }
-}
-
-/// The side of a rule that the subject is.
-fn own_side(rule: &Rule, direction: Direction) -> &EntityMatch {
-    match direction {
-        Direction::Ingress => &rule.destination,
-        Direction::Egress => &rule.source,
-    }
-}
-
-/// What a table is about, beside its policies.
-#[derive(Clone, Copy, Debug, Hash)]
-struct Subject {
-    direction: Direction,
-    plane: Plane,
-}
-
-impl Subject {
-    /// Whether the host's own packets are let in before all policies.
-    fn has_host_access(self, settings: Settings) -> bool {
-        settings.host_access && self.direction == Direction::Ingress && !self.plane.of_host()
-    }
+    let (allow, name) = match layout.plane {
+        Plane::Workload => endpoint_default(settings.default_action),
+        Plane::Local(default) => endpoint_default(default),
+        Plane::Forward => (VERDICT_ALLOW, names::forward_default()),
+        Plane::PreDnat => (VERDICT_ALLOW, names::undecided()),
+    };
+    let last = allow | classes.name(name);
+    let rules = script.rules.len()..script.rules.len();
+    script.stages.push(Stage { rules, walks: Walks::ALL, end: End::Decide(last) });
+    script
 }
 
 fn endpoint_default(default: DefaultAction) -> (u32, RuleName) {
@@ -446,22 +442,49 @@ fn endpoint_default(default: DefaultAction) -> (u32, RuleName) {
     (allow, names::endpoint_default(default))
 }
 
-fn depends_on_subject(shared: &Shared<'_>, direction: Direction) -> bool {
-    shared.own.is_some()
-        || (shared.region.is_none() && services::uses_names(own_side(shared.rule, direction)))
+/// What a peer is to a table: [`table::signatures`] for one peer, without a script.
+fn signature(
+    policies: &Policies,
+    layout: &Layout,
+    peer: usize,
+    host: ConditionId,
+    peers: &Peers,
+) -> Signature {
+    let family = peers.get(peer).family as usize;
+    let differs = |condition| peers.others(condition).binary_search(&peer).is_ok();
+    let mut signature = Signature { family, ..Signature::default() };
+    let mut index = 0;
+    if layout.host_access {
+        if differs(host) {
+            signature.toggled.push(index);
+        }
+        index += 1;
+    }
+    let mut answers = layout.answers.iter();
+    for &(slot, _) in &layout.policies {
+        let Some(filed) = policies.get(slot) else { continue };
+        for shared in filed.shelf(layout.direction).iter().flat_map(|shelf| &shelf.rules) {
+            let answer = shared.depends_on_subject.then(|| answers.next()).flatten();
+            let speaks = answer.is_none_or(|(families, _)| families[family]);
+            if speaks && differs(shared.peers) {
+                signature.toggled.push(index);
+            }
+            if shared.region.is_none()
+                && let Some(rule) = filed.written(layout.direction, shared)
+            {
+                let side = sides(rule, layout.direction).1;
+                let used = services::names_used(side, peers.ports(peer));
+                if !used.is_empty() {
+                    signature.named.push((index, used));
+                }
+            }
+            index += 1;
+        }
+    }
+    signature
 }
 
-fn table_rule<'a>(shared: &Shared<'a>, answer: Option<&Answer>) -> TableRule<'a> {
-    TableRule {
-        effect: shared.effect,
-        peers: Arc::clone(&shared.peers),
-        families: answer.map_or([true; 2], |(families, _)| *families),
-        region: match &shared.region {
-            Some(regions) => RuleRegion::Known(regions.clone()),
-            None => RuleRegion::ByPeer(
-                shared.rule,
-                answer.map_or_else(Vec::new, |(_, ports)| ports.clone()),
-            ),
-        },
-    }
+/// The condition that only the host meets: nobody else can have its label.
+fn the_host() -> EntityMatch {
+    EntityMatch { selector: Some(Selector::has(HOST_LABEL)), ..EntityMatch::default() }
 }

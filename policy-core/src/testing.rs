@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
-use policy_common::abi::Family;
+use policy_common::abi::{Direction, Family};
 use proptest::{
     collection::vec,
     option,
@@ -12,7 +12,7 @@ use proptest::{
 };
 
 use crate::{
-    host::{self, HostEndpoint, Interface, Plane},
+    host::{self, Failsafe, HostEndpoint, Interface, Plane, Published},
     labels::Labels,
     model::{DefaultAction, EndpointId, EndpointSpec, Model, NamedPort, NetworkSet, Settings},
     policy::{
@@ -395,37 +395,48 @@ pub(crate) fn random_model() -> impl Strategy<Value = Model> {
         vec(random_endpoint(), 1..5),
         vec(select(vec!["10.0.0.254", "fd00::1", "10.0.0.3"]), 0..2),
         (option::of(select(vec!["x", "y"])), option::of(random_host_endpoint())),
+        (option::of(select(vec![22, 68])), option::of(select(vec![80, 8080]))),
     )
-        .prop_map(|(settings, (tiers, policies), sets, endpoints, host, (env, up))| {
-            let mut model = Model { settings, ..Model::default() };
-            for tier in tiers {
-                add_tier(&mut model, tier);
-            }
-            for mut policy in policies {
-                if !model.tiers.contains_key(&policy.tier) {
-                    policy.tier = DEFAULT_TIER.to_owned();
+        .prop_map(
+            |(settings, (tiers, policies), sets, endpoints, host, (env, up), (safe, to))| {
+                let mut model = Model { settings, ..Model::default() };
+                for tier in tiers {
+                    add_tier(&mut model, tier);
                 }
-                add_policy(&mut model, policy);
-            }
-            for set in sets {
-                let key = (set.namespace.clone(), set.name.clone());
-                model.network_sets.insert(key, Arc::new(set));
-            }
-            for (id, spec) in endpoints {
-                // One interface is one endpoint.
-                if model.endpoints.values().all(|other| other.ifindex != spec.ifindex) {
-                    model.endpoints.insert(id, Arc::new(spec));
+                for mut policy in policies {
+                    if !model.tiers.contains_key(&policy.tier) {
+                        policy.tier = DEFAULT_TIER.to_owned();
+                    }
+                    add_policy(&mut model, policy);
                 }
-            }
-            model.host_addresses = host.into_iter().map(ip).collect();
-            if let Some(env) = env {
-                model.namespaces.insert("a".to_owned(), labels(&[("env", env)]));
-            }
-            if let Some(up) = up {
-                add_host_endpoint(&mut model, up);
-            }
-            model
-        })
+                for set in sets {
+                    let key = (set.namespace.clone(), set.name.clone());
+                    model.network_sets.insert(key, Arc::new(set));
+                }
+                for (id, spec) in endpoints {
+                    // One interface is one endpoint.
+                    if model.endpoints.values().all(|other| other.ifindex != spec.ifindex) {
+                        model.endpoints.insert(id, Arc::new(spec));
+                    }
+                }
+                model.host_addresses = host.into_iter().map(ip).collect();
+                if let Some(env) = env {
+                    model.namespaces.insert("a".to_owned(), labels(&[("env", env)]));
+                }
+                if let Some(up) = up {
+                    add_host_endpoint(&mut model, up);
+                    model.failsafe.extend(safe.map(|port| Failsafe {
+                        direction: Direction::Ingress,
+                        protocol: 6,
+                        port,
+                        net: None,
+                    }));
+                    let port = Published { address: ip("0.0.0.0"), protocol: 6, port: 8000 };
+                    model.published.extend(to.map(|to| (port, to)));
+                }
+                model
+            },
+        )
 }
 
 /// A model and some that differ from it in a part, as they follow each other in life.

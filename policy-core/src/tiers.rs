@@ -64,7 +64,11 @@ pub fn built_in(name: &str) -> Option<Tier> {
 /// Whoever fills a model sees to it that the tiers of its policies exist. If one does not all the
 /// same, its policies are not left out: it comes last, and ends in Deny.
 pub fn of(model: &Model) -> Vec<Tier> {
-    let named = model.policies.values().map(|policy| policy.tier.as_str());
+    in_use(model, model.policies.values().map(|policy| policy.tier.as_str()))
+}
+
+/// As [`of`], for whoever knows which tiers the policies name.
+pub(crate) fn in_use<'a>(model: &Model, named: impl Iterator<Item = &'a str>) -> Vec<Tier> {
     let named: BTreeSet<&str> = named.chain(once(DEFAULT_TIER)).collect();
     let without_resource = named.into_iter().filter(|name| !model.tiers.contains_key(*name));
     let mut tiers: Vec<Tier> = without_resource
@@ -115,12 +119,6 @@ impl Listed<'_> {
 /// The tracked policies of a tier that are part of some walk, in order. A staged policy stands
 /// where it would stand if it were in force.
 pub fn listed<'a>(model: &'a Model, tier: &Tier) -> Vec<Listed<'a>> {
-    let replaced = |policy: &Policy| {
-        STAGED_KINDS.iter().any(|&kind| {
-            kind.enforced() == policy.key.kind
-                && model.policies.contains_key(&PolicyKey { kind, ..policy.key.clone() })
-        })
-    };
     // Few models have a staged policy, and asking each policy for its own costs a look-up.
     let some_staged = model.policies.values().any(|policy| policy.staged.is_some());
     in_order(model, tier, false)
@@ -129,12 +127,20 @@ pub fn listed<'a>(model: &'a Model, tier: &Tier) -> Vec<Listed<'a>> {
             policy,
             enforced: policy.staged.is_none(),
             pending: match policy.staged {
-                None => !(some_staged && replaced(policy)),
+                None => !(some_staged && is_replaced(model, policy)),
                 Some(action) => action == StagedAction::Set,
             },
         })
         .filter(|listed| listed.enforced || listed.pending)
         .collect()
+}
+
+/// Whether a staged policy would take the place of this one, or take it away.
+pub(crate) fn is_replaced(model: &Model, policy: &Policy) -> bool {
+    STAGED_KINDS.iter().any(|&kind| {
+        kind.enforced() == policy.key.kind
+            && model.policies.contains_key(&PolicyKey { kind, ..policy.key.clone() })
+    })
 }
 
 const STAGED_KINDS: [PolicyKind; 3] = [

@@ -34,25 +34,22 @@
 //! deny: prefixes are added before others are removed. (An uplink that leaves a list which others
 //! keep may for a moment meet that list's new prefixes too.)
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use policy_common::{
-    abi::{ClassKey, ClassRef, Endpoint, Family, PEER_WORLD_V4, PEER_WORLD_V6},
+    abi::{ClassKey, ClassRef, Endpoint, PEER_WORLD_V4, PEER_WORLD_V6},
     maps,
 };
 
 use crate::{
-    compile::{Desired, Numbers},
+    compile::{Content, Desired},
     digest::Digest,
     extents::Extents,
-    identity,
-    ids::{self, Ids},
+    held::Held,
+    ids::Draft,
     peers::PeerName,
     plan::{CapacityError, Image, Op},
+    tables::ClassId,
 };
 
 mod capacity;
@@ -65,31 +62,23 @@ use moves::{Move, Moves, Target};
 const GARBAGE: usize = 4096;
 
 /// Operations, and numbers and free intervals after them.
-pub(crate) struct Transition {
+pub(crate) struct Transition<'a> {
     pub(crate) ops: Vec<Op>,
-    pub(crate) ids: Ids,
-    /// `ids`, as they are true at every moment of the plan.
-    pub(crate) stored: Ids,
+    pub(crate) ids: Draft<'a>,
+    /// Whether room has been swept that was in use when the plan was made.
+    pub(crate) swept: bool,
     pub(crate) extents: Extents,
 }
 
 /// Plans the way from `image` to `desired`.
-pub(crate) fn plan(
-    image: &Image,
-    held: &Numbers,
-    desired: &Desired,
-    ids: &Ids,
+pub(crate) fn plan<'a>(
+    image: &'a Image,
+    held: &'a Held,
+    desired: &'a Desired,
+    ids: &Draft<'a>,
     extents: &Extents,
-) -> Result<Transition, CapacityError> {
-    capacity::check(image, desired)?;
-    let garbage: Vec<ClassKey> = image
-        .classes
-        .keys()
-        .filter(|key| {
-            !held.live_tables.contains(&key.table) || !held.live_peers.contains(&key.peer)
-        })
-        .copied()
-        .collect();
+) -> Result<Transition<'a>, CapacityError> {
+    capacity::check(image, held, desired)?;
     let attempt = |sweep: bool| {
         let planner = Planner {
             image,
@@ -99,15 +88,15 @@ pub(crate) fn plan(
             extents: extents.clone(),
             ops: Vec::new(),
             rows: HashMap::new(),
-            row_count: image.classes.len(),
-            row_peak: image.classes.len(),
-            endpoints: image.endpoints.clone(),
-            places: Vec::new(),
-            placed: HashSet::new(),
+            row_count: held.rows(),
+            row_peak: held.rows(),
+            endpoints: HashMap::new(),
+            places: HashMap::new(),
         };
-        planner.run(if sweep { Some(&garbage) } else { None })
+        planner.run(sweep)
     };
-    let many = garbage.len() > GARBAGE.max(image.classes.len() - garbage.len());
+    let garbage = held.garbage();
+    let many = garbage > GARBAGE.max(held.rows() - garbage);
     if many { attempt(true) } else { attempt(false).or_else(|_| attempt(true)) }
 }
 
@@ -122,21 +111,19 @@ pub(crate) fn revision(image: &Image, ops: &[Op]) -> u64 {
 
 struct Planner<'a> {
     image: &'a Image,
-    held: &'a Numbers,
+    held: &'a Held,
     desired: &'a Desired,
-    ids: Ids,
+    ids: Draft<'a>,
     extents: Extents,
     ops: Vec<Op>,
     /// Rows that differ from the image's by now.
     rows: HashMap<ClassKey, Option<ClassRef>>,
     row_count: usize,
     row_peak: usize,
-    /// Endpoints as they are by now.
-    endpoints: BTreeMap<u32, Endpoint>,
+    /// Endpoints that differ from the image's by now.
+    endpoints: HashMap<u32, Option<Endpoint>>,
     /// Where each desired class stands.
-    places: Vec<ClassRef>,
-    /// The classes among them that are written by this plan.
-    placed: HashSet<Digest>,
+    places: HashMap<ClassId, ClassRef>,
 }
 
 /// A table that endpoints are about to leave: whose rows say what it means, and where rows for new
@@ -147,16 +134,17 @@ struct Leaving {
     table: u32,
 }
 
-impl Planner<'_> {
-    fn run(mut self, sweep: Option<&[ClassKey]>) -> Result<Transition, CapacityError> {
-        if let Some(garbage) = sweep {
-            self.sweep(garbage);
+impl<'a> Planner<'a> {
+    fn run(mut self, sweep: bool) -> Result<Transition<'a>, CapacityError> {
+        self.hold_classes();
+        if sweep {
+            self.sweep();
             self.forget_classes();
         }
         self.take_away();
         self.place_classes()?;
         self.write_rows();
-        let moves = Moves::new(self.image, self.desired);
+        let moves = Moves::new(self.desired);
         let leaving = self.part_ways(&moves)?;
         let detours = self.move_peers(&moves, &leaving)?;
         self.switch_endpoints();
@@ -180,36 +168,32 @@ impl Planner<'_> {
         capacity::bound("CLASSES", self.row_peak, maps::MAX_CLASSES)?;
 
         self.forget_classes();
-        // Room that was swept is written anew: until then the maps still lead to it, and an agent
-        // that takes over in between must not believe that the new content is there.
-        let mut stored = self.ids.clone();
-        if sweep.is_some() {
-            Arc::make_mut(&mut stored.classes).retain(|digest, _| !self.placed.contains(digest));
-        }
-        Ok(Transition { ops: self.ops, ids: self.ids, stored, extents: self.extents })
+        Ok(Transition { ops: self.ops, ids: self.ids, swept: sweep, extents: self.extents })
     }
 
     /// Forgets what stood where nothing leads to any more.
     fn forget_classes(&mut self) {
-        let extents = &self.extents;
-        if self.ids.classes.values().any(|class| !extents.is_referenced(*class)) {
-            Arc::make_mut(&mut self.ids.classes).retain(|_, at| extents.is_referenced(*at));
+        for class in self.extents.freed() {
+            self.ids.forget(class);
         }
     }
 
     /// Removes what nothing leads to, and makes its room available.
-    fn sweep(&mut self, garbage: &[ClassKey]) {
+    fn sweep(&mut self) {
         self.ops.push(Op::Quiesce);
-        let mut garbage = garbage.to_vec();
-        garbage.sort_unstable();
-        for key in garbage {
-            self.set_row(key, None);
+        let held = self.held;
+        let is_dead =
+            |key: &&ClassKey| !held.is_live_table(key.table) || !held.is_live_peer(key.peer);
+        for key in self.image.classes.keys().filter(is_dead) {
+            self.set_row(*key, None);
         }
         self.extents.quiesce();
         let lists: HashSet<u32> = self.image.uplinks.values().copied().collect();
         let dead = self.image.blocks.keys().filter(|(list, _)| !lists.contains(list));
         // A list that comes back is left alone: `blocks` corrects it.
-        let back: HashSet<u32> = self.desired.uplinks.values().copied().collect();
+        let wanted = self.desired.blocks.as_ref();
+        let wanted = wanted.map_or(&self.image.uplinks, |blocks| &blocks.uplinks);
+        let back: HashSet<u32> = wanted.values().copied().collect();
         let dead = dead.filter(|(list, _)| !back.contains(list));
         self.ops.extend(dead.map(|&(list, net)| Op::RemoveBlock { list, net }));
     }
@@ -232,18 +216,29 @@ impl Planner<'_> {
         }
     }
 
-    /// Finds or makes room for every class, and writes the new ones.
+    /// Holds the classes that stand in the maps until the plan is complete: one whose last old
+    /// reference goes before its first new one comes is not to be taken for free.
+    fn hold_classes(&mut self) {
+        for (&id, Content { digest, .. }) in &self.desired.classes {
+            let known = self.ids.class(*digest);
+            if let Some(place) = known.filter(|place| self.extents.is_referenced(*place)) {
+                self.extents.acquire(place);
+                self.places.insert(id, place);
+            }
+        }
+    }
+
+    /// Makes room for the other classes, and writes them.
     fn place_classes(&mut self) -> Result<(), CapacityError> {
         let desired = self.desired;
-        for (digest, intervals) in &desired.classes {
-            let known = self.ids.classes.get(digest).copied();
-            if let Some(place) = known.filter(|place| self.extents.is_referenced(*place)) {
-                self.places.push(place);
+        for (&id, Content { digest, intervals }) in &desired.classes {
+            if self.places.contains_key(&id) {
                 continue;
             }
             let len = u32::try_from(intervals.len()).unwrap_or(u32::MAX);
             let Some(place) = self.extents.allocate(len) else {
-                let missing: usize = desired.classes.iter().map(|(_, class)| class.len()).sum();
+                let missing: usize =
+                    desired.classes.values().map(|class| class.intervals.len()).sum();
                 return Err(CapacityError::TooMany {
                     what: "INTERVALS",
                     needed: self.extents.used() + missing as u64,
@@ -252,44 +247,35 @@ impl Planner<'_> {
             };
             let intervals = intervals.clone();
             self.ops.push(Op::WriteIntervals { offset: place.offset, intervals });
-            Arc::make_mut(&mut self.ids.classes).insert(*digest, place);
-            self.placed.insert(*digest);
-            self.places.push(place);
-        }
-        // Held until the plan is complete, so that a class whose last old reference goes before
-        // its first new one comes is not taken for free.
-        for place in self.places.clone() {
+            self.ids.place(*digest, place);
             self.extents.acquire(place);
+            self.places.insert(id, place);
         }
         Ok(())
     }
 
-    /// Makes the rows of every desired table what they shall be.
+    /// Makes the rows of every desired table what they shall be. Only those of new tables, and those
+    /// for new peers, can be anything else.
     fn write_rows(&mut self) {
-        let desired = self.desired;
+        let (desired, image) = (self.desired, self.image);
         let mut stale: Vec<ClassKey> = Vec::new();
-        for key in self.image.classes.keys() {
-            if let Some(rows) = desired.rows.get(&key.table)
-                && !rows.contains_key(&key.peer)
-            {
-                stale.push(*key);
-            }
+        for &table in &desired.new_tables {
+            let rows = image.rows(table).map(|(peer, _)| ClassKey { table, peer });
+            stale.extend(rows.filter(|key| desired.peers.contains(&key.peer)));
         }
-        let peers: HashSet<u32> =
-            desired.addresses.values().chain(desired.cidrs.values()).copied().collect();
-        stale.retain(|key| peers.contains(&key.peer));
+        for &peer in desired.new_peers.iter().filter(|peer| self.held.has_rows_of_peer(**peer)) {
+            let rows = desired.tables.iter().map(|&table| ClassKey { table, peer });
+            stale.extend(rows.filter(|key| image.classes.contains_key(key)));
+        }
+        stale.retain(|key| !desired.rows.contains_key(key));
         stale.sort_unstable();
+        stale.dedup();
         for key in stale {
             self.set_row(key, None);
         }
-        let mut tables: Vec<_> = desired.rows.iter().collect();
-        tables.sort_unstable_by_key(|(table, _)| **table);
-        for (&table, rows) in tables {
-            let mut rows: Vec<_> = rows.iter().collect();
-            rows.sort_unstable();
-            for (&peer, &class) in rows {
-                self.set_row(ClassKey { table, peer }, Some(self.places[class]));
-            }
+        for (&key, class) in &desired.rows {
+            let place = self.places.get(class).copied();
+            self.set_row(key, place);
         }
     }
 
@@ -304,7 +290,7 @@ impl Planner<'_> {
                 if meaning == table {
                     continue;
                 }
-                if !self.desired.rows.contains_key(&meaning) {
+                if !self.desired.tables.contains(&meaning) {
                     leaving.insert(meaning, Leaving { meaning, table: meaning });
                     continue;
                 }
@@ -319,7 +305,7 @@ impl Planner<'_> {
                     None => self.copy(meaning)?,
                 };
                 leaving.insert(meaning, copy);
-                if let Some(mut now) = self.endpoints.get(&ifindex).copied() {
+                if let Some(mut now) = self.endpoint(ifindex) {
                     now.tables[direction] = copy.table;
                     self.set_endpoint(ifindex, Some(now));
                 }
@@ -331,17 +317,9 @@ impl Planner<'_> {
     fn copy(&mut self, meaning: u32) -> Result<Leaving, CapacityError> {
         let digest = Digest::of("copy of a table", &(meaning, self.image.revision));
         let held = self.held;
-        let table = ids::assign(&mut self.ids.tables, digest, |id| held.tables.contains(&id))
-            .ok_or_else(|| capacity::ids("tables", self.ids.tables.len()))?;
-        let mut rows: Vec<(u32, ClassRef)> = self
-            .image
-            .classes
-            .iter()
-            .filter(|(key, _)| key.table == meaning)
-            .map(|(key, class)| (key.peer, *class))
-            .collect();
-        rows.sort_unstable();
-        for (peer, class) in rows {
+        let table = self.ids.tables.assign(&digest, |id| held.has_table(id));
+        let table = table.ok_or_else(|| capacity::ids("tables", self.ids.tables.len()))?;
+        for (peer, class) in self.image.rows(meaning) {
             self.set_row(ClassKey { table, peer }, Some(class));
         }
         Ok(Leaving { meaning, table })
@@ -367,13 +345,13 @@ impl Planner<'_> {
                 None => {
                     let old: Vec<_> =
                         leaving.iter().map(|table| self.old_row(table.meaning, from)).collect();
-                    let means = if self.held.live_peers.contains(&to) || is_world(to) {
+                    let means = if self.held.is_live_peer(to) || is_world(to) {
                         leaving.iter().map(|table| self.old_row(table.meaning, to)).collect()
                     } else {
                         past.entry(to).or_insert_with(|| old.clone()).clone()
                     };
                     let via = if means == old { to } else { self.transitional(from, to)? };
-                    let unused = !self.held.live_peers.contains(&via) && !is_world(via);
+                    let unused = !self.held.is_live_peer(via) && !is_world(via);
                     for (table, row) in leaving.iter().zip(&old).filter(|_| unused) {
                         self.set_row(ClassKey { table: table.table, peer: via }, *row);
                     }
@@ -397,11 +375,9 @@ impl Planner<'_> {
         let held = self.held;
         let via = self
             .ids
-            .assign_peer(digest, &name, |id| held.peers.contains(&id))
-            .ok_or_else(|| capacity::ids("peers", self.ids.peers.len()))?;
-        let mut tables: Vec<u32> = self.desired.rows.keys().copied().collect();
-        tables.sort_unstable();
-        for table in tables {
+            .assign_peer(digest, &name, |id| held.has_peer(id))
+            .ok_or_else(|| capacity::ids("peers", self.ids.peer_count()))?;
+        for &table in &self.desired.tables {
             let row = self.new_row(table, to);
             self.set_row(ClassKey { table, peer: via }, row);
         }
@@ -414,8 +390,8 @@ impl Planner<'_> {
             let value = endpoint.place(&self.places);
             self.set_endpoint(ifindex, Some(value));
         }
-        for place in self.places.clone() {
-            self.extents.release(place);
+        for place in self.places.values() {
+            self.extents.release(*place);
         }
     }
 }
@@ -432,14 +408,6 @@ fn forget<const N: usize, const S: usize>(slots: &mut [[u8; N]; S], kept: &[[u8;
 
 fn is_world(peer: u32) -> bool {
     peer == PEER_WORLD_V4 || peer == PEER_WORLD_V6
-}
-
-/// The peer of an address that no prefix contains.
-fn world(address: IpAddr) -> u32 {
-    match identity::family(address) {
-        Family::V4 => PEER_WORLD_V4,
-        Family::V6 => PEER_WORLD_V6,
-    }
 }
 
 fn changes_verdicts(op: &Op) -> bool {

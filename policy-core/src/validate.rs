@@ -11,7 +11,7 @@
 //! - `applyOnForward` on containers: their packets always meet policy, forwarded or not.
 //! - the names in a WorkloadEndpoint's `spec` ([`policy_api::resource::calico`]).
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use policy_api::{
     diagnostic::Diagnostic,
@@ -63,11 +63,11 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
     /// A policy of any kind.
-    Policy(Policy),
+    Policy(Arc<Policy>),
     /// A Tier.
     Tier(Tier),
     /// A NetworkSet or GlobalNetworkSet.
-    NetworkSet(NetworkSet),
+    NetworkSet(Arc<NetworkSet>),
     /// A `v1` Namespace.
     Namespace {
         /// Name.
@@ -78,7 +78,7 @@ pub enum Object {
     /// A WorkloadEndpoint.
     WorkloadEndpoint(StaticEndpoint),
     /// A HostEndpoint.
-    HostEndpoint(HostEndpoint),
+    HostEndpoint(Arc<HostEndpoint>),
 }
 
 /// An endpoint that a WorkloadEndpoint resource describes; its interface may not exist yet.
@@ -100,6 +100,18 @@ pub struct StaticEndpoint {
     pub ports: Vec<NamedPort>,
 }
 
+impl From<Policy> for Object {
+    fn from(policy: Policy) -> Object {
+        Object::Policy(Arc::new(policy))
+    }
+}
+
+impl From<NetworkSet> for Object {
+    fn from(set: NetworkSet) -> Object {
+        Object::NetworkSet(Arc::new(set))
+    }
+}
+
 impl Object {
     /// Name of the resource that this came from.
     pub fn resource_name(&self) -> ResourceName {
@@ -110,7 +122,8 @@ impl Object {
             name: name.to_owned(),
         };
         match self {
-            Object::Policy(Policy { key, .. }) => {
+            Object::Policy(policy) => {
+                let key = &policy.key;
                 let (version, kind) = match key.kind {
                     PolicyKind::GlobalNetworkPolicy => (CALICO, "GlobalNetworkPolicy"),
                     PolicyKind::NetworkPolicy => (CALICO, "NetworkPolicy"),
@@ -190,36 +203,35 @@ pub fn validate(resource: &Resource) -> Result<Object, Vec<Diagnostic>> {
     let mut report = Report::default();
     let object = match resource {
         Resource::NetworkPolicy(policy) => {
-            calico::network_policy(policy, staged::NEVER, &mut report).map(Object::Policy)
+            calico::network_policy(policy, staged::NEVER, &mut report).map(Object::from)
         }
         Resource::StagedNetworkPolicy(policy) => {
-            calico::network_policy(policy, staged::ALWAYS, &mut report).map(Object::Policy)
+            calico::network_policy(policy, staged::ALWAYS, &mut report).map(Object::from)
         }
         Resource::GlobalNetworkPolicy(policy) => {
-            calico::global_network_policy(policy, staged::NEVER, &mut report).map(Object::Policy)
+            calico::global_network_policy(policy, staged::NEVER, &mut report).map(Object::from)
         }
         Resource::StagedGlobalNetworkPolicy(policy) => {
-            calico::global_network_policy(policy, staged::ALWAYS, &mut report).map(Object::Policy)
+            calico::global_network_policy(policy, staged::ALWAYS, &mut report).map(Object::from)
         }
         Resource::KubernetesNetworkPolicy(policy) => {
-            kubernetes::network_policy(policy, staged::NEVER, &mut report).map(Object::Policy)
+            kubernetes::network_policy(policy, staged::NEVER, &mut report).map(Object::from)
         }
         Resource::StagedKubernetesNetworkPolicy(policy) => {
-            kubernetes::network_policy(policy, staged::ALWAYS, &mut report).map(Object::Policy)
+            kubernetes::network_policy(policy, staged::ALWAYS, &mut report).map(Object::from)
         }
         Resource::Tier(tier) => tier::tier(tier, &mut report).map(Object::Tier),
         Resource::NetworkSet(set) => {
-            endpoint::network_set(set, true, &mut report).map(Object::NetworkSet)
+            endpoint::network_set(set, true, &mut report).map(Object::from)
         }
         Resource::GlobalNetworkSet(set) => {
-            endpoint::network_set(set, false, &mut report).map(Object::NetworkSet)
+            endpoint::network_set(set, false, &mut report).map(Object::from)
         }
         Resource::WorkloadEndpoint(spec) => {
             endpoint::workload_endpoint(spec, &mut report).map(Object::WorkloadEndpoint)
         }
-        Resource::HostEndpoint(spec) => {
-            host_endpoint::host_endpoint(spec, &mut report).map(Object::HostEndpoint)
-        }
+        Resource::HostEndpoint(spec) => host_endpoint::host_endpoint(spec, &mut report)
+            .map(|it| Object::HostEndpoint(Arc::new(it))),
         Resource::Namespace(namespace) => endpoint::namespace(namespace, &mut report),
     };
     report.finish(object)

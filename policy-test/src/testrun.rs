@@ -208,11 +208,11 @@ impl Ring {
         for document in documents {
             match validate::decode(&document.value).map_err(|error| anyhow!("{error:?}"))? {
                 Object::Policy(policy) => {
-                    self.model.policies.insert(policy.key.clone(), Arc::new(policy));
+                    self.model.policies.insert(policy.key.clone(), policy);
                 }
                 Object::NetworkSet(set) => {
                     let key = (set.namespace.clone(), set.name.clone());
-                    self.model.network_sets.insert(key, Arc::new(set));
+                    self.model.network_sets.insert(key, set);
                 }
                 other => bail!("{other:?} is neither a policy nor a network set"),
             }

@@ -25,24 +25,33 @@ pub(crate) struct Bench {
 enum What {
     /// What a packet costs in the kernel programs, over a program that does nothing
     Datapath,
+    /// What a change of policies or endpoints costs the compiler and the agent
+    Compile,
 }
 
 impl Bench {
     pub(crate) fn run(&self, workspace: &Workspace) -> Result<ExitCode> {
-        let What::Datapath = self.what;
         ensure!(
             geteuid().is_root(),
-            "the bench loads BPF programs and makes a network namespace: run `cargo xtask bench \
-             datapath` as root"
+            "the bench loads BPF programs and makes network namespaces: run `cargo xtask bench` as \
+             root"
         );
-        setup::ensure(workspace, Purpose::Build)?;
-        // Not a release build: the kernel runs the programs and measures them, and the object is
-        // the same in every profile.
-        let status = workspace
-            .cargo()
-            .args(["run", "--quiet", "--package", "policy-test", "--bin", "bench-datapath"])
-            .status()
-            .context("start cargo run")?;
+        let (purpose, profile, bin): (_, &[&str], _) = match self.what {
+            // The kernel runs the programs and measures them, and the object is the same in every
+            // profile.
+            What::Datapath => (Purpose::Build, &[], "bench-datapath"),
+            What::Compile => (Purpose::Test, &["--release"], "bench-compile"),
+        };
+        setup::ensure(workspace, purpose)?;
+        // cargo builds no other package's binaries for one that it runs.
+        let agent = ["--quiet", "--package", "policy-agent"];
+        let built = workspace.cargo().arg("build").args(profile).args(agent).status();
+        if !built.context("start cargo build")?.success() {
+            return Ok(ExitCode::FAILURE);
+        }
+        let run = ["--quiet", "--package", "policy-test", "--bin", bin];
+        let status = workspace.cargo().arg("run").args(profile).args(run).status();
+        let status = status.context("start cargo run")?;
         Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

@@ -55,11 +55,11 @@ fn model(objects: &[Object]) -> Model {
     for object in objects.iter().filter(|object| !dangling.contains(&object.resource_name())) {
         match object {
             Object::Policy(policy) => {
-                model.policies.insert(policy.key.clone(), Arc::new(policy.clone()));
+                model.policies.insert(policy.key.clone(), Arc::clone(policy));
             }
             Object::NetworkSet(set) => {
                 let key = (set.namespace.clone(), set.name.clone());
-                model.network_sets.insert(key, Arc::new(set.clone()));
+                model.network_sets.insert(key, Arc::clone(set));
             }
             Object::Namespace { name, labels } => {
                 model.namespaces.insert(name.clone(), labels.clone());
@@ -70,7 +70,7 @@ fn model(objects: &[Object]) -> Model {
             Object::WorkloadEndpoint(endpoint) => add(&mut model, endpoint),
             // Its planes depend on interfaces; here it counts by the addresses that it expects.
             Object::HostEndpoint(endpoint) => {
-                model.host_endpoints.insert(endpoint.name.clone(), Arc::new(endpoint.clone()));
+                model.host_endpoints.insert(endpoint.name.clone(), Arc::clone(endpoint));
             }
         }
     }

@@ -98,8 +98,8 @@ pub(super) fn complete(
     if governed.is_empty() {
         return;
     }
-    model.failsafe.clone_from(&config.failsafe);
-    model.published = published;
+    model.failsafe = config.failsafe.clone().into();
+    model.published = published.into();
     model.published.extend(config.published.iter().map(|(port, to)| (*port, *to)));
     for Governed { link, endpoint } in governed {
         let until =

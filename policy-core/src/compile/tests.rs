@@ -1,20 +1,23 @@
 //! The compiler against the reference evaluator, and plans against a simulated kernel.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use policy_api::messages::{RuleName, Verdict};
-use policy_common::abi::Direction;
+use policy_common::abi::{ADDRESSES_PER_FAMILY, Direction, VERDICT_ALLOW, VERDICT_RULE};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
     evaluate::{self, Packet},
+    identity,
     model::{EndpointId, NetworkSet},
     plan::Op,
     policy::Action,
     simulate::{Kernel, Outcome, Probe},
     testing::{self, ADDRESSES, SERVICES, ip, net},
 };
+
+mod room;
 
 /// Every packet of the small world at the endpoints of the models.
 fn probes(models: &[&Model]) -> Vec<Probe> {
@@ -145,6 +148,27 @@ fn execute(kernel: &mut Kernel, ops: &[Op], watched: &[Probe]) -> Result<(), Tes
     Ok(())
 }
 
+/// What packets meet, by names instead of numbers: addresses and prefixes with who they are, and
+/// endpoints with the number of rows that lead somewhere.
+fn live_parts(kernel: &Kernel, compiler: &Compiler) -> (Vec<String>, usize) {
+    let image = &kernel.image;
+    let name = |peer: u32| compiler.ids().peer(peer);
+    let addresses = image.addresses.iter().map(|(ip, peer)| format!("{ip} {:?}", name(*peer)));
+    let cidrs = image.cidrs.iter().map(|(net, peer)| format!("{net} {:?}", name(*peer)));
+    let guard = image.guard.iter().map(|key| format!("{key:?}"));
+    let endpoints = image.endpoints.iter().map(|(ifindex, endpoint)| {
+        format!("{ifindex} {:?} {:?} {:?}", endpoint.v4, endpoint.v6, endpoint.adopt_until_ns)
+    });
+    let tables: BTreeSet<u32> = image.endpoints.values().flat_map(|it| it.tables).collect();
+    let peers: BTreeSet<u32> =
+        image.addresses.values().chain(image.cidrs.values()).copied().collect();
+    let live = |key: &&policy_common::abi::ClassKey| {
+        tables.contains(&key.table) && peers.contains(&key.peer)
+    };
+    let rows = image.classes.keys().filter(live).count();
+    (addresses.chain(cidrs).chain(guard).chain(endpoints).collect(), rows)
+}
+
 fn watched(old: &Model, new: &Model, seed: usize) -> Vec<Probe> {
     // A changing tenth: each op is followed by a look-up of all of them.
     probes(&[old, new]).into_iter().skip(seed % 7).step_by(7).collect()
@@ -191,6 +215,47 @@ proptest! {
         }
     }
 
+    /// One compiler through a long history, plans that are dropped among the others, is where a new
+    /// one would be; and in the end nothing is left but what a sweep frees.
+    #[test]
+    fn a_compiler_with_a_past_is_as_good_as_a_new_one(
+        histories in prop::collection::vec(testing::random_history(), 1..4),
+        dropped in prop::collection::vec(testing::random_model(), 1..3),
+        seed in any::<usize>(),
+    ) {
+        let (mut compiler, mut kernel) = (Compiler::new(), Kernel::default());
+        for (step, model) in histories.concat().into_iter().enumerate() {
+            if (seed >> step) & 1 == 1 {
+                // Asked about, and not carried out.
+                let _ = compiler.plan(&dropped[step % dropped.len()]);
+            }
+            run(&mut compiler, &mut kernel, &model);
+            prop_assert_eq!(&kernel.image, compiler.image());
+            agrees(&model, &kernel, compiler.ids())?;
+            let (mut fresh, mut other) = (Compiler::new(), Kernel::default());
+            run(&mut fresh, &mut other, &model);
+            prop_assert_eq!(live_parts(&kernel, &compiler), live_parts(&other, &fresh));
+        }
+        // Twice: what the first sweep frees is known to be free in the plan after it.
+        compiler.settled = Settled::default();
+        for _ in 0..2 {
+            run(&mut compiler, &mut kernel, &Model::default());
+        }
+        let (image, held) = (compiler.image(), &compiler.held);
+        prop_assert_eq!(held.rows(), image.classes.len());
+        prop_assert_eq!(held.garbage(), image.classes.len());
+        let left = Image { classes: image.classes.clone(), revision: image.revision, ..Image::default() };
+        prop_assert_eq!(image, &left);
+        let used: BTreeSet<_> = image.classes.values().map(|class| (class.offset, class.len)).collect();
+        let used: u64 = used.into_iter().map(|(_, len)| u64::from(len)).sum();
+        prop_assert_eq!(compiler.usage().intervals, used);
+        prop_assert_eq!(compiler.ids().rules().count(), 0);
+        prop_assert_eq!(compiler.ids().logs().count(), 0);
+        let peers: BTreeSet<u32> = image.classes.keys().map(|key| key.peer).collect();
+        prop_assert!(compiler.ids().peers().all(|peer| peers.contains(&peer)));
+        prop_assert!(compiler.workspace.tables.iter().next().is_none());
+    }
+
     /// An agent that dies in the middle of a plan is followed by one that knows the numbers and
     /// what is in the maps, and no more.
     #[test]
@@ -208,7 +273,7 @@ proptest! {
             for op in &ops[..done] {
                 kernel.apply(op);
             }
-            compiler = Compiler::resume(kernel.image.clone(), planned.ids().clone());
+            compiler = Compiler::resume(kernel.image.clone(), compiler.written(&planned));
             let planned = compiler.plan(&model).unwrap();
             execute(&mut kernel, &planned.plan.ops, &watched(&old, &model, seed + step))?;
             compiler.commit(planned);
@@ -296,6 +361,25 @@ fn the_revision_moves_with_verdicts_and_only_then() {
     run(&mut compiler, &mut kernel, &model);
     assert_eq!(kernel.image.revision, 2);
     assert!(!decided(&kernel, compiler.ids(), &ingress(11, "10.0.0.1")).0);
+}
+
+/// The tables of a model that was only asked about had taken the place of those in the maps; those
+/// came back without the rows that were known to be right, and the rule in them lost its number.
+#[test]
+fn a_dropped_plan_takes_no_rule_from_the_rows_in_the_maps() {
+    let mut model = Model::default();
+    two_tiers(&mut model);
+    let (mut compiler, mut kernel) = (Compiler::new(), Kernel::default());
+    run(&mut compiler, &mut kernel, &model);
+    let mut asked = model.clone();
+    asked.policies.clear();
+    asked.host_addresses.insert(ip("10.0.0.254"));
+    for _ in 0..3 {
+        compiler.plan(&asked).unwrap();
+        assert_eq!(run(&mut compiler, &mut kernel, &model), []);
+        let (_, rule, _) = decided(&kernel, compiler.ids(), &ingress(11, "10.0.0.1"));
+        assert_eq!(rule.rule, "ingress[0]");
+    }
 }
 
 #[test]
@@ -444,101 +528,6 @@ fn ids_outlive_everything_around_them() {
     compiler = restart(&compiler);
     run(&mut compiler, &mut kernel, &model);
     assert_eq!((rule(&compiler), kernel.peer(ip("10.0.0.1"))), (first, web));
-}
-
-#[test]
-fn rows_and_intervals_of_the_past_are_reused_behind_a_grace_period() {
-    let mut model = Model::default();
-    two_tiers(&mut model);
-    let (mut compiler, mut kernel) = (Compiler::new(), Kernel::default());
-    compiler.extents = Extents::new(1_000, std::iter::empty());
-    // Each version has a class of some 200 intervals, reached through a row of a table of its own.
-    let mut swept = Vec::new();
-    for version in 0..8_u16 {
-        let mut allow = testing::any_rule(Action::Allow);
-        allow.index = usize::from(version);
-        allow.protocol.is = Some(6);
-        allow.source.selector = Some(testing::selector("app == 'web'"));
-        allow.destination.ports =
-            (1..=100).map(|port| crate::policy::PortMatch::Range(2 * port, 2 * port)).collect();
-        testing::add_policy(&mut model, testing::policy("db", "app == 'db'", vec![allow]));
-        let ops = run(&mut compiler, &mut kernel, &model);
-        if ops.contains(&Op::Quiesce) {
-            assert_eq!(ops[0], Op::Quiesce);
-            let gone = ops.iter().filter(|op| matches!(op, Op::RemoveClass(_))).count();
-            swept.push((version, gone));
-        }
-        let even = Probe { port: 200, ..ingress(11, "10.0.0.1") };
-        let (allowed, rule, _) = decided(&kernel, compiler.ids(), &even);
-        assert_eq!((allowed, rule.rule), (true, format!("ingress[{version}]")));
-        assert!(!decided(&kernel, compiler.ids(), &Probe { port: 201, ..even }).0);
-    }
-    // Four fit; then three of the past are swept (the fourth is still in force), one row a family.
-    assert_eq!(swept, [(4, 6), (7, 6)]);
-}
-
-#[test]
-fn swept_room_is_not_believed_to_hold_what_a_dead_agent_was_going_to_write() {
-    let version = |model: &mut Model, port: u16| {
-        let mut allow = testing::any_rule(Action::Allow);
-        allow.protocol.is = Some(6);
-        allow.source.selector = Some(testing::selector("app == 'web'"));
-        allow.destination.ports = vec![crate::policy::PortMatch::Range(port, port)];
-        testing::add_policy(model, testing::policy("db", "app == 'db'", vec![allow]));
-    };
-    let mut model = Model::default();
-    two_tiers(&mut model);
-    let (mut compiler, mut kernel) = (Compiler::new(), Kernel::default());
-    // Room for the defaults and for two versions of the rule: the third reuses the first one's.
-    compiler.extents = Extents::new(2 + 2 * 3, std::iter::empty());
-    for port in [1, 2] {
-        version(&mut model, port);
-        run(&mut compiler, &mut kernel, &model);
-    }
-    version(&mut model, 3);
-    let ops = compiler.plan(&model).unwrap().plan.ops;
-    assert_eq!(ops[0], Op::Quiesce);
-    for done in 0..ops.len() {
-        let planned = compiler.plan(&model).unwrap();
-        let mut kernel = kernel.clone();
-        for op in &ops[..done] {
-            kernel.apply(op);
-        }
-        let mut compiler = Compiler::resume(kernel.image.clone(), planned.ids().clone());
-        run(&mut compiler, &mut kernel, &model);
-        for port in 1..=3 {
-            let probe = Probe { port, ..ingress(11, "10.0.0.1") };
-            assert_eq!(decided(&kernel, compiler.ids(), &probe).0, port == 3, "after {done}");
-        }
-    }
-}
-
-#[test]
-fn what_does_not_fit_is_refused_whole_with_the_count() {
-    let mut model = Model::default();
-    let addresses: Vec<String> = (1..=5).map(|byte| format!("10.0.0.{byte}")).collect();
-    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-    testing::add_endpoint(&mut model, "w", testing::endpoint(0, "web", "web", &addresses));
-    assert_eq!(
-        Compiler::new().plan(&model).map(|planned| planned.plan),
-        Err(CapacityError::Addresses {
-            endpoint: "shop/web".to_owned(),
-            count: 5,
-            capacity: ADDRESSES_PER_FAMILY,
-        })
-    );
-
-    let low = 0..=maps::MAX_ADDRESSES;
-    let host_addresses = low.map(|low| IpAddr::from((0x0a00_0000 | low).to_be_bytes())).collect();
-    let model = Model { host_addresses, ..Model::default() };
-    assert_eq!(
-        Compiler::new().plan(&model).map(|planned| planned.plan),
-        Err(CapacityError::TooMany {
-            what: "ADDRESSES_V4",
-            needed: u64::from(maps::MAX_ADDRESSES) + 1,
-            capacity: u64::from(maps::MAX_ADDRESSES),
-        })
-    );
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! What a peer is called in metrics and flow records.
 
-use policy_common::abi::Family;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Group, Universe};
+use super::{Group, Peers};
 
 /// Name of a peer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,9 +22,9 @@ impl PeerName {
     }
 }
 
-impl Universe {
+impl Peers {
     /// The name of a peer: of its identity; else of its first network set by namespace and name;
-    /// else of the rule networks with the fewest prefixes.
+    /// else of the rule networks with the fewest prefixes, whichever rule came first.
     pub(crate) fn name(&self, peer: usize) -> PeerName {
         let peer = &self.peers[peer];
         if let Some(identity) = peer.identity {
@@ -31,7 +32,8 @@ impl Universe {
             let name = if identity.name.is_empty() { "host" } else { &identity.name };
             return PeerName { namespace: identity.namespace.clone(), name: name.to_owned() };
         }
-        let groups = || peer.groups.iter().map(|&group| &self.groups[group as usize]);
+        let list = &self.sets.lists[peer.groups.0 as usize];
+        let groups = || list.iter().map(|&group| &self.groups[group as usize]);
         let set = groups()
             .filter_map(|group| match group {
                 Group::Set { namespace, name, .. } => Some((namespace, name)),
@@ -47,9 +49,10 @@ impl Universe {
                 Group::Set { .. } => None,
             })
             .min_by_key(|nets| {
-                (nets.len(), u8::MAX - nets.first().map_or(0, |net| net.prefix_len()))
+                let longest = nets.first().map_or(0, |net| net.prefix_len());
+                (nets.len(), u8::MAX - longest, Arc::clone(nets))
             });
-        match nets.map(Vec::as_slice) {
+        match nets.map(AsRef::as_ref) {
             Some([net]) => PeerName { namespace: String::new(), name: net.to_string() },
             Some([net, others @ ..]) => PeerName {
                 namespace: String::new(),
@@ -57,10 +60,5 @@ impl Universe {
             },
             Some([]) | None => PeerName::world(),
         }
-    }
-
-    /// Family of a peer, as an index.
-    pub(crate) fn family(&self, peer: usize) -> Family {
-        self.peers[peer].family
     }
 }

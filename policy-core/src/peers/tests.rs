@@ -1,5 +1,8 @@
+use std::net::IpAddr;
+
 use super::*;
 use crate::{
+    division::Division,
     model::NetworkSet,
     testing::{self, ip, net, selector},
 };
@@ -13,14 +16,21 @@ fn side(nets: &[&str], chosen: Option<&str>, not: Option<&str>) -> EntityMatch {
     }
 }
 
-fn meets(universe: &mut Universe, side: &EntityMatch, address: &str) -> bool {
-    let matches = universe.matching(side);
-    let address = ip(address);
-    let family = identity::family(address);
-    let around = universe.cidrs.iter().filter(|(net, _)| net.contains(&address));
-    let prefix = around.max_by_key(|(net, _)| net.prefix_len()).map(|(_, peer)| *peer);
-    let peer = universe.addresses.get(&address).copied().or(prefix);
-    matches.contains(peer.unwrap_or(WORLD[family as usize]), family)
+/// Peers that have been divided as finely as the model needs where rules name `nets`.
+fn divided(model: &Model, naming: &[&EntityMatch]) -> (Peers, Division) {
+    let (mut peers, mut division) = (Peers::default(), Division::default());
+    let groups: Vec<_> =
+        naming.iter().filter_map(|side| peers.nets(&side.nets).1).map(|it| (it, true)).collect();
+    division.follow(&Model::default(), model, &groups, &mut peers);
+    (peers, division)
+}
+
+fn at(division: &Division, address: &str) -> usize {
+    let net = IpNet::from(ip(address));
+    let prefixes = division.prefixes();
+    let prefix = || prefixes.peer(net).or_else(|| prefixes.around(net));
+    let exact = division.addresses().get(&ip(address)).copied();
+    exact.or_else(prefix).unwrap_or(WORLD[usize::from(ip(address).is_ipv6())])
 }
 
 fn model() -> Model {
@@ -54,21 +64,32 @@ fn who_meets_which_condition() {
         (side(&["10.0.0.0/24"], None, Some("app == 'web'")), [false, true, false, false]),
         (side(&[], Some("all()"), Some("has(app)")), [true, true, true, false]),
     ];
-    let mut universe = Universe::new(&model(), cases.iter().map(|(side, _)| side));
-    for (side, expected) in &cases {
-        let who = ["10.0.0.1", "10.0.0.254", "10.0.1.9", "203.0.113.9"];
-        let found = who.map(|address| meets(&mut universe, side, address));
-        assert_eq!(found, *expected, "{side:?}");
+    // Whether the conditions were there before the peers or come after them.
+    let sides: Vec<&EntityMatch> = cases.iter().map(|(side, _)| side).collect();
+    let (after, division) = divided(&model(), &sides);
+    let mut before = Peers::default();
+    for side in &sides {
+        before.condition(side);
+    }
+    let mut again = Division::default();
+    let groups: Vec<_> =
+        sides.iter().filter_map(|side| before.nets(&side.nets).1).map(|it| (it, true)).collect();
+    again.follow(&Model::default(), &model(), &groups, &mut before);
+    for (mut peers, division) in [(after, division), (before, again)] {
+        for (side, expected) in &cases {
+            let who = ["10.0.0.1", "10.0.0.254", "10.0.1.9", "203.0.113.9"];
+            let condition = peers.condition(side);
+            let found = who.map(|address| peers.meets(condition, at(&division, address)));
+            assert_eq!(found, *expected, "{side:?}");
+        }
     }
 }
 
 #[test]
 fn a_prefix_inside_its_own_set_is_left_out() {
-    let universe = Universe::new(&model(), std::iter::empty());
-    assert_eq!(
-        universe.cidrs.iter().map(|(net, _)| *net).collect::<Vec<_>>(),
-        [net("10.0.0.0/16")]
-    );
+    let (_, division) = divided(&model(), &[]);
+    let nets: Vec<IpNet> = division.prefixes().peers().map(|(net, _)| net).collect();
+    assert_eq!(nets, [net("10.0.0.0/16")]);
 }
 
 #[test]
@@ -83,23 +104,32 @@ fn a_million_prefixes_are_one_peer() {
         nets: nets.collect(),
     };
     model.network_sets.insert((String::new(), "feed".to_owned()), Arc::new(set));
-    let universe = Universe::new(&model, std::iter::empty());
-    assert_eq!((universe.cidrs.len(), universe.peers.len()), (100_000, 3));
+    let (peers, division) = divided(&model, &[]);
+    assert_eq!((division.prefixes().peers().count(), peers.peers.len()), (100_000, 3));
 }
 
 #[test]
 fn names_say_who() {
     let nets = side(&["198.51.100.0/24"], None, None);
     let several = side(&["192.0.2.0/24", "203.0.113.0/24"], None, None);
-    let universe = Universe::new(&model(), [&nets, &several].into_iter());
-    let at = |text: &str| {
-        let found = universe.cidrs.iter().find(|(cidr, _)| *cidr == net(text));
-        universe.name(found.unwrap().1).name
-    };
-    assert_eq!(at("198.51.100.0/24"), "198.51.100.0/24");
-    assert_eq!(at("203.0.113.0/24"), "192.0.2.0/24 and 1 more");
-    assert_eq!(at("10.0.0.0/16"), "lan");
-    let web = universe.name(universe.addresses[&ip("10.0.0.1")]);
+    let (peers, division) = divided(&model(), &[&nets, &several]);
+    let name = |address: &str| peers.name(at(&division, address));
+    assert_eq!(name("198.51.100.7").name, "198.51.100.0/24");
+    assert_eq!(name("203.0.113.7").name, "192.0.2.0/24 and 1 more");
+    assert_eq!(name("10.0.7.7").name, "lan");
+    let web = name("10.0.0.1");
     assert_eq!((web.namespace.as_str(), web.name.as_str()), ("shop", "web"));
-    assert_eq!(universe.name(universe.addresses[&ip("10.0.0.254")]).name, "host");
+    assert_eq!(name("10.0.0.254").name, "host");
+}
+
+#[test]
+fn networks_name_a_peer_alike_whichever_rule_came_first() {
+    let sides = [
+        side(&["10.0.0.0/24", "192.0.2.0/24"], None, None),
+        side(&["10.0.1.0/24", "192.0.2.0/24"], None, None),
+    ];
+    for sides in [[&sides[0], &sides[1]], [&sides[1], &sides[0]]] {
+        let (peers, division) = divided(&Model::default(), &sides);
+        assert_eq!(peers.name(at(&division, "192.0.2.1")).name, "10.0.0.0/24 and 1 more");
+    }
 }

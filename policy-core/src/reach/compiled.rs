@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -16,10 +17,10 @@ use policy_common::abi::Family;
 use super::readings::{self, Reading};
 use crate::{
     model::{EndpointId, Model},
-    peers::{PeerName, Universe, WORLD},
-    tables::{self, Tables},
-    tiers,
-    untracked::{self, Untracked},
+    peers::{PeerName, WORLD},
+    tables::{ClassId, TableId},
+    untracked::Untracked,
+    workspace::Workspace,
 };
 
 /// The reading of an end at which nothing is enforced.
@@ -27,27 +28,55 @@ pub(super) const OPEN: usize = 0;
 
 /// A compiled model.
 pub(super) struct Compiled {
-    universe: Universe,
-    tables: Tables,
-    blocks: Untracked,
+    workspace: Workspace,
+    /// Ascending.
+    tables: Vec<(TableId, Table)>,
+    /// The classes that the tables have.
+    classes: Vec<ClassId>,
+    blocks: Arc<Untracked>,
+}
+
+/// A table, with classes by their place in [`Compiled::classes`].
+struct Table {
+    defaults: [usize; 2],
+    /// By peer, ascending.
+    rows: Vec<(usize, usize)>,
 }
 
 impl Compiled {
     /// Compiles from scratch.
     pub(super) fn new(model: &Model) -> Compiled {
-        let mut universe = Universe::new(model, tables::conditions(model));
-        let tables = tables::compile(model, &tiers::of(model), &mut universe);
-        Compiled { universe, tables, blocks: untracked::compile(model) }
+        let mut workspace = Workspace::default();
+        workspace.follow(model);
+        let (blocks, _) = workspace.blocks();
+        let Workspace { peers, division, tables, .. } = &mut workspace;
+        let known: Vec<(TableId, [ClassId; 2])> =
+            tables.iter().map(|(id, table)| (id, table.defaults)).collect();
+        let mut classes = Vec::new();
+        let mut index = HashMap::new();
+        let mut place = |class: ClassId| {
+            *index.entry(class).or_insert_with(|| {
+                classes.push(class);
+                classes.len() - 1
+            })
+        };
+        let mut compiled = Vec::with_capacity(known.len());
+        for (id, defaults) in known {
+            let rows = tables.rows(id, division, peers);
+            let rows = rows.into_iter().map(|(peer, class)| (peer, place(class))).collect();
+            compiled.push((id, Table { defaults: defaults.map(&mut place), rows }));
+        }
+        Compiled { workspace, tables: compiled, classes, blocks }
     }
 
     /// Every address that has an owner, and its peer.
     pub(super) fn addresses(&self) -> &BTreeMap<IpAddr, usize> {
-        &self.universe.addresses
+        self.workspace.division.addresses()
     }
 
     /// Every prefix, and the peer of its addresses unless they have an owner or a longer prefix.
     pub(super) fn prefixes(&self) -> impl Iterator<Item = (IpNet, usize)> {
-        self.universe.cidrs.iter().copied()
+        self.workspace.division.prefixes().peers()
     }
 
     /// The peer of all other addresses.
@@ -58,7 +87,7 @@ impl Compiled {
     /// Prefixes whose packets some uplink drops, and the reading that says so. Where uplinks
     /// differ, the first one's rule is named.
     pub(super) fn blocked(&self) -> impl Iterator<Item = (IpNet, usize)> {
-        let first = 1 + self.tables.classes.len();
+        let first = 1 + self.classes.len();
         let mut blocked: BTreeMap<IpNet, usize> = BTreeMap::new();
         for &list in self.blocks.uplinks.values() {
             for &(net, rule) in &self.blocks.lists[list].prefixes {
@@ -70,25 +99,27 @@ impl Compiled {
 
     /// Name of a peer.
     pub(super) fn name(&self, peer: usize) -> PeerName {
-        self.universe.name(peer)
+        self.workspace.peers.name(peer)
     }
 
     /// Tables of an endpoint by direction.
     pub(super) fn tables(&self, endpoint: &EndpointId) -> Option<[usize; 2]> {
-        self.tables.of_endpoint.get(endpoint).copied()
+        let [ingress, egress] = self.workspace.tables.of_endpoint(endpoint)?;
+        let place = |table| self.tables.binary_search_by_key(&table, |(id, _)| *id).ok();
+        Some([place(ingress)?, place(egress)?])
     }
 
     /// What a table says to a peer.
     pub(super) fn reading(&self, table: usize, peer: usize, family: Family) -> usize {
-        let table = &self.tables.tables[table];
+        let (_, table) = &self.tables[table];
         let row = table.rows.binary_search_by_key(&peer, |&(peer, _)| peer);
         1 + row.map_or(table.defaults[family as usize], |row| table.rows[row].1)
     }
 
     /// Peers by what all tables say to them: two of one family with one number are treated alike.
     pub(super) fn columns(&self) -> Vec<usize> {
-        let mut columns: Vec<Vec<(usize, usize)>> = vec![Vec::new(); self.universe.peers.len()];
-        for (index, table) in self.tables.tables.iter().enumerate() {
+        let mut columns: Vec<Vec<(usize, usize)>> = vec![Vec::new(); self.workspace.peers.len()];
+        for (index, (_, table)) in self.tables.iter().enumerate() {
             for &(peer, class) in &table.rows {
                 columns[peer].push((index, class));
             }
@@ -103,20 +134,25 @@ impl Compiled {
 
     /// All readings by number: [`OPEN`], one for each class, one for each rule of a block list.
     pub(super) fn readings(&self) -> Vec<Reading> {
-        let classes = self.tables.classes.iter().map(|class| readings::of_class(class));
-        let first = self.tables.names.len();
+        let all = &self.workspace.tables.classes;
+        let content = |&class| all.get(class).unwrap_or_default();
+        let classes = self.classes.iter().map(|class| readings::of_class(&content(class)));
+        let first = all.names().len();
         let blocks = (0..self.blocks.names.len()).map(|rule| readings::deny(first + rule));
         std::iter::once(readings::open()).chain(classes).chain(blocks).collect()
     }
 
     /// A rule of a reading. Rules of block lists come after all others.
     pub(super) fn rule(&self, rule: usize) -> Option<&RuleName> {
-        let names = &self.tables.names;
-        names.get(rule).or_else(|| self.blocks.names.get(rule - names.len()))
+        let names = self.workspace.tables.classes.names();
+        match names.get(rule) {
+            Some(name) => Some(name),
+            None => self.blocks.names.get(rule - names.len()),
+        }
     }
 
     /// Whether a rule of a reading is one of a block list.
     pub(super) fn is_block(&self, rule: usize) -> bool {
-        rule >= self.tables.names.len()
+        rule >= self.workspace.tables.classes.names().len()
     }
 }

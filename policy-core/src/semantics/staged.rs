@@ -57,6 +57,19 @@ fn a_staged_policy_stands_in_for_the_one_of_its_name() {
 }
 
 #[test]
+fn a_staged_policy_without_rules_stands_in_for_one_without_rules() {
+    // Both walks come past the same tier, and past no rule at all.
+    check(
+        "no rules",
+        &[
+            gnp("lock", "{selector: app == 'db', ingress: []}"),
+            sgnp("lock", "{selector: app == 'db', ingress: []}"),
+        ],
+        "in web > db tcp/80: deny default tier-default staged deny default tier-default",
+    );
+}
+
+#[test]
 fn a_staged_deletion_shows_what_would_open() {
     check(
         "delete",

@@ -1,18 +1,16 @@
 //! One table: from rules in order to the class of each peer.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    ops::Range,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use policy_common::abi::Interval;
 
-use super::{FAMILIES, class::class};
+use super::class::class;
 use crate::{
     canvas::LogLists,
+    division::Division,
+    identity::FAMILIES,
     model::NamedPort,
-    peers::{Matches, Universe, WORLD},
+    peers::{ConditionId, Peers},
     policy::Rule,
     services::{self, Named, Region},
     tiers::Walk,
@@ -60,7 +58,7 @@ pub(super) enum PeerSide {
 pub(super) struct TableRule<'a> {
     pub(super) effect: Effect,
     /// Who the other side may be.
-    pub(super) peers: Arc<Matches>,
+    pub(super) peers: ConditionId,
     /// For which families its conditions on the subject hold.
     pub(super) families: [bool; 2],
     /// What it matches.
@@ -108,77 +106,66 @@ pub(super) struct Script<'a> {
 }
 
 /// What tells the peers of a table apart.
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
-struct Signature {
-    family: usize,
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Signature {
+    pub(super) family: usize,
     /// Rules that treat the peer unlike the world, ascending.
-    toggled: Vec<usize>,
+    pub(super) toggled: Vec<usize>,
     /// Rules that name ports of the peer, ascending, and the ports that they name.
-    named: Vec<(usize, Vec<NamedPort>)>,
+    pub(super) named: Vec<(usize, Vec<NamedPort>)>,
 }
 
-/// The class of the world by family, and the live peers whose class is another one.
-pub(super) fn classes(
+/// What each live peer is to a table that some rule treats unlike the world; ascending.
+pub(super) fn signatures(
     script: &Script<'_>,
-    universe: &Universe,
-    logs: &mut LogLists,
-    intern: &mut dyn FnMut(Vec<Interval>) -> usize,
-) -> ([usize; 2], Vec<(usize, usize)>) {
-    let rules = &script.rules;
+    division: &Division,
+    peers: &Peers,
+) -> BTreeMap<usize, Signature> {
     let mut signatures: BTreeMap<usize, Signature> = BTreeMap::new();
-    for (index, rule) in rules.iter().enumerate() {
-        for &peer in &rule.peers.others {
-            let family = universe.family(peer) as usize;
-            if universe.peers[peer].live && rule.families[family] {
+    for (index, rule) in script.rules.iter().enumerate() {
+        for &peer in peers.others(rule.peers) {
+            if division.is_live(peer) && rule.families[peers.get(peer).family as usize] {
                 signatures.entry(peer).or_default().toggled.push(index);
             }
         }
     }
-    for (index, rule) in rules.iter().enumerate() {
+    for (index, rule) in script.rules.iter().enumerate() {
         let RuleRegion::ByPeer(written, _) = &rule.region else { continue };
         let side = match script.peer_side {
             PeerSide::Source => &written.source,
             PeerSide::Destination => &written.destination,
         };
-        for (peer, ports) in peers_with_ports(universe) {
-            let used = services::names_used(side, ports);
+        for peer in division.live() {
+            let used = services::names_used(side, peers.ports(peer));
             if !used.is_empty() {
                 signatures.entry(peer).or_default().named.push((index, used));
             }
         }
     }
-
-    // What the world meets, for each family.
-    let base = FAMILIES.map(|family| -> Vec<usize> {
-        let family = family as usize;
-        let meets = |rule: &TableRule<'_>| rule.families[family] && rule.peers.world[family];
-        (0..rules.len()).filter(|&index| meets(&rules[index])).collect()
-    });
-    let mut known: HashMap<Signature, usize> = HashMap::new();
-    let mut class_of = |signature: Signature| {
-        if let Some(&class) = known.get(&signature) {
-            return class;
-        }
-        let met: Vec<(usize, Arc<Region>)> = toggle(&base[signature.family], &signature.toggled)
-            .into_iter()
-            .map(|index| (index, region(script, index, &signature)))
-            .collect();
-        let class = intern(class(script, &met, logs));
-        known.insert(signature, class);
-        class
-    };
-    let defaults = FAMILIES
-        .map(|family| class_of(Signature { family: family as usize, ..Signature::default() }));
-    let mut rows = Vec::new();
-    for (peer, mut signature) in signatures {
-        let family = universe.family(peer) as usize;
-        signature.family = family;
-        let class = class_of(signature);
-        if class != defaults[family] && !WORLD.contains(&peer) {
-            rows.push((peer, class));
-        }
+    for (peer, signature) in &mut signatures {
+        signature.family = peers.get(*peer).family as usize;
     }
-    (defaults, rows)
+    signatures
+}
+
+/// The class of a peer.
+pub(super) fn class_of(
+    script: &Script<'_>,
+    signature: &Signature,
+    peers: &Peers,
+    logs: &mut LogLists,
+) -> Vec<Interval> {
+    // What the world meets, in its family.
+    let family = signature.family;
+    let meets =
+        |rule: &TableRule<'_>| rule.families[family] && peers.world_meets(rule.peers)[family];
+    let base: Vec<usize> =
+        (0..script.rules.len()).filter(|&index| meets(&script.rules[index])).collect();
+    let met: Vec<(usize, Arc<Region>)> = toggle(&base, &signature.toggled)
+        .into_iter()
+        .map(|index| (index, region(script, index, signature)))
+        .collect();
+    class(script, &met, logs)
 }
 
 /// What a rule matches, the peer being one of the signature.
@@ -195,13 +182,6 @@ fn region(script: &Script<'_>, index: usize, signature: &Signature) -> Arc<Regio
             Arc::new(services::of_rule(rule, FAMILIES[signature.family], named))
         }
     }
-}
-
-fn peers_with_ports(universe: &Universe) -> impl Iterator<Item = (usize, &[NamedPort])> {
-    universe.peers.iter().enumerate().filter(|(_, peer)| peer.live).filter_map(|(index, peer)| {
-        let ports = universe.identities[peer.identity?].ports.as_slice();
-        (!ports.is_empty()).then_some((index, ports))
-    })
 }
 
 /// The symmetric difference of two ascending lists.

@@ -11,8 +11,9 @@ use crate::plan::Op;
 impl Planner<'_> {
     /// Brings block lists and uplinks up to date.
     pub(super) fn blocks(&mut self) {
-        let (old, new) = (self.image, self.desired);
-        for (&(list, net), &rule) in &new.blocks {
+        let old = self.image;
+        let Some(new) = &self.desired.blocks else { return };
+        for (&(list, net), &rule) in &new.prefixes {
             if old.blocks.get(&(list, net)) != Some(&rule) {
                 self.ops.push(Op::SetBlock { list, net, rule });
             }
@@ -22,7 +23,7 @@ impl Planner<'_> {
         let gone = |wanted: bool| {
             old.blocks
                 .keys()
-                .filter(|key| !new.blocks.contains_key(key))
+                .filter(|key| !new.prefixes.contains_key(key))
                 .filter(|(list, _)| kept.contains(list) && attached.contains(list) == wanted)
                 .map(|&(list, net)| Op::RemoveBlock { list, net })
                 .collect::<Vec<_>>()
@@ -67,7 +68,18 @@ impl Planner<'_> {
 
     /// The desired row of a pair.
     pub(super) fn new_row(&self, table: u32, peer: u32) -> Option<ClassRef> {
-        self.desired.rows.get(&table)?.get(&peer).map(|&class| self.places[class])
+        let desired = self.desired;
+        if desired.new_tables.contains(&table) || desired.new_peers.contains(&peer) {
+            let class = desired.rows.get(&ClassKey { table, peer })?;
+            return self.places.get(class).copied();
+        }
+        self.old_row(table, peer)
+    }
+
+    /// An endpoint as it is by now.
+    pub(super) fn endpoint(&self, ifindex: u32) -> Option<Endpoint> {
+        let held = || self.image.endpoints.get(&ifindex).copied();
+        self.endpoints.get(&ifindex).copied().unwrap_or_else(held)
     }
 
     pub(super) fn set_row(&mut self, key: ClassKey, row: Option<ClassRef>) {
@@ -95,7 +107,7 @@ impl Planner<'_> {
     }
 
     pub(super) fn set_endpoint(&mut self, ifindex: u32, value: Option<Endpoint>) {
-        let now = self.endpoints.get(&ifindex).copied();
+        let now = self.endpoint(ifindex);
         if now == value {
             return;
         }
@@ -105,16 +117,11 @@ impl Planner<'_> {
         for class in now.iter().flat_map(|endpoint| endpoint.defaults.as_flattened()) {
             self.extents.release(*class);
         }
-        match value {
-            Some(endpoint) => {
-                self.endpoints.insert(ifindex, endpoint);
-                self.ops.push(Op::SetEndpoint(ifindex, endpoint));
-            }
-            None => {
-                self.endpoints.remove(&ifindex);
-                self.ops.push(Op::RemoveEndpoint(ifindex));
-            }
-        }
+        self.endpoints.insert(ifindex, value);
+        self.ops.push(match value {
+            Some(endpoint) => Op::SetEndpoint(ifindex, endpoint),
+            None => Op::RemoveEndpoint(ifindex),
+        });
     }
 
     pub(super) fn set_target(&mut self, target: Target, peer: u32) {

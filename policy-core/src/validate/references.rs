@@ -74,7 +74,9 @@ fn without_tier<'a>(
     known: &BTreeSet<&str>,
 ) -> impl Iterator<Item = (&'a Object, &'a Policy)> {
     objects.filter_map(|object| match object {
-        Object::Policy(policy) if !known.contains(policy.tier.as_str()) => Some((object, policy)),
+        Object::Policy(policy) if !known.contains(policy.tier.as_str()) => {
+            Some((object, policy.as_ref()))
+        }
         _ => None,
     })
 }

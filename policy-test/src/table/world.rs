@@ -356,11 +356,11 @@ fn refusal(diagnostics: &[Diagnostic]) -> anyhow::Error {
 fn insert(model: &mut Model, object: Object) -> Result<()> {
     match object {
         Object::Policy(policy) => {
-            model.policies.insert(policy.key.clone(), Arc::new(policy));
+            model.policies.insert(policy.key.clone(), policy);
         }
         Object::NetworkSet(set) => {
             let key = (set.namespace.clone(), set.name.clone());
-            model.network_sets.insert(key, Arc::new(set));
+            model.network_sets.insert(key, set);
         }
         Object::Namespace { name, labels } => {
             model.namespaces.insert(name, labels);

@@ -68,17 +68,17 @@ impl PolicySet {
         let mut model = Model {
             settings: Settings { default_action, host_access: self.host_access },
             host_addresses: self.host.iter().copied().collect(),
-            uplinks: BTreeMap::from([(ifindex(UPLINK)?, identity::uplink_labels(UPLINK))]),
+            uplinks: BTreeMap::from([(ifindex(UPLINK)?, identity::uplink_labels(UPLINK))]).into(),
             ..Model::default()
         };
         for object in objects {
             match object {
                 Object::Policy(policy) => {
-                    model.policies.insert(policy.key.clone(), Arc::new(policy));
+                    model.policies.insert(policy.key.clone(), policy);
                 }
                 Object::NetworkSet(set) => {
                     let key = (set.namespace.clone(), set.name.clone());
-                    model.network_sets.insert(key, Arc::new(set));
+                    model.network_sets.insert(key, set);
                 }
                 Object::Namespace { name, labels } => {
                     model.namespaces.insert(name, labels);

@@ -7,7 +7,7 @@ use crate::policy::{Action, EntityMatch, IcmpMatch, PortMatch, ProtocolMatch, Ru
 
 fn policy(text: &str) -> Policy {
     match decode(&value(text)) {
-        Ok(Object::Policy(policy)) => policy,
+        Ok(Object::Policy(policy)) => std::sync::Arc::unwrap_or_clone(policy),
         other => panic!("{text}: {other:?}"),
     }
 }

@@ -1,6 +1,6 @@
 //! Advice: what a model shows about the policies in it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use super::*;
 use crate::{
@@ -22,10 +22,10 @@ fn model(resources: &[&str]) -> Model {
     for text in resources {
         match decode(&value(text)).expect(text) {
             Object::Policy(policy) => {
-                model.policies.insert(policy.key.clone(), Arc::new(policy));
+                model.policies.insert(policy.key.clone(), policy);
             }
             Object::NetworkSet(set) => {
-                model.network_sets.insert((set.namespace.clone(), set.name.clone()), Arc::new(set));
+                model.network_sets.insert((set.namespace.clone(), set.name.clone()), set);
             }
             Object::Tier(tier) => {
                 model.tiers.insert(tier.name.clone(), tier);
@@ -185,7 +185,7 @@ fn block_lists() {
     else {
         panic!("a set")
     };
-    with_uplink.network_sets.insert((String::new(), "s".to_owned()), Arc::new(set));
+    with_uplink.network_sets.insert((String::new(), "s".to_owned()), set);
     expect_of(&with_uplink, &names, &[]);
 }
 

@@ -1,9 +1,11 @@
 //! HostEndpoints, and the fields of policies that are about them.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::{host::Interface, model::DefaultAction, policy::Reach};
 
-fn read(spec: &str) -> HostEndpoint {
+fn read(spec: &str) -> Arc<HostEndpoint> {
     match decode(&value(&hep(spec))) {
         Ok(Object::HostEndpoint(endpoint)) => endpoint,
         other => panic!("{spec}: {other:#?}"),
@@ -26,7 +28,7 @@ fn a_host_endpoint_is_read_whole() {
     let port = |name: &str, protocol, port| NamedPort { name: name.to_owned(), protocol, port };
     assert_eq!(
         found,
-        HostEndpoint {
+        Arc::new(HostEndpoint {
             name: "h".to_owned(),
             node: "db-1.example".to_owned(),
             interface: Interface::Named("eth0".to_owned()),
@@ -34,7 +36,7 @@ fn a_host_endpoint_is_read_whole() {
             labels: Labels::default(),
             ports: vec![port("dns", 17, 53), port("ssh", 6, 22)],
             default: DefaultAction::Deny,
-        }
+        })
     );
 }
 

@@ -12,7 +12,7 @@ fn tier(name: &str, spec: &str) -> String {
 
 fn policy(text: &str) -> Policy {
     match decode(&value(text)) {
-        Ok(Object::Policy(policy)) => policy,
+        Ok(Object::Policy(policy)) => std::sync::Arc::unwrap_or_clone(policy),
         other => panic!("{text}: {other:?}"),
     }
 }
