@@ -92,6 +92,8 @@ pub struct Agent {
     /// What is wrong with the policy directory or the datapath, if anything is.
     policy_dir_error: Option<String>,
     datapath_error: Option<String>,
+    /// What is wrong with the store, as it was last asked.
+    store_error: Option<String>,
     published: watch::Sender<Arc<Published>>,
     metrics: Arc<Metrics>,
 }
@@ -157,6 +159,7 @@ impl Agent {
             files: None,
             policy_dir_error: None,
             datapath_error: None,
+            store_error: None,
             published,
             metrics,
         };
@@ -297,6 +300,11 @@ impl Agent {
             && let Err(error) = self.numbers.rewrite(self.compiler.ids())
         {
             warn!(%error, "cannot shorten the log of the numbers in the maps");
+        }
+        let trouble = self.store.trouble();
+        if trouble != self.store_error {
+            self.store_error = trouble;
+            self.publish(&self.fence.view());
         }
     }
 

@@ -76,6 +76,17 @@ impl Sources {
     }
 }
 
+/// What is wrong, where something is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Errors<'a> {
+    /// The policy directory is not followed.
+    pub policy_dir: Option<&'a str>,
+    /// The datapath does not hold the newest state.
+    pub datapath: Option<&'a str>,
+    /// The newest resources are not in their files.
+    pub store: Option<&'a str>,
+}
+
 /// Everything that people may ask about.
 #[derive(Clone, Debug, Default)]
 pub struct Description {
@@ -444,14 +455,14 @@ impl Inventory {
         waiting
     }
 
-    /// Parts of the agent. `errors`: of the policy directory, of the datapath.
+    /// Parts of the agent.
     pub fn components(
         &self,
         config: &Config,
         resources: &Resources,
         model: &Model,
         view: &View,
-        (policy_dir, datapath): (Option<&str>, Option<&str>),
+        Errors { policy_dir, datapath, store }: Errors<'_>,
     ) -> Vec<Component> {
         let component = |name: &str, healthy: bool, detail: String| Component {
             name: name.to_owned(),
@@ -474,6 +485,14 @@ impl Inventory {
             "policy-dir",
             policy_dir.is_none(),
             policy_dir.map_or_else(|| config.policy_dir.display().to_string(), str::to_owned),
+        ));
+        components.push(component(
+            "store",
+            store.is_none(),
+            store.map_or_else(
+                || config.state_dir.display().to_string(),
+                |error| format!("the newest resources are only in the journal: {error}"),
+            ),
         ));
         for failure in view.failures.values() {
             components.push(component("fence", false, format!("not enforced on {failure}")));

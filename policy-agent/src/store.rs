@@ -4,20 +4,22 @@
 //! | file in `--state-dir` | holds |
 //! |---|---|
 //! | `resources/<kind>.<namespace>.<name>.yaml` | one resource, as it was applied |
-//! | `journal.json` | a change that is being made; replayed at start |
+//! | `journal.log` | changes that are not in the resources' files yet; replayed at start |
 //! | `ids.json`, `ids.log` | names of the rule, peer and table numbers in the maps ([`numbers`]) |
 //! | `interfaces.json` | names of the interfaces that drop counters speak of |
 //! | `policy-dir.json` | the last good content of the policy directory |
 //! | `retired.json` | drop totals of endpoints that are gone |
 //!
-//! Every file is written beside its place, flushed to disk and renamed over it, so that it is either
-//! old or new. A change of several resources goes to the journal first: either all of it survives a
-//! crash or nothing.
+//! Every file is written beside its place and renamed over it, so that it is either old or new. A
+//! change of resources is flushed to the journal first: either all of it survives a crash or nothing.
+//! Their files follow behind the caller's back ([`writer`]).
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
+    io,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread::{self, JoinHandle},
 };
 
 use policy_api::{diagnostic::Diagnostic, messages::ResourceName};
@@ -26,7 +28,16 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use thiserror::Error;
 
+mod files;
+mod journal;
+mod lines;
 pub mod numbers;
+mod writer;
+
+pub use files::lock;
+use files::{at, read_if_there, replace};
+use journal::Journal;
+use writer::{Desk, Pending};
 
 /// Why something could not be kept or read.
 #[derive(Debug, Error)]
@@ -71,12 +82,16 @@ const MAX_STEM: usize = 240;
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
+    desk: Arc<Desk>,
+    /// To the writer; gone when it is to end.
+    changes: Option<mpsc::Sender<Vec<Change>>>,
+    writer: Option<JoinHandle<()>>,
     /// Held for as long as the store is open.
     _lock: File,
 }
 
 impl Store {
-    /// Opens or creates the directory, and finishes a change that a crash interrupted.
+    /// Opens or creates the directory, and finishes changes that a crash interrupted.
     ///
     /// # Errors
     ///
@@ -84,9 +99,25 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Store, StoreError> {
         let resources = dir.join("resources");
         fs::create_dir_all(&resources).map_err(at(&resources))?;
-        let store = Store { dir: dir.to_owned(), _lock: lock(dir)? };
-        store.finish()?;
-        Ok(store)
+        let lock = lock(dir)?;
+        let (mut journal, left) = Journal::open(dir)?;
+        let mut pending = Pending::default();
+        pending.add(&resources, left);
+        pending.write(&resources)?;
+        journal.done(0);
+        let desk = Arc::new(Desk { journal: Mutex::new(journal), trouble: Mutex::new(None) });
+        let (sender, changes) = mpsc::channel();
+        let writer = thread::Builder::new().name("store".to_owned()).spawn({
+            let desk = Arc::clone(&desk);
+            move || writer::run(&resources, &changes, &desk)
+        });
+        Ok(Store {
+            dir: dir.to_owned(),
+            desk,
+            changes: Some(sender),
+            writer: Some(writer.map_err(at(dir))?),
+            _lock: lock,
+        })
     }
 
     /// Every resource, with the file that it is in.
@@ -122,53 +153,36 @@ impl Store {
             .collect()
     }
 
-    /// Writes a change down, so that it survives a crash from here on. What an earlier change left
-    /// to do is done first: there is one journal.
+    /// Writes a change down, so that it survives a crash from here on. It is then either
+    /// [carried out](Store::carry_out) or [taken back](Store::take_back).
     ///
     /// # Errors
     ///
     /// [`StoreError`]; nothing has changed then.
     pub fn prepare(&self, changes: &[Change]) -> Result<(), StoreError> {
-        self.finish()?;
-        self.write(&self.journal(), &changes)
+        self.journal().append(changes)
     }
 
-    /// Finishes a change that was prepared and not carried out, if there is one.
-    fn finish(&self) -> Result<(), StoreError> {
-        match self.read::<Vec<Change>>(&self.journal())? {
-            Some(changes) => self.carry_out(&changes),
-            None => Ok(()),
+    /// Makes the change that was prepared last; this waits for nothing.
+    pub fn carry_out(&self, changes: Vec<Change>) {
+        // The writer ends after the store.
+        if let Some(writer) = &self.changes {
+            let _ = writer.send(changes);
         }
     }
 
-    /// Makes a prepared change.
+    /// Drops the change that was prepared last.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]; the journal stays, and the change is finished at the next start.
-    pub fn carry_out(&self, changes: &[Change]) -> Result<(), StoreError> {
-        for change in changes {
-            match change {
-                Change::Put(name, value) => {
-                    let path = self.resource(name);
-                    let text = serde_yaml::to_string(value).map_err(|error| {
-                        StoreError::Content { path: path.clone(), reason: error.to_string() }
-                    })?;
-                    replace(&path, text.as_bytes())?;
-                }
-                Change::Remove(name) => remove(&self.resource(name))?,
-            }
-        }
-        self.forget()
+    /// [`StoreError`]; the change may come back with the next start.
+    pub fn take_back(&self) -> Result<(), StoreError> {
+        self.journal().take_back()
     }
 
-    /// Drops a prepared change.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`].
-    pub fn forget(&self) -> Result<(), StoreError> {
-        remove(&self.journal())
+    /// Why the newest resources are only in the journal, if they are and should not be.
+    pub fn trouble(&self) -> Option<String> {
+        self.desk.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads `<name>.json`; `None` if it was never written.
@@ -193,23 +207,8 @@ impl Store {
         self.dir.join("resources")
     }
 
-    fn journal(&self) -> PathBuf {
-        self.dir.join("journal.json")
-    }
-
-    /// The file of a resource. Kinds and validated names hold no slash; the API group tells two
-    /// kinds of the same name apart.
-    fn resource(&self, name: &ResourceName) -> PathBuf {
-        let group = name.api_version.split('/').next().unwrap_or_default();
-        let namespace = name.namespace.as_deref().unwrap_or("-");
-        let kind = name.kind.to_lowercase();
-        let mut stem = format!("{kind}.{group}_{namespace}_{}", name.name);
-        if stem.len() > MAX_STEM {
-            // A name of 253 characters is valid, and alone nearly as long as a file's name may be.
-            let digest = Digest::of("resource file", &stem);
-            stem = stem.chars().take(MAX_STEM - 33).chain(format!("~{digest}").chars()).collect();
-        }
-        self.resources_dir().join(format!("{stem}.yaml"))
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.desk.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The directory.
@@ -234,61 +233,29 @@ impl Store {
     }
 }
 
-/// Makes sure that no other agent works on this directory. The kernel drops the lock with the
-/// process, however that ends.
-///
-/// # Errors
-///
-/// [`StoreError::Taken`] if one does.
-pub fn lock(dir: &Path) -> Result<File, StoreError> {
-    let path = dir.join("lock");
-    let file = File::create(&path).map_err(at(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(StoreError::Taken(dir.to_owned())),
-        Err(fs::TryLockError::Error(source)) => Err(StoreError::Io { path, source }),
+impl Drop for Store {
+    /// Waits until the files hold what was carried out.
+    fn drop(&mut self) {
+        self.changes = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
     }
 }
 
-fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(StoreError::Io { path: path.to_owned(), source }),
+/// The file of a resource. Kinds and validated names hold no slash; the API group tells two kinds
+/// of the same name apart.
+fn resource_file(dir: &Path, name: &ResourceName) -> PathBuf {
+    let group = name.api_version.split('/').next().unwrap_or_default();
+    let namespace = name.namespace.as_deref().unwrap_or("-");
+    let kind = name.kind.to_lowercase();
+    let mut stem = format!("{kind}.{group}_{namespace}_{}", name.name);
+    if stem.len() > MAX_STEM {
+        // A name of 253 characters is valid, and alone nearly as long as a file's name may be.
+        let digest = Digest::of("resource file", &stem);
+        stem = stem.chars().take(MAX_STEM - 33).chain(format!("~{digest}").chars()).collect();
     }
-}
-
-fn at(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
-    let path = path.to_owned();
-    move |source| StoreError::Io { path, source }
-}
-
-/// Replaces a file's content, all or nothing, and sees it on disk.
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let new = path.with_extension("new");
-    let write = || {
-        let mut file = File::create(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        sync_parent(path)
-    };
-    write().map_err(at(path))
-}
-
-fn remove(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Ok(()) => sync_parent(path).map_err(at(path)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(StoreError::Io { path: path.to_owned(), source }),
-    }
-}
-
-fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
+    dir.join(format!("{stem}.yaml"))
 }
 
 #[cfg(test)]
@@ -311,47 +278,107 @@ mod tests {
                "metadata": {"name": n, "namespace": "shop"}, "spec": {"selector": "all()"}})
     }
 
+    fn change(store: &Store, changes: &[Change]) {
+        store.prepare(changes).unwrap();
+        store.carry_out(changes.to_vec());
+    }
+
+    fn found(dir: &Path) -> Vec<Value> {
+        let resources = Store::open(dir).unwrap().resources().unwrap();
+        resources.into_iter().map(|(_, value)| value).collect()
+    }
+
     #[test]
     fn resources_come_back_as_they_were_put() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let changes =
-            [Change::Put(name("a"), resource("a")), Change::Put(name("b"), resource("b"))];
-        store.prepare(&changes).unwrap();
-        store.carry_out(&changes).unwrap();
-        store.carry_out(&[Change::Remove(name("a"))]).unwrap();
+        let put = |n: &str| Change::Put(name(n), resource(n));
+        change(&store, &[put("a"), put("b")]);
+        change(&store, &[Change::Remove(name("a"))]);
         drop(store);
-        let found: Vec<Value> = Store::open(dir.path())
-            .unwrap()
-            .resources()
-            .unwrap()
-            .into_iter()
-            .map(|r| r.1)
-            .collect();
-        assert_eq!(found, [resource("b")]);
+        assert_eq!(found(dir.path()), [resource("b")]);
+        assert_eq!(fs::metadata(dir.path().join("journal.log")).unwrap().len(), 0);
     }
 
     #[test]
-    fn a_change_that_was_only_prepared_is_finished_at_the_next_start() {
+    fn many_changes_at_once_end_in_the_newest_of_each_resource() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let put = |n: &str, version: u32| {
+            let mut value = resource(n);
+            value["spec"]["order"] = version.into();
+            Change::Put(name(n), value)
+        };
+        for version in 0..50 {
+            change(&store, &[put("a", version), put("b", version)]);
+        }
+        change(&store, &[Change::Remove(name("b"))]);
+        drop(store);
+        let left = found(dir.path());
+        assert_eq!((left.len(), left[0]["spec"]["order"].as_u64()), (1, Some(49)));
+    }
+
+    /// As a crash leaves it: in the journal, and not in the files.
+    #[test]
+    fn changes_that_were_only_prepared_are_finished_at_the_next_start() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         store.prepare(&[Change::Put(name("a"), resource("a"))]).unwrap();
+        store.prepare(&[Change::Put(name("b"), resource("b"))]).unwrap();
         assert!(store.resources().unwrap().is_empty());
         drop(store);
-        let store = Store::open(dir.path()).unwrap();
-        assert_eq!(store.resources().unwrap().len(), 1);
-        assert!(!dir.path().join("journal.json").exists());
+        assert_eq!(found(dir.path()), [resource("a"), resource("b")]);
+        assert_eq!(fs::metadata(dir.path().join("journal.log")).unwrap().len(), 0);
     }
 
     #[test]
-    fn an_unfinished_change_is_not_lost_to_the_next() {
+    fn a_change_that_was_taken_back_does_not_come_again() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         store.prepare(&[Change::Put(name("a"), resource("a"))]).unwrap();
-        let second = [Change::Put(name("b"), resource("b"))];
-        store.prepare(&second).unwrap();
-        store.carry_out(&second).unwrap();
-        assert_eq!(store.resources().unwrap().len(), 2);
+        store.prepare(&[Change::Put(name("b"), resource("b"))]).unwrap();
+        store.take_back().unwrap();
+        store.prepare(&[Change::Put(name("c"), resource("c"))]).unwrap();
+        drop(store);
+        assert_eq!(found(dir.path()), [resource("a"), resource("c")]);
+    }
+
+    #[test]
+    fn what_a_crash_has_torn_off_is_no_change_and_hides_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.prepare(&[Change::Put(name("a"), resource("a"))]).unwrap();
+        drop(store);
+        let path = dir.path().join("journal.log");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.extend_from_within(..bytes.len() / 2);
+        fs::write(&path, bytes).unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.prepare(&[Change::Put(name("b"), resource("b"))]).unwrap();
+        drop(store);
+        assert_eq!(found(dir.path()), [resource("a"), resource("b")]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_stays_in_the_journal_and_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let resources = dir.path().join("resources");
+        let away = dir.path().join("away");
+        fs::rename(&resources, &away).unwrap();
+        change(&store, &[Change::Put(name("a"), resource("a"))]);
+        while store.trouble().is_none() {
+            thread::yield_now();
+        }
+        assert!(store.trouble().unwrap().contains("resources"), "{:?}", store.trouble());
+        fs::rename(&away, &resources).unwrap();
+        // The next change takes it along.
+        change(&store, &[Change::Put(name("b"), resource("b"))]);
+        while store.trouble().is_some() {
+            thread::yield_now();
+        }
+        drop(store);
+        assert_eq!(found(dir.path()), [resource("a"), resource("b")]);
     }
 
     #[test]
@@ -365,9 +392,10 @@ mod tests {
                 namespace: Some("n".repeat(63)),
                 ..name(&long(last))
             };
-            store.carry_out(&[Change::Put(name, resource(last))]).unwrap();
+            change(&store, &[Change::Put(name, resource(last))]);
         }
-        assert_eq!(store.resources().unwrap().len(), 2);
+        drop(store);
+        assert_eq!(found(dir.path()).len(), 2);
     }
 
     #[test]

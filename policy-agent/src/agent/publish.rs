@@ -14,7 +14,7 @@ use policy_core::{
 use super::{Agent, INTERFACES};
 use crate::{
     fence::View,
-    inventory::Sources,
+    inventory::{Errors, Sources},
     published::{Published, usage},
 };
 
@@ -52,7 +52,11 @@ impl Agent {
         if !self.portrait.shows(&sources, &self.model, &self.names) {
             self.portray(view, sources);
         }
-        let errors = (self.policy_dir_error.as_deref(), self.datapath_error.as_deref());
+        let errors = Errors {
+            policy_dir: self.policy_dir_error.as_deref(),
+            datapath: self.datapath_error.as_deref(),
+            store: self.store_error.as_deref(),
+        };
         let now = Arc::clone(&self.published.borrow());
         let next = Published {
             ready: now.ready || self.complete() && self.in_step,

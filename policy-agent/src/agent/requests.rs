@@ -131,7 +131,9 @@ impl Agent {
                 .map_err(|error| internal(format!("nothing was changed: {error}")))?;
         }
         if let Err(error) = self.execute(planned) {
-            if let Err(error) = self.store.forget() {
+            if !checked.changes.is_empty()
+                && let Err(error) = self.store.take_back()
+            {
                 error!(%error, "cannot take back a change that the kernel refused");
             }
             self.reconcile();
@@ -139,11 +141,8 @@ impl Agent {
                 "the kernel refused the change, the earlier policy holds: {error}"
             )));
         }
-        if !checked.changes.is_empty()
-            && let Err(error) = self.store.carry_out(&checked.changes)
-        {
-            // The journal has it: it is finished at the next start.
-            error!(%error, "the change is enforced, and only in the journal yet");
+        if !checked.changes.is_empty() {
+            self.store.carry_out(checked.changes);
         }
         self.resources = Arc::new(checked.resources);
         self.base = base;

@@ -23,7 +23,11 @@ use policy_core::{
     ids::{IdChanges, Ids},
 };
 
-use super::{StoreError, at, replace};
+use super::{
+    StoreError,
+    files::{at, read_if_there, replace},
+    lines::{self, line},
+};
 
 /// Length of the log, bytes, from which on the whole is written anew when there is time.
 const LONG: u64 = 16 << 20;
@@ -49,8 +53,8 @@ impl Numbers {
     pub fn open(dir: &Path) -> Result<(Numbers, Ids), StoreError> {
         let whole = dir.join("ids.json");
         let path = dir.join("ids.log");
-        let bytes = super::read_if_there(&whole)?;
-        let log = super::read_if_there(&path)?.unwrap_or_default();
+        let bytes = read_if_there(&whole)?;
+        let log = read_if_there(&path)?.unwrap_or_default();
         let mut ids = match &bytes {
             Some(bytes) => serde_json::from_slice(bytes).map_err(|error| StoreError::Content {
                 path: whole.clone(),
@@ -58,7 +62,7 @@ impl Numbers {
             })?,
             None => Ids::default(),
         };
-        let mut lines = log.split_inclusive(|byte| *byte == b'\n').map_while(content);
+        let mut lines = lines::contents(&log);
         let belongs = lines.next().is_some_and(|of| of == name_of(bytes.as_deref()).as_bytes());
         if belongs {
             for line in lines {
@@ -131,18 +135,6 @@ impl Numbers {
 /// What a log calls the whole that it belongs to.
 fn name_of(whole: Option<&[u8]>) -> String {
     Digest::of("ids", &whole).to_string()
-}
-
-fn line(text: &str) -> String {
-    format!("{} {text}\n", Digest::of("ids line", text.as_bytes()))
-}
-
-/// What a line says, if it is whole.
-fn content(line: &[u8]) -> Option<&[u8]> {
-    let line = line.strip_suffix(b"\n")?;
-    let (digest, rest) = line.split_at_checked(32)?;
-    let rest = rest.strip_prefix(b" ")?;
-    (digest == Digest::of("ids line", rest).to_string().as_bytes()).then_some(rest)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! An agent that ends in the middle of a change: afterwards it holds all of it or nothing.
 
-use std::{collections::BTreeSet, thread, time::Duration};
+use std::{collections::BTreeSet, process::Child, thread, time::Instant};
 
 use policy_api::messages::StoredResource;
 
@@ -8,6 +8,8 @@ use crate::stage::{Stage, policy};
 
 /// Policies that change together.
 const POLICIES: u32 = 40;
+/// Moments of a change at which the agent is ended.
+const ROUNDS: u32 = 12;
 
 /// The orders of the policies that change together; one if they did so.
 fn orders(stage: &Stage) -> (usize, BTreeSet<u64>) {
@@ -18,24 +20,33 @@ fn orders(stage: &Stage) -> (usize, BTreeSet<u64>) {
     (together.len(), orders.collect())
 }
 
+/// Begins a change.
+fn begin(stage: &Stage, change: &str) -> Child {
+    let file = stage.file("change.yaml", change.as_bytes());
+    let mut client = stage.agent.policyctl_command().unwrap();
+    client.args(["apply", "-f", &file]);
+    client.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    client.spawn().unwrap()
+}
+
 /// Ends the agent so many times, each time a little later after the beginning of a change.
 fn end_during_changes(end: impl Fn(&mut Stage)) {
     let mut stage = Stage::new();
     let change = |order: u32| -> String {
         (0..POLICIES).map(|number| policy(&format!("p{number:02}"), order)).collect()
     };
-    stage.agent.apply(&change(1000)).unwrap();
+    stage.agent.apply(&change(999)).unwrap();
+    // How long a change takes here and now if nothing ends it.
+    let started = Instant::now();
+    assert!(begin(&stage, &change(1000)).wait().unwrap().success());
+    let whole = started.elapsed();
     let mut last = 1000;
     let mut carried_out = 0;
-    for round in 0..12_u32 {
+    for round in 0..ROUNDS {
         let next = 1001 + round;
-        let file = stage.file("change.yaml", change(next).as_bytes());
-        let mut client = stage.agent.policyctl_command().unwrap();
-        client.args(["apply", "-f", &file]);
-        client.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-        let mut client = client.spawn().unwrap();
-        // Not for a state: every round is to hit another moment of the change.
-        thread::sleep(Duration::from_millis(u64::from(round) * 8));
+        let mut client = begin(&stage, &change(next));
+        // Not for a state: every round is to hit another moment of the change, the last one the end.
+        thread::sleep(whole * 5 * round / (4 * (ROUNDS - 1)));
         end(&mut stage);
         let told = client.wait().unwrap().success();
         stage.agent.start().unwrap();
@@ -59,7 +70,7 @@ fn end_during_changes(end: impl Fn(&mut Stage)) {
             stage.agent.policyctl(&["explain", "192.0.2.1", "web", &format!("{order}/tcp")]);
         assert_eq!(explained.unwrap().status.code(), Some(0), "round {round}");
     }
-    eprintln!("{carried_out} of 12 changes were carried out");
+    eprintln!("{carried_out} of {ROUNDS} changes were carried out");
     assert!(carried_out > 0, "the agent always ended before the change");
 }
 

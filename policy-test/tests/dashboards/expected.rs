@@ -125,7 +125,7 @@ impl Expected {
             ("Policies and revision", "A") => ours(Self::Exactly([(agent(&[]), 2.0)].into())),
             ("Policies and revision", "B") => ours(Self::Within(1.0, 1e3)),
             ("Components", "A") => ours(Self::Exactly(
-                ["datapath", "docker", "policy-dir"]
+                ["datapath", "docker", "policy-dir", "store"]
                     .map(|component| (agent(&[("component", component)]), 1.0))
                     .into(),
             )),
