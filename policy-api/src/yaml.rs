@@ -90,7 +90,11 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Vec<Document>, Vec<Diagnostic>> 
         let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
         refuse(Diagnostic {
             line: Some(before.iter().filter(|byte| **byte == b'\n').count() + 1),
-            ..Diagnostic::error("", "the file is not UTF-8 text")
+            column: before.rsplit(|byte| *byte == b'\n').next().map(|line| {
+                // What comes before is valid.
+                String::from_utf8_lossy(line).chars().count() + 1
+            }),
+            ..Diagnostic::error("", "the file is not UTF-8 text").with_hint("save it as UTF-8")
         })
     })?;
     let nodes: Vec<Spanned<Option<Node>>> = serde_yaml::from_multiple_with_options(text, options())
@@ -120,7 +124,8 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Vec<Document>, Vec<Diagnostic>> 
         return Err(diagnostics);
     }
     if documents.is_empty() {
-        return Err(refuse(Diagnostic::error("", "no resources")));
+        let hint = "write at least one document with `apiVersion:`, `kind:` and `metadata:`";
+        return Err(refuse(Diagnostic::error("", "no resources").with_hint(hint)));
     }
     Ok(documents)
 }
@@ -160,13 +165,18 @@ fn syntax_error(error: &Error) -> Diagnostic {
             },
         )
         .with_hint("remove one of the two"),
+        Error::NonFiniteFloat { value, .. } => {
+            Diagnostic::error("", format!("`{value}` is not a number here"))
+                .with_hint("write a finite number, or put it in quotes if it is text")
+        }
         Error::Budget { .. } => Diagnostic::error(
             "",
             format!(
                 "the file is nested more than {MAX_DEPTH} deep, or has too many nodes, documents \
                  or aliases"
             ),
-        ),
+        )
+        .with_hint("write it flatter, or split it into several files"),
         Error::AliasReplayLimitExceeded { .. }
         | Error::AliasReplayCounterOverflow { .. }
         | Error::AliasExpansionLimitExceeded { .. }
@@ -178,6 +188,7 @@ fn syntax_error(error: &Error) -> Diagnostic {
             let text = error.to_string();
             let end = text.rfind(" at line ").unwrap_or(text.len());
             Diagnostic::error("", format!("not valid YAML: {}", text.get(..end).unwrap_or(&text)))
+                .with_hint("look at the quotes, brackets and indentation there")
         }
     }
 }
