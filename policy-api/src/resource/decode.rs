@@ -111,10 +111,11 @@ pub(super) fn typed<S: DeserializeOwned>(
     let mut diagnostics = Vec::new();
     let mut reduced: Option<Value> = None;
     while diagnostics.len() < MAX_ERRORS {
-        let error = match serde_path_to_error::deserialize(Strict(reduced.as_ref().unwrap_or(value))) {
-            Ok(object) => return (Some(wrap(Box::new(object))), diagnostics),
-            Err(error) => error,
-        };
+        let error =
+            match serde_path_to_error::deserialize(Strict(reduced.as_ref().unwrap_or(value))) {
+                Ok(object) => return (Some(wrap(Box::new(object))), diagnostics),
+                Err(error) => error,
+            };
         diagnostics.push(describe(error.path(), &error.inner().to_string()));
         let rest = reduced.get_or_insert_with(|| value.clone());
         if !take_out(rest, error.path()) {

@@ -103,8 +103,14 @@ fn a_list_is_no_mapping() {
         (rule(json!(["Allow"])), "spec.ingress[0]"),
         (rule(json!([])), "spec.ingress[0]"),
         (peer(json!({"ports": [["TCP", 80, null]]})), "spec.ingress[0].ports[0]"),
-        (peer(json!({"from": [{"ipBlock": ["10.0.0.0/8", null]}]})), "spec.ingress[0].from[0].ipBlock"),
-        (peer(json!({"from": [{"podSelector": [{"a": "b"}, null]}]})), "spec.ingress[0].from[0].podSelector"),
+        (
+            peer(json!({"from": [{"ipBlock": ["10.0.0.0/8", null]}]})),
+            "spec.ingress[0].from[0].ipBlock",
+        ),
+        (
+            peer(json!({"from": [{"podSelector": [{"a": "b"}, null]}]})),
+            "spec.ingress[0].from[0].podSelector",
+        ),
     ] {
         let [(at, text)] = found.as_slice() else { panic!("{path}: {found:#?}") };
         assert!(at == path && text.contains("found a list (write a"), "{path}: {text}");
@@ -116,11 +122,15 @@ fn a_list_is_no_mapping() {
 #[test]
 fn what_was_found_is_named_in_words() {
     for (value, words) in [
-        (json!({"matchLabels": {"a": "b"}}), "found a mapping (write a selector such as `app == 'web'`)"),
+        (
+            json!({"matchLabels": {"a": "b"}}),
+            "found a mapping (write a selector such as `app == 'web'`)",
+        ),
         (json!(["a"]), "found a list (write a single value)"),
         (json!(5), "found integer `5` (put the value in quotes)"),
     ] {
-        let policy = json!({"apiVersion": CALICO, "kind": "NetworkPolicy", "spec": {"selector": value}});
+        let policy =
+            json!({"apiVersion": CALICO, "kind": "NetworkPolicy", "spec": {"selector": value}});
         assert!(found(&policy)[0].1.ends_with(words), "{words}: {:?}", found(&policy));
     }
     let set = json!({"apiVersion": CALICO, "kind": "NetworkSet", "spec": {"nets": [null]}});

@@ -168,12 +168,23 @@ fn what_is_not_yaml_is_refused_with_its_place() {
     let mut bytes = b"a: 1\nb: ".to_vec();
     bytes.push(0xff);
     let diagnostics = read("f.yaml", &bytes).unwrap_err();
-    assert_eq!(diagnostics[0].to_string(), "f.yaml:2:4: error: the file is not UTF-8 text (save it as UTF-8)");
+    assert_eq!(
+        diagnostics[0].to_string(),
+        "f.yaml:2:4: error: the file is not UTF-8 text (save it as UTF-8)"
+    );
 }
 
 #[test]
 fn a_file_without_resources_is_refused() {
-    for text in ["", "\n\n", "# nothing\n", "---\n---\n", "~\n", "kind: List\nitems: []\n", "kind: List\nitems: ~\n"] {
+    for text in [
+        "",
+        "\n\n",
+        "# nothing\n",
+        "---\n---\n",
+        "~\n",
+        "kind: List\nitems: []\n",
+        "kind: List\nitems: ~\n",
+    ] {
         let diagnostic = refused(text);
         let shown = diagnostic.to_string();
         assert!(shown.starts_with("f.yaml: error: no resources (write"), "{text:?}");

@@ -17,7 +17,7 @@ use super::{
     fields::{self, Masking, SCTP, TCP, UDP},
     names::{self, Reserved},
     report::Report,
-    staged::{self, IsStaged},
+    staged::{self, IsStaged, no_list},
 };
 use crate::{
     labels::{NAMESPACE_LABEL, NAMESPACE_PREFIX, ORCHESTRATOR_LABEL},
@@ -44,11 +44,7 @@ pub(super) fn network_policy(
     let names = names::metadata(object.metadata.as_ref(), named, Reserved::Allow, report);
     let absent = NetworkPolicySpec::default();
     let spec = object.spec.as_ref().unwrap_or(&absent);
-    let nothing = NetworkPolicySpec {
-        staged_action: spec.staged_action.clone(),
-        ..NetworkPolicySpec::default()
-    };
-    let staged = staged::action(kind, spec.staged_action.as_deref(), *spec == nothing, report);
+    let staged = staged::action(kind, spec.staged_action.as_deref(), only_action(spec), report);
     let namespace = names.as_ref().map_or("", |(namespace, ..)| namespace);
 
     let pods = spec
@@ -99,6 +95,16 @@ pub(super) fn network_policy(
         reach: Reach::Local,
         staged,
     })
+}
+
+/// Whether nothing but the staged action is said.
+fn only_action(spec: &NetworkPolicySpec) -> bool {
+    let NetworkPolicySpec { staged_action: _, pod_selector, policy_types, ingress, egress } = spec;
+    let everything = LabelSelector::default();
+    pod_selector.as_ref().is_none_or(|pods| *pods == everything)
+        && no_list(policy_types)
+        && no_list(ingress)
+        && no_list(egress)
 }
 
 /// `policyTypes`; absent or empty means Ingress, and Egress too if there are egress rules
@@ -315,7 +321,12 @@ fn label_selector(path: &str, wire: &LabelSelector, report: &mut Report) -> Sele
         let path = format!("{path}.matchExpressions[{index}]");
         let key = wire.key.as_deref().unwrap_or_default();
         let values = wire.values.as_deref().unwrap_or_default();
-        names::label_name(&format!("{path}.key"), key, report);
+        if key.is_empty() {
+            let hint = "name the label that the expression is about";
+            report.error(&format!("{path}.key"), "the expression has no key", hint);
+        } else {
+            names::label_name(&format!("{path}.key"), key, report);
+        }
         for (index, value) in values.iter().enumerate() {
             names::label_value(&format!("{path}.values[{index}]"), value, report);
         }
@@ -325,6 +336,12 @@ fn label_selector(path: &str, wire: &LabelSelector, report: &mut Report) -> Sele
             "NotIn" => (Selector::none_of(key, values), true),
             "Exists" => (Selector::has(key), false),
             "DoesNotExist" => (Selector::has(key).negate(), false),
+            "" => {
+                let path = format!("{path}.operator");
+                let hint = format!("write {}", OPERATORS.join(" or "));
+                report.error(&path, "the expression has no operator", hint);
+                continue;
+            }
             other => {
                 let path = format!("{path}.operator");
                 fields::unknown_word(&path, "an operator", other, &OPERATORS, report);

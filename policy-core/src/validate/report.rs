@@ -3,6 +3,16 @@
 use policy_api::diagnostic::Diagnostic;
 use serde_json::Value;
 
+/// Whether a field is absent, or has a value that is the same as absence.
+pub(super) fn says_nothing(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Array(list)) => list.is_empty(),
+        Some(_) => false,
+    }
+}
+
 /// Findings so far.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -28,13 +38,7 @@ impl Report {
         what: &str,
         hint: &str,
     ) {
-        let says_nothing = match value {
-            None | Some(Value::Null) => true,
-            Some(Value::String(text)) => text.is_empty(),
-            Some(Value::Array(list)) => list.is_empty(),
-            Some(_) => false,
-        };
-        if !says_nothing {
+        if !says_nothing(value) {
             self.error(path, format!("{what} are not supported yet"), hint);
         }
     }

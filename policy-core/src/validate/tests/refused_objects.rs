@@ -90,7 +90,12 @@ fn kubernetes_policies() {
         (
             "no key",
             pods("{matchExpressions: [{operator: Exists}]}"),
-            &[("spec.podSelector.matchExpressions[0].key", "name for a label")],
+            &[("spec.podSelector.matchExpressions[0].key", "has no key")],
+        ),
+        (
+            "no operator",
+            pods("{matchExpressions: [{key: a}]}"),
+            &[("spec.podSelector.matchExpressions[0].operator", "no operator (write In or NotIn")],
         ),
         (
             "except of the other family",
@@ -210,6 +215,28 @@ fn endpoints_sets_and_namespaces() {
                 ("spec.ipNetworks[4]", "cannot be"),
             ],
         ),
+        (
+            "an address with the prefix length of its network",
+            wep("interfaceName: a\nipNetworks: [10.0.0.2/24]"),
+            &[("spec.ipNetworks[0]", "such as 10.0.0.2/32")],
+        ),
+        (
+            "origins",
+            endpoint(
+                "orchestrator: k_8\nworkload: A\nnode: a b\npod: -a\nendpoint: a..b\n\
+                 serviceAccountName: a/b\ncontainerID: a.b",
+            ),
+            &[
+                ("spec.orchestrator", "`k_8` is not a name"),
+                ("spec.workload", "is not a name"),
+                ("spec.node", "is not a name"),
+                ("spec.pod", "is not a name"),
+                ("spec.endpoint", "is not a name"),
+                ("spec.serviceAccountName", "is not a name"),
+                ("spec.containerID", "is not the id of a container"),
+            ],
+        ),
+        ("container", endpoint("containerID: a-"), &[("spec.containerID", "at both ends")]),
         ("mac", endpoint("mac: 02:42:ac:11:00"), &[("spec.mac", "six octets")]),
         ("mac signs", endpoint("mac: '+2:42:ac:11:00:0g'"), &[("spec.mac", "six octets")]),
         ("profiles", endpoint("profiles: [a]"), &[("spec.profiles", "not supported")]),
@@ -223,7 +250,7 @@ fn endpoints_sets_and_namespaces() {
             "port",
             endpoint("ports: [{}]"),
             &[
-                ("spec.ports[0].name", "is not a port"),
+                ("spec.ports[0].name", "is not a port name (write a name of at most 15"),
                 ("spec.ports[0].protocol", "no protocol"),
                 ("spec.ports[0].port", "no number"),
             ],
