@@ -165,6 +165,10 @@ fn syntax_error(error: &Error) -> Diagnostic {
             },
         )
         .with_hint("remove one of the two"),
+        Error::RecursiveReferencesRequireWeakTypes { .. } => {
+            Diagnostic::error("", "an alias stands inside of what it is the name of")
+                .with_hint("write the value out")
+        }
         Error::NonFiniteFloat { value, .. } => {
             Diagnostic::error("", format!("`{value}` is not a number here"))
                 .with_hint("write a finite number, or put it in quotes if it is text")
@@ -186,6 +190,11 @@ fn syntax_error(error: &Error) -> Diagnostic {
         }
         error => {
             let text = error.to_string();
+            // The scanner has a bound of its own, and no name for it.
+            if text.contains("recursion limit exceeded") {
+                return Diagnostic::error("", format!("nested more than {MAX_DEPTH} deep"))
+                    .with_hint("write it flatter");
+            }
             let end = text.rfind(" at line ").unwrap_or(text.len());
             Diagnostic::error("", format!("not valid YAML: {}", text.get(..end).unwrap_or(&text)))
                 .with_hint("look at the quotes, brackets and indentation there")

@@ -32,6 +32,10 @@ use crate::{
 /// Calico's order for Kubernetes policies.
 const ORDER: f64 = 1000.0;
 
+/// Pairs of a peer and a port in one policy at most. Each pair is a condition, so without a bound
+/// a file of a few megabytes would fill any memory.
+const MAX_PAIRS: usize = 100_000;
+
 /// Protocols and ports of a rule: by protocol, no ports meaning all; no protocol meaning all.
 type Services = BTreeMap<Option<u8>, Vec<PortMatch>>;
 
@@ -53,11 +57,15 @@ pub(super) fn network_policy(
         .map_or_else(Selector::all, |pods| label_selector("spec.podSelector", pods, report));
     let subject = pods.and(Selector::equal(NAMESPACE_LABEL, namespace));
 
+    let mut pairs = 0;
     let mut ingress = Vec::new();
     for (index, rule) in spec.ingress.iter().flatten().enumerate() {
         let path = format!("spec.ingress[{index}]");
         let peers = peers(&format!("{path}.from"), rule.from.as_deref(), namespace, report);
         let services = services(&format!("{path}.ports"), rule.ports.as_deref(), report);
+        if !count(&path, &peers, &services, &mut pairs, report) {
+            continue;
+        }
         ingress.extend(combine(index, &peers, &services, |rule, peer, ports| Rule {
             source: peer,
             destination: EntityMatch { ports, ..EntityMatch::default() },
@@ -69,6 +77,9 @@ pub(super) fn network_policy(
         let path = format!("spec.egress[{index}]");
         let peers = peers(&format!("{path}.to"), rule.to.as_deref(), namespace, report);
         let services = services(&format!("{path}.ports"), rule.ports.as_deref(), report);
+        if !count(&path, &peers, &services, &mut pairs, report) {
+            continue;
+        }
         egress.extend(combine(index, &peers, &services, |rule, peer, ports| Rule {
             destination: EntityMatch { ports, ..peer },
             ..rule
@@ -117,6 +128,35 @@ pub(super) fn directions(spec: &NetworkPolicySpec, report: Option<&mut Report>) 
             egress: spec.egress.as_ref().is_some_and(|rules| !rules.is_empty()),
         },
     }
+}
+
+/// Counts the pairs of a rule; `false` if there are too many in the policy by now.
+fn count(
+    path: &str,
+    peers: &[EntityMatch],
+    services: &Services,
+    pairs: &mut usize,
+    report: &mut Report,
+) -> bool {
+    let ports: usize = services.values().map(|ports| ports.len().max(1)).sum();
+    let before = *pairs;
+    *pairs = peers.len().saturating_mul(ports).saturating_add(before);
+    if *pairs <= MAX_PAIRS {
+        return true;
+    }
+    // Once is enough.
+    if before <= MAX_PAIRS {
+        report.error(
+            path,
+            format!(
+                "{} peers with {ports} ports each: a policy can have {MAX_PAIRS} pairs of peer and \
+                 port, and this makes it {pairs}",
+                peers.len()
+            ),
+            "write ranges of ports with `endPort`, larger networks, or several policies",
+        );
+    }
+    false
 }
 
 /// One rule for each protocol and peer.

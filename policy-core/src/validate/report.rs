@@ -13,10 +13,16 @@ pub(super) fn says_nothing(value: Option<&Value>) -> bool {
     }
 }
 
+/// Errors told of one resource at most; further ones are counted. A list of a million entries can
+/// have a million.
+const MAX_ERRORS: usize = 100;
+
 /// Findings so far.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     diagnostics: Vec<Diagnostic>,
+    /// Errors that are not among them.
+    more: usize,
 }
 
 impl Report {
@@ -27,7 +33,11 @@ impl Report {
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        self.diagnostics.push(Diagnostic::error(path, message).with_hint(hint));
+        if self.diagnostics.len() < MAX_ERRORS {
+            self.diagnostics.push(Diagnostic::error(path, message).with_hint(hint));
+        } else {
+            self.more += 1;
+        }
     }
 
     /// Refuses the field at `path` if it says anything. `what` is a noun phrase in the plural.
@@ -44,7 +54,12 @@ impl Report {
     }
 
     /// The object, if nothing is wrong.
-    pub(super) fn finish<T>(self, object: Option<T>) -> Result<T, Vec<Diagnostic>> {
+    pub(super) fn finish<T>(mut self, object: Option<T>) -> Result<T, Vec<Diagnostic>> {
+        if self.more > 0 {
+            let message = format!("{} more errors in this resource are not shown", self.more);
+            let hint = "correct those that are, and try again";
+            self.diagnostics.push(Diagnostic::error("", message).with_hint(hint));
+        }
         match object {
             Some(object) if self.diagnostics.is_empty() => Ok(object),
             // Nothing is built without a reason given; should that ever fail, refuse all the same.

@@ -379,3 +379,32 @@ fn endpoints_sets_and_namespaces() {
         check(name, text, expected);
     }
 }
+
+/// Each pair becomes a condition: 50,000 peers with 60,000 ports, in a file of 3 MB, took all memory.
+#[test]
+fn peers_times_ports_are_bounded() {
+    let policy = |rules: usize, peers: usize, ports: usize| {
+        let peers: Vec<String> = (0..peers)
+            .map(|n| format!("{{ipBlock: {{cidr: 10.{}.{}.0/24}}}}", n / 256, n % 256))
+            .collect();
+        let ports: Vec<String> = (1..=ports).map(|port| format!("{{port: {port}}}")).collect();
+        let rule = format!("{{from: [{}], ports: [{}]}}", peers.join(", "), ports.join(", "));
+        knp(&format!("podSelector: {{}}\ningress: [{}]", vec![rule; rules].join(", ")))
+    };
+    assert!(decode(&value(&policy(1, 500, 200))).is_ok());
+    check(
+        "one rule",
+        &policy(1, 500, 201),
+        &[("spec.ingress[0]", "500 peers with 201 ports each: a policy can have 100000 pairs")],
+    );
+    check("four rules", &policy(4, 300, 160), &[("spec.ingress[2]", "this makes it 144000")]);
+}
+
+#[test]
+fn a_long_list_of_errors_is_cut_short_and_counted() {
+    let nets = vec!["x"; 1000].join(", ");
+    let set = document(CALICO, "GlobalNetworkSet", "name: a", &format!("nets: [{nets}]"));
+    let found = decode(&value(&set)).expect_err("a thousand errors");
+    assert_eq!(found.len(), 101);
+    assert_eq!(found[100].message, "900 more errors in this resource are not shown");
+}
