@@ -21,8 +21,8 @@ const MAX_ERRORS: usize = 100;
 #[derive(Debug, Default)]
 pub(super) struct Report {
     diagnostics: Vec<Diagnostic>,
-    /// Errors that are not among them.
-    more: usize,
+    /// Where the first error stands that is not among them, and how many there are.
+    more: Option<(String, usize)>,
 }
 
 impl Report {
@@ -36,7 +36,7 @@ impl Report {
         if self.diagnostics.len() < MAX_ERRORS {
             self.diagnostics.push(Diagnostic::error(path, message).with_hint(hint));
         } else {
-            self.more += 1;
+            self.more.get_or_insert_with(|| (path.to_owned(), 0)).1 += 1;
         }
     }
 
@@ -54,19 +54,20 @@ impl Report {
     }
 
     /// The object, if nothing is wrong.
-    pub(super) fn finish<T>(mut self, object: Option<T>) -> Result<T, Vec<Diagnostic>> {
-        if self.more > 0 {
-            let message = format!("{} more errors in this resource are not shown", self.more);
-            let hint = "correct those that are, and try again";
-            self.diagnostics.push(Diagnostic::error("", message).with_hint(hint));
+    pub(super) fn finish<T>(self, object: Option<T>) -> Result<T, Vec<Diagnostic>> {
+        let mut diagnostics = self.diagnostics;
+        if let Some((path, more)) = self.more {
+            let message = format!("here and elsewhere: {more} more errors in this resource");
+            let hint = "correct those that are shown, and try again";
+            diagnostics.push(Diagnostic::error(path, message).with_hint(hint));
         }
         match object {
-            Some(object) if self.diagnostics.is_empty() => Ok(object),
+            Some(object) if diagnostics.is_empty() => Ok(object),
             // Nothing is built without a reason given; should that ever fail, refuse all the same.
-            _ if self.diagnostics.is_empty() => {
+            _ if diagnostics.is_empty() => {
                 Err(vec![Diagnostic::error("", "the resource cannot be read")])
             }
-            _ => Err(self.diagnostics),
+            _ => Err(diagnostics),
         }
     }
 }

@@ -406,5 +406,6 @@ fn a_long_list_of_errors_is_cut_short_and_counted() {
     let set = document(CALICO, "GlobalNetworkSet", "name: a", &format!("nets: [{nets}]"));
     let found = decode(&value(&set)).expect_err("a thousand errors");
     assert_eq!(found.len(), 101);
-    assert_eq!(found[100].message, "900 more errors in this resource are not shown");
+    assert_eq!(found[100].path, "spec.nets[100]");
+    assert_eq!(found[100].message, "here and elsewhere: 900 more errors in this resource");
 }
