@@ -189,6 +189,7 @@ fn wrong_usage_is_exit_code_2_and_asks_nobody() {
         (&["get", "-A", "-n", "shop"], "cannot be used with"),
         (&["describe"], "<KIND NAME>..."),
         (&["describe", "gnp"], "name it, as in `policyctl describe gnp NAME`"),
+        (&["describe", "web"], "unknown kind `web`"),
         (&["describe", "all", "x"], "`all` is no kind to describe"),
         (&["describe", "pod", "x"], "unknown kind `pod`"),
         (&["describe", "gnp", "x", "-n", "shop"], "a GlobalNetworkPolicy has no namespace"),
