@@ -245,9 +245,11 @@ fn mac(text: Option<&str>, report: &mut Report) -> Option<[u8; 6]> {
 
 /// Refuses what a named port of a WorkloadEndpoint may say of the host.
 fn host_port(path: &str, port: &WorkloadEndpointPort, report: &mut Report) {
-    for (field, value) in [("hostPort", &port.host_port), ("hostIP", &port.host_ip)] {
+    // 0 is upstream's absence: its tools write it out.
+    let host_port = port.host_port.as_ref().filter(|port| port.as_i64() != Some(0));
+    for (field, value) in [("hostPort", host_port), ("hostIP", port.host_ip.as_ref())] {
         let path = format!("{path}.{field}");
-        report.unsupported(&path, value.as_ref(), "host ports", "remove the field");
+        report.unsupported(&path, value, "host ports", "remove the field");
     }
 }
 
