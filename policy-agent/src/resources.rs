@@ -167,7 +167,11 @@ impl Resources {
             }
             match next.resources.entries.get(&name).map(|entry| &entry.origin) {
                 None if ignore_not_found => {}
-                None => errors.push(refuse(format!("there is no {} {}", name.kind, name.name))),
+                None => {
+                    let mut error = refuse(format!("there is no {}", shown(&name)));
+                    error.hint = next.resources.elsewhere(&name);
+                    errors.push(error);
+                }
                 Some(Origin::File(path)) => errors.push(
                     refuse(format!("{} {} is defined by {}", name.kind, name.name, path.display()))
                         .with_hint("remove it from that file; the agent follows it"),
@@ -183,6 +187,18 @@ impl Resources {
             next.resources.newly_dangling(self).into_iter().map(|(_, diagnostic)| diagnostic),
         );
         if errors.is_empty() { Ok(next) } else { Err(errors) }
+    }
+
+    /// What to write instead of the name of a resource that is not there: where one of that kind
+    /// and name is.
+    fn elsewhere(&self, name: &ResourceName) -> Option<String> {
+        let namespaces: Vec<&str> = self
+            .entries
+            .keys()
+            .filter(|known| (&known.kind, &known.name) == (&name.kind, &name.name))
+            .filter_map(|known| known.namespace.as_deref())
+            .collect();
+        (!namespaces.is_empty()).then(|| format!("there is one in {}", namespaces.join(", ")))
     }
 
     /// The resources of the state directory, each with the file that it is in.
@@ -307,6 +323,13 @@ impl Resources {
             .chain(self.shadowed.values())
             .cloned()
             .collect()
+    }
+}
+
+fn shown(name: &ResourceName) -> String {
+    match &name.namespace {
+        Some(namespace) => format!("{} {} in namespace {namespace}", name.kind, name.name),
+        None => format!("{} {}", name.kind, name.name),
     }
 }
 
@@ -469,6 +492,12 @@ mod tests {
         let name = resources.results[0].resource.clone();
         let empty = Resources::default();
         assert!(empty.delete(vec![name.clone()], false).is_err());
+        let elsewhere = ResourceName { namespace: Some("other".to_owned()), ..name.clone() };
+        if let Some(namespace) = &name.namespace {
+            let errors = resources.resources.delete(vec![elsewhere], false).unwrap_err();
+            let text = errors[0].to_string();
+            assert!(text.contains("in namespace other") && text.contains(namespace), "{text}");
+        }
         assert!(empty.delete(vec![name.clone()], true).unwrap().changes.is_empty());
         let after = resources.resources.delete(vec![name], false).unwrap();
         assert_eq!(outcomes(&after), [Outcome::Deleted]);

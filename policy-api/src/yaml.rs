@@ -88,12 +88,12 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Vec<Document>, Vec<Diagnostic>> 
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+        // YAML breaks lines at each of the three.
+        let before = String::from_utf8_lossy(before).replace("\r\n", "\n");
+        let lines = before.split(['\n', '\r']);
         refuse(Diagnostic {
-            line: Some(before.iter().filter(|byte| **byte == b'\n').count() + 1),
-            column: before.rsplit(|byte| *byte == b'\n').next().map(|line| {
-                // What comes before is valid.
-                String::from_utf8_lossy(line).chars().count() + 1
-            }),
+            line: Some(lines.clone().count()),
+            column: lines.last().map(|line| line.chars().count() + 1),
             ..Diagnostic::error("", "the file is not UTF-8 text").with_hint("save it as UTF-8")
         })
     })?;

@@ -262,6 +262,10 @@ fn named_targets(words: &[String]) -> Result<Vec<NamedTarget>, Failure> {
             return Err(Failure::usage("`all` is no kind to delete: name the kind"));
         }
         let kinds = kinds::lookup(kind)?;
+        if name.contains('/') {
+            let message = format!("`{name}` is no name: say the namespace with --namespace");
+            return Err(Failure::usage(message));
+        }
         if name.is_empty() {
             return Err(Failure::usage(format!("{kind}: no name given")));
         }

@@ -165,13 +165,12 @@ fn what_is_not_yaml_is_refused_with_its_place() {
         assert!(diagnostic.message.contains(part), "{text}: {diagnostic}");
         assert!(diagnostic.hint.is_some(), "{text}: {diagnostic}");
     }
-    let mut bytes = b"a: 1\nb: ".to_vec();
-    bytes.push(0xff);
-    let diagnostics = read("f.yaml", &bytes).unwrap_err();
-    assert_eq!(
-        diagnostics[0].to_string(),
-        "f.yaml:2:4: error: the file is not UTF-8 text (save it as UTF-8)"
-    );
+    for before in ["a: 1\nb: ", "a: 1\r\nb: ", "a: 1\rb: ", "a: 1\n\u{e4}: "] {
+        let bytes = [before.as_bytes(), &[0xff]].concat();
+        let shown = read("f.yaml", &bytes).unwrap_err()[0].to_string();
+        let expected = "f.yaml:2:4: error: the file is not UTF-8 text (save it as UTF-8)";
+        assert_eq!(shown, expected, "{before:?}");
+    }
 }
 
 #[test]

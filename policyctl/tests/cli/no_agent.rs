@@ -176,6 +176,7 @@ fn wrong_usage_is_exit_code_2_and_asks_nobody() {
         (&["explain", "a", "b", "80/tcp", "--host-access", "allow"], "need --endpoints FILE or"),
         (&["delete"], "or `policyctl delete KIND NAME`"),
         (&["delete", "gnp"], "name the resource, as in `policyctl delete gnp NAME`"),
+        (&["delete", "netpol/shop/web"], "say the namespace with --namespace"),
         (&["delete", "all", "x"], "`all` is no kind to delete"),
         (&["delete", "gnp", "x", "-f", "a.yaml"], "cannot be used with"),
         (&["delete", "gnp", "x", "-n", "shop"], "a GlobalNetworkPolicy has no namespace"),
