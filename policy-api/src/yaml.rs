@@ -90,10 +90,10 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Vec<Document>, Vec<Diagnostic>> 
         let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
         // YAML breaks lines at each of the three.
         let before = String::from_utf8_lossy(before).replace("\r\n", "\n");
-        let lines = before.split(['\n', '\r']);
+        let mut lines = before.split(['\n', '\r']);
         refuse(Diagnostic {
             line: Some(lines.clone().count()),
-            column: lines.last().map(|line| line.chars().count() + 1),
+            column: lines.next_back().map(|line| line.chars().count() + 1),
             ..Diagnostic::error("", "the file is not UTF-8 text").with_hint("save it as UTF-8")
         })
     })?;
