@@ -21,7 +21,7 @@ use policy_core::{
     labels::Labels,
     model::{DefaultAction, EndpointId, Model},
     peers::PeerName,
-    policy::Policy,
+    policy::{Policy, StagedAction},
     validate::Object,
 };
 
@@ -103,6 +103,8 @@ impl Published {
         // Each host endpoint has a plane for every policy that selects it.
         let meets = |policy: &Policy, plane: Plane| plane.of_host() || plane.admits(policy);
         let selects = |object: &Object| match object {
+            // What would take a policy away applies to nothing.
+            Object::Policy(Policy { staged: Some(StagedAction::Delete), .. }) => 0,
             Object::Policy(policy) => {
                 let selected = |(plane, labels): &&(Plane, Labels)| {
                     meets(policy, *plane) && policy.subject.matches(labels)

@@ -225,7 +225,11 @@ impl Resources {
             }
             match next.resources.entries.get(&name).map(|entry| entry.origin.clone()) {
                 None if ignore_not_found => {}
-                None => errors.push(refuse(format!("there is no {} {}", name.kind, name.name))),
+                None => {
+                    let mut error = refuse(format!("there is no {}", shown(&name)));
+                    error.hint = next.resources.elsewhere(&name);
+                    errors.push(error);
+                }
                 Some(Origin::File(path)) => errors.push(
                     refuse(format!("{} {} is defined by {}", name.kind, name.name, path.display()))
                         .with_hint("remove it from that file; the agent follows it"),
@@ -241,6 +245,18 @@ impl Resources {
             next.resources.newly_dangling(self).into_iter().map(|(_, diagnostic)| diagnostic),
         );
         if errors.is_empty() { Ok(next) } else { Err(errors) }
+    }
+
+    /// What to write instead of the name of a resource that is not there: where one of that kind
+    /// and name is.
+    fn elsewhere(&self, name: &ResourceName) -> Option<String> {
+        let namespaces: Vec<&str> = self
+            .entries
+            .keys()
+            .filter(|known| (&known.kind, &known.name) == (&name.kind, &name.name))
+            .filter_map(|known| known.namespace.as_deref())
+            .collect();
+        (!namespaces.is_empty()).then(|| format!("there is one in {}", namespaces.join(", ")))
     }
 
     /// The resources of the state directory, each with the file that it is in.
@@ -368,6 +384,13 @@ impl Resources {
             .map(|entry| entry.value())
             .chain(self.shadowed.values().cloned())
             .collect()
+    }
+}
+
+fn shown(name: &ResourceName) -> String {
+    match &name.namespace {
+        Some(namespace) => format!("{} {} in namespace {namespace}", name.kind, name.name),
+        None => format!("{} {}", name.kind, name.name),
     }
 }
 
@@ -534,5 +557,21 @@ mod tests {
         let after = resources.resources.delete(vec![name], false).unwrap();
         assert_eq!(outcomes(&after), [Outcome::Deleted]);
         assert_eq!(after.resources, Resources::default());
+    }
+
+    #[test]
+    fn what_is_in_another_namespace_is_pointed_to() {
+        let policy = json!({"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy",
+                            "metadata": {"name": "web", "namespace": "shop"}});
+        let here = Resources::default().apply(vec![policy]).unwrap();
+        let name = ResourceName {
+            namespace: Some("default".to_owned()),
+            ..here.results[0].resource.clone()
+        };
+        let errors = here.resources.delete(vec![name], false).unwrap_err();
+        assert_eq!(
+            errors[0].to_string(),
+            "error: there is no NetworkPolicy web in namespace default (there is one in shop)"
+        );
     }
 }

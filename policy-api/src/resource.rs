@@ -13,6 +13,7 @@ pub mod calico;
 mod decode;
 pub mod kubernetes;
 pub mod metadata;
+mod strict;
 #[cfg(test)]
 mod tests;
 

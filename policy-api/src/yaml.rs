@@ -88,9 +88,13 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Vec<Document>, Vec<Diagnostic>> 
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+        // YAML breaks lines at each of the three.
+        let before = String::from_utf8_lossy(before).replace("\r\n", "\n");
+        let mut lines = before.split(['\n', '\r']);
         refuse(Diagnostic {
-            line: Some(before.iter().filter(|byte| **byte == b'\n').count() + 1),
-            ..Diagnostic::error("", "the file is not UTF-8 text")
+            line: Some(lines.clone().count()),
+            column: lines.next_back().map(|line| line.chars().count() + 1),
+            ..Diagnostic::error("", "the file is not UTF-8 text").with_hint("save it as UTF-8")
         })
     })?;
     let nodes: Vec<Spanned<Option<Node>>> = serde_yaml::from_multiple_with_options(text, options())
@@ -120,7 +124,8 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Vec<Document>, Vec<Diagnostic>> 
         return Err(diagnostics);
     }
     if documents.is_empty() {
-        return Err(refuse(Diagnostic::error("", "no resources")));
+        let hint = "write at least one document with `apiVersion:`, `kind:` and `metadata:`";
+        return Err(refuse(Diagnostic::error("", "no resources").with_hint(hint)));
     }
     Ok(documents)
 }
@@ -160,13 +165,22 @@ fn syntax_error(error: &Error) -> Diagnostic {
             },
         )
         .with_hint("remove one of the two"),
+        Error::RecursiveReferencesRequireWeakTypes { .. } => {
+            Diagnostic::error("", "an alias stands inside of what it is the name of")
+                .with_hint("write the value out")
+        }
+        Error::NonFiniteFloat { value, .. } => {
+            Diagnostic::error("", format!("`{value}` is not a number here"))
+                .with_hint("write a finite number, or put it in quotes if it is text")
+        }
         Error::Budget { .. } => Diagnostic::error(
             "",
             format!(
                 "the file is nested more than {MAX_DEPTH} deep, or has too many nodes, documents \
                  or aliases"
             ),
-        ),
+        )
+        .with_hint("write it flatter, or split it into several files"),
         Error::AliasReplayLimitExceeded { .. }
         | Error::AliasReplayCounterOverflow { .. }
         | Error::AliasExpansionLimitExceeded { .. }
@@ -176,8 +190,14 @@ fn syntax_error(error: &Error) -> Diagnostic {
         }
         error => {
             let text = error.to_string();
+            // The scanner has a bound of its own, and no name for it.
+            if text.contains("recursion limit exceeded") {
+                return Diagnostic::error("", format!("nested more than {MAX_DEPTH} deep"))
+                    .with_hint("write it flatter");
+            }
             let end = text.rfind(" at line ").unwrap_or(text.len());
             Diagnostic::error("", format!("not valid YAML: {}", text.get(..end).unwrap_or(&text)))
+                .with_hint("look at the quotes, brackets and indentation there")
         }
     }
 }

@@ -364,14 +364,16 @@ impl Scene<'_> {
             if (wanted == ICMP && family == Family::V6)
                 || (wanted == ICMPV6 && family == Family::V4)
             {
-                return Err(format!("protocol {wanted} belongs to the other IP version"));
+                let wanted = names::protocol(wanted);
+                return Err(format!("{wanted} belongs to the other IP version"));
             }
             if wanted != found {
-                return Err(format!("protocol is {found}, not {wanted}"));
+                let [found, wanted] = [found, wanted].map(names::protocol);
+                return Err(format!("the protocol is {found}, not {wanted}"));
             }
         }
         if rule.protocol.is_not == Some(found) {
-            return Err(format!("protocol is {found}"));
+            return Err(format!("the protocol is {}", names::protocol(found)));
         }
         let icmp = |wanted: IcmpMatch| {
             let number = if self.family() == Family::V4 { ICMP } else { ICMPV6 };

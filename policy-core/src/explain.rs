@@ -27,7 +27,9 @@ mod hosts;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExplainError {
     /// The text is neither an address nor an endpoint.
-    #[error("`{0}` is neither an IP address nor the name of an endpoint on this host")]
+    #[error(
+        "`{0}` is neither an IP address nor the name of an endpoint on this host (`policyctl endpoints` lists them)"
+    )]
     Unknown(String),
     /// Endpoints of several namespaces have this name.
     #[error("several endpoints are called `{name}`: write one of {}", candidates.join(", "))]
@@ -40,7 +42,8 @@ pub enum ExplainError {
     /// There is no address family, or none that has this protocol, in which both ends have an
     /// address.
     #[error(
-        "`{source_end}` and `{destination}` have no address family in common for protocol {protocol}"
+        "`{source_end}` and `{destination}` have no address family in common for protocol {}",
+        names::protocol(*protocol)
     )]
     NoPath {
         /// As asked.

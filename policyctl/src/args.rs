@@ -317,7 +317,7 @@ pub(crate) enum RawCommand {
     /// Say whether a connection is allowed, and which rule decides at each end.
     ///
     /// Asks the agent; with -f or --endpoints, answers from files as an agent would. Exit code 0 if
-    /// it is allowed, 1 if it is denied.
+    /// it is allowed, 1 if it is denied, 2 if there is no answer.
     #[command(after_help = format!("{EXPLAIN_EXAMPLES}\n\n{EXPLAIN_OFFLINE}"))]
     Explain {
         /// Who connects: endpoint as NAME or NAMESPACE/NAME, or an IP address.

@@ -262,6 +262,10 @@ fn named_targets(words: &[String]) -> Result<Vec<NamedTarget>, Failure> {
             return Err(Failure::usage("`all` is no kind to delete: name the kind"));
         }
         let kinds = kinds::lookup(kind)?;
+        if name.contains('/') {
+            let message = format!("`{name}` is no name: say the namespace with --namespace");
+            return Err(Failure::usage(message));
+        }
         if name.is_empty() {
             return Err(Failure::usage(format!("{kind}: no name given")));
         }
@@ -337,12 +341,13 @@ fn selection(words: &[String], namespace: Option<String>) -> Result<Selection, F
 
 /// `KIND NAME...` or `KIND/NAME...`, where a name may be `NAMESPACE/NAME`.
 fn describe_targets(words: &[String]) -> Result<Vec<DescribeTarget>, Failure> {
+    let sort = |kind: &str| match kind.to_ascii_lowercase().as_str() {
+        "endpoint" | "endpoints" | "ep" => Ok(Sort::Endpoint),
+        "all" => Err(Failure::usage("`all` is no kind to describe: name the kind")),
+        kind => Ok(Sort::Kinds(kinds::lookup(kind)?)),
+    };
     let target = |kind: &str, name: &str| {
-        let sort = match kind.to_ascii_lowercase().as_str() {
-            "endpoint" | "endpoints" | "ep" => Sort::Endpoint,
-            "all" => return Err(Failure::usage("`all` is no kind to describe: name the kind")),
-            kind => Sort::Kinds(kinds::lookup(kind)?),
-        };
+        let sort = sort(kind)?;
         if name.is_empty() {
             return Err(Failure::usage(format!("{kind}: no name given")));
         }
@@ -358,10 +363,12 @@ fn describe_targets(words: &[String]) -> Result<Vec<DescribeTarget>, Failure> {
                 ))),
             })
             .collect(),
-        [kind] => Err(Failure::usage(format!(
-            "{kind}: name it, as in `policyctl describe {kind} NAME`; `policyctl get {kind}` lists \
-             them"
-        ))),
+        [kind] => Err(sort(kind).err().unwrap_or_else(|| {
+            Failure::usage(format!(
+                "{kind}: name it, as in `policyctl describe {kind} NAME`; `policyctl get {kind}` \
+                 lists them"
+            ))
+        })),
         [kind, names @ ..] => names.iter().map(|name| target(kind, name)).collect(),
         [] => Ok(Vec::new()),
     }

@@ -1,11 +1,13 @@
 //! Questions that no agent is asked. Input: files of policies and endpoints, and what else decides
 //! verdicts on a host; output: the model that an agent there would have.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use policy_api::diagnostic::Diagnostic;
 use policy_core::assemble::{self, Host};
 use policy_core::model::Model;
-use policy_core::validate::Object;
+use policy_core::validate::{self, Object};
 
 use crate::failure::Failure;
 use crate::input;
@@ -22,25 +24,36 @@ pub(crate) struct Offline {
 }
 
 impl Offline {
-    /// Reads the files.
+    /// Reads the files; says what an agent that has no more than them would not take.
     ///
     /// # Errors
     ///
     /// [`Failure::Files`] with all that is wrong with any of them.
-    pub(crate) fn model(&self) -> Result<Model, Failure> {
+    pub(crate) fn model(&self) -> Result<(Model, Vec<Diagnostic>), Failure> {
         let objects = match &self.files[..] {
             [] => Ok(Vec::new()),
             files => input::read_objects(files),
         };
         let endpoints = input::endpoints::read(&self.endpoints);
         match (objects, endpoints) {
-            (Ok(objects), Ok(endpoints)) => build(&self.host, objects.iter(), &endpoints),
+            (Ok(objects), Ok(endpoints)) => {
+                let model = build(&self.host, objects.iter(), &endpoints)?;
+                Ok((model, without_tier(&objects)))
+            }
             (objects, endpoints) => {
                 let wrong = [objects.err(), endpoints.err()];
                 Err(Failure::Files(wrong.into_iter().flatten().flatten().collect()))
             }
         }
     }
+}
+
+/// Warnings about policies whose tier is in no file. They are asked as if it were there, with no
+/// more than its name.
+pub(crate) fn without_tier(objects: &[Object]) -> Vec<Diagnostic> {
+    let no_others = BTreeSet::new();
+    let found = validate::open_references(objects.iter(), &no_others);
+    found.into_iter().map(|(_, diagnostic)| diagnostic).collect()
 }
 
 /// A model of what files say; where two of them describe one thing, the policies' files win.

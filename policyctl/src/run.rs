@@ -50,7 +50,9 @@ async fn run(invocation: Invocation, screen: &Screen) -> Result<Exit, Failure> {
             validate::validate(screen, &files, &endpoints, strict, output)
         }
         Command::Explain { question, offline, output } => {
-            explain::explain(&client, screen, question, offline, output).await
+            explain::explain(&client, screen, question, offline, output)
+                .await
+                .map_err(|failure| Failure::Trouble(Box::new(failure)))
         }
         Command::Diff { question, staged, limit, output } => {
             diff::diff(&client, screen, question, staged, limit, output)

@@ -9,18 +9,21 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
-use super::{CALICO, CORE, KUBERNETES, Kind, Object, Resource};
+use super::{CALICO, CORE, KUBERNETES, Kind, Object, Resource, strict::Strict};
 use crate::diagnostic::Diagnostic;
 
 /// Errors reported for one resource at most.
 const MAX_ERRORS: usize = 50;
 
-/// Kinds of Calico and Kubernetes that name a policy concept, but that Palisade cannot enforce.
-const UNSUPPORTED: [(&str, &str); 4] = [
-    (CALICO, "Profile"),
-    (CALICO, "IPPool"),
-    ("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy"),
-    ("cilium.io/v2", "CiliumNetworkPolicy"),
+/// API groups and kinds that name a policy concept, but that Palisade cannot enforce.
+const UNSUPPORTED: [(&str, &str); 7] = [
+    ("projectcalico.org", "Profile"),
+    ("projectcalico.org", "IPPool"),
+    ("policy.networking.k8s.io", "AdminNetworkPolicy"),
+    ("policy.networking.k8s.io", "BaselineAdminNetworkPolicy"),
+    ("policy.networking.k8s.io", "ClusterNetworkPolicy"),
+    ("cilium.io", "CiliumNetworkPolicy"),
+    ("cilium.io", "CiliumClusterwideNetworkPolicy"),
 ];
 
 /// The known word that `word` is most likely a misspelling of.
@@ -48,13 +51,15 @@ fn find_kind(value: &Value) -> Result<Kind, Diagnostic> {
         Some(Value::Null) | None => {
             Err(Diagnostic::error(field, format!("`{field}` is missing")).with_hint(known_kinds()))
         }
-        Some(_) => Err(Diagnostic::error(field, format!("`{field}` must be a string"))),
+        Some(_) => Err(Diagnostic::error(field, format!("`{field}` must be a string"))
+            .with_hint(known_kinds())),
     };
     let (version, kind) = (text("apiVersion")?, text("kind")?);
     if let Some(found) = Kind::ALL.into_iter().find(|known| known.names() == (version, kind)) {
         return Ok(found);
     }
-    if UNSUPPORTED.contains(&(version, kind)) {
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    if UNSUPPORTED.contains(&(group, kind)) {
         return Err(Diagnostic::error("kind", format!("{version} {kind} is not supported yet"))
             .with_hint(known_kinds()));
     }
@@ -106,10 +111,11 @@ pub(super) fn typed<S: DeserializeOwned>(
     let mut diagnostics = Vec::new();
     let mut reduced: Option<Value> = None;
     while diagnostics.len() < MAX_ERRORS {
-        let error = match serde_path_to_error::deserialize(reduced.as_ref().unwrap_or(value)) {
-            Ok(object) => return (Some(wrap(Box::new(object))), diagnostics),
-            Err(error) => error,
-        };
+        let error =
+            match serde_path_to_error::deserialize(Strict(reduced.as_ref().unwrap_or(value))) {
+                Ok(object) => return (Some(wrap(Box::new(object))), diagnostics),
+                Err(error) => error,
+            };
         diagnostics.push(describe(error.path(), &error.inner().to_string()));
         let rest = reduced.get_or_insert_with(|| value.clone());
         if !take_out(rest, error.path()) {
@@ -137,15 +143,28 @@ fn describe(path: &Path, message: &str) -> Diagnostic {
     let Some((found, expected)) = types.and_then(|types| types.split_once(", expected ")) else {
         return Diagnostic::error(path, message);
     };
-    let (expected, hint) = match expected {
-        "a string" => ("a string", "put the value in quotes".to_owned()),
-        "a sequence" => ("a list", "write each entry on a line of its own behind `- `".to_owned()),
-        "a boolean" => ("true or false", "write true or false, without quotes".to_owned()),
-        "a map" => ("a mapping", "write `name: value` lines".to_owned()),
-        "f64" => ("a number", "write a number, without quotes".to_owned()),
-        "i64" => ("a whole number", "write a whole number, without quotes".to_owned()),
-        other => (other, format!("write {other}")),
+    let is_selector = path.to_lowercase().ends_with("selector");
+    let (expected, hint) = match (expected, found) {
+        ("a string", "map") if is_selector => {
+            ("a string", "write a selector such as `app == 'web'`")
+        }
+        ("a string", "map" | "sequence") => ("a string", "write a single value"),
+        ("a string", "null") => ("a string", "write a value, or remove this"),
+        ("a string", _) => ("a string", "put the value in quotes"),
+        ("a sequence", _) => ("a list", "write each entry on a line of its own behind `- `"),
+        ("a boolean", _) => ("true or false", "write true or false, without quotes"),
+        ("a map", _) => ("a mapping", "write `name: value` lines"),
+        ("f64", _) => ("a number", "write a number, without quotes"),
+        ("i64", _) => ("a whole number", "write a whole number, without quotes"),
+        (other, _) => (other, ""),
     };
+    let found = match found {
+        "map" => "a mapping",
+        "sequence" => "a list",
+        "null" => "nothing",
+        scalar => scalar,
+    };
+    let hint = if hint.is_empty() { format!("write {expected}") } else { hint.to_owned() };
     Diagnostic::error(path, format!("expected {expected}, found {found}")).with_hint(hint)
 }
 

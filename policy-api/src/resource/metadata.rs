@@ -9,8 +9,9 @@ use serde_json::Value;
 ///
 /// What a server writes into it is accepted and has no effect, so that the output of
 /// `calicoctl get -o yaml` and `kubectl get -o yaml` can be applied as it is: `uid`,
-/// `resourceVersion`, `generation`, `creationTimestamp`, `selfLink`, `managedFields`,
-/// `ownerReferences`, `finalizers`. Everything else that is not listed here is refused.
+/// `resourceVersion`, `generation`, `creationTimestamp`, `deletionTimestamp`,
+/// `deletionGracePeriodSeconds`, `selfLink`, `managedFields`, `ownerReferences`, `finalizers`.
+/// Everything else that is not listed here is refused.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "a mapping with `name`")]
 pub struct Metadata {
@@ -32,6 +33,10 @@ pub struct Metadata {
     pub generation: Option<Value>,
     /// Written by a server; no effect.
     pub creation_timestamp: Option<Value>,
+    /// Written by a server; no effect.
+    pub deletion_timestamp: Option<Value>,
+    /// Written by a server; no effect.
+    pub deletion_grace_period_seconds: Option<Value>,
     /// Written by a server; no effect.
     pub self_link: Option<Value>,
     /// Written by a server; no effect.

@@ -17,6 +17,7 @@ fn what_servers_write_is_accepted() {
         "metadata": {
             "name": "a", "namespace": "b", "uid": "1", "resourceVersion": "2", "generation": 3,
             "creationTimestamp": null, "selfLink": "/x", "managedFields": [{"manager": "m"}],
+            "deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0,
             "ownerReferences": [{"kind": "k"}], "annotations": {"c": "d"},
         },
         "spec": {"podSelector": {}},
@@ -84,6 +85,68 @@ fn all_shape_errors_are_found_with_a_hint() {
             found.iter().any(|(at, text)| at == path && text.contains(part)),
             "{path} {part}: {found:#?}"
         );
+    }
+}
+
+/// serde takes a list for the fields of a struct in their order.
+#[test]
+fn a_list_is_no_mapping() {
+    let of = |api: &str, kind: &str, spec: Value| {
+        found(&json!({"apiVersion": api, "kind": kind, "metadata": {"name": "a"}, "spec": spec}))
+    };
+    let rule = |rule: Value| of(CALICO, "NetworkPolicy", json!({"ingress": [rule]}));
+    let peer = |peer: Value| of(KUBERNETES, "NetworkPolicy", json!({"ingress": [peer]}));
+    for (found, path) in [
+        (of(CALICO, "Tier", json!([100, "Pass"])), "spec"),
+        (of(CALICO, "GlobalNetworkSet", json!([["10.0.0.0/8"], null])), "spec"),
+        (rule(json!({"icmp": [8, 0]})), "spec.ingress[0].icmp"),
+        (rule(json!(["Allow"])), "spec.ingress[0]"),
+        (rule(json!([])), "spec.ingress[0]"),
+        (peer(json!({"ports": [["TCP", 80, null]]})), "spec.ingress[0].ports[0]"),
+        (
+            peer(json!({"from": [{"ipBlock": ["10.0.0.0/8", null]}]})),
+            "spec.ingress[0].from[0].ipBlock",
+        ),
+        (
+            peer(json!({"from": [{"podSelector": [{"a": "b"}, null]}]})),
+            "spec.ingress[0].from[0].podSelector",
+        ),
+    ] {
+        let [(at, text)] = found.as_slice() else { panic!("{path}: {found:#?}") };
+        assert!(at == path && text.contains("found a list (write a"), "{path}: {text}");
+    }
+    let metadata = json!({"apiVersion": CALICO, "kind": "Tier", "metadata": ["a"]});
+    assert!(found(&metadata)[0].1.contains("found a list"));
+}
+
+#[test]
+fn what_was_found_is_named_in_words() {
+    for (value, words) in [
+        (
+            json!({"matchLabels": {"a": "b"}}),
+            "found a mapping (write a selector such as `app == 'web'`)",
+        ),
+        (json!(["a"]), "found a list (write a single value)"),
+        (json!(5), "found integer `5` (put the value in quotes)"),
+    ] {
+        let policy =
+            json!({"apiVersion": CALICO, "kind": "NetworkPolicy", "spec": {"selector": value}});
+        assert!(found(&policy)[0].1.ends_with(words), "{words}: {:?}", found(&policy));
+    }
+    let set = json!({"apiVersion": CALICO, "kind": "NetworkSet", "spec": {"nets": [null]}});
+    assert!(found(&set)[0].1.ends_with("found nothing (write a value, or remove this)"));
+}
+
+#[test]
+fn kinds_of_other_policy_languages_are_not_taken_for_misspellings() {
+    for (version, kind) in [
+        ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"),
+        ("policy.networking.k8s.io/v1alpha1", "BaselineAdminNetworkPolicy"),
+        ("cilium.io/v2", "CiliumClusterwideNetworkPolicy"),
+        ("projectcalico.org/v3", "Profile"),
+    ] {
+        let found = found(&json!({"apiVersion": version, "kind": kind}));
+        assert!(found[0].1.contains("is not supported yet (supported are"), "{found:?}");
     }
 }
 

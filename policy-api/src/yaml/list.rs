@@ -55,8 +55,12 @@ pub(super) fn expand(
                 documents.push(Document { value: item, file: document.file.clone(), places });
             }
         }
-        Some(_) => found.push(Diagnostic::error("items", "`items` must be a list")),
-        None => {}
+        // As in Go, `null` is an empty list.
+        Some(Value::Null) | None => {}
+        Some(_) => found.push(
+            Diagnostic::error("items", "`items` must be a list")
+                .with_hint("write each resource behind `- `"),
+        ),
     }
     diagnostics.extend(found.into_iter().map(|diagnostic| document.locate(diagnostic)));
 }

@@ -234,7 +234,7 @@ fn the_walk_shows_tiers_and_pass() {
             "tier ops: the rest is skipped",
             "tier quiet: no policy applies to ingress of shop/db",
             "tier default: NetworkPolicy shop/db applies",
-            "  ingress[0] allow: no match, protocol is 6, not 17",
+            "  ingress[0] allow: no match, the protocol is TCP, not UDP",
             "end of tier default: deny, because no rule matched of the policies that apply \
              (NetworkPolicy shop/db)",
         ]

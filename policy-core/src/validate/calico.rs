@@ -9,9 +9,9 @@ use serde_json::Value;
 use super::{
     fields, forward,
     names::{self, Reserved},
-    report::Report,
+    report::{Report, says_nothing},
     rule::rules,
-    staged::{self, IsStaged},
+    staged::{self, IsStaged, no_list, no_text},
     tier, untracked,
 };
 use crate::{
@@ -29,12 +29,7 @@ pub(super) fn network_policy(
     let names = names::metadata(object.metadata.as_ref(), named, Reserved::Allow, report);
     let absent = NetworkPolicySpec::default();
     let spec = object.spec.as_ref().unwrap_or(&absent);
-    let nothing = NetworkPolicySpec {
-        tier: spec.tier.clone(),
-        staged_action: spec.staged_action.clone(),
-        ..NetworkPolicySpec::default()
-    };
-    let staged = staged::action(kind, spec.staged_action.as_deref(), *spec == nothing, report);
+    let staged = staged::action(kind, spec.staged_action.as_deref(), only_namespaced(spec), report);
     let tier = tier::of_policy(spec.tier.as_deref(), report);
     common(spec.service_account_selector.as_ref(), spec.performance_hints.as_deref(), report);
     let selector = fields::selector("spec.selector", spec.selector.as_deref(), report);
@@ -79,12 +74,7 @@ pub(super) fn global_network_policy(
     let names = names::metadata(object.metadata.as_ref(), named, Reserved::Allow, report);
     let absent = GlobalNetworkPolicySpec::default();
     let spec = object.spec.as_ref().unwrap_or(&absent);
-    let nothing = GlobalNetworkPolicySpec {
-        tier: spec.tier.clone(),
-        staged_action: spec.staged_action.clone(),
-        ..GlobalNetworkPolicySpec::default()
-    };
-    let staged = staged::action(kind, spec.staged_action.as_deref(), *spec == nothing, report);
+    let staged = staged::action(kind, spec.staged_action.as_deref(), only_global(spec), report);
     let tier = tier::of_policy(spec.tier.as_deref(), report);
     common(spec.service_account_selector.as_ref(), spec.performance_hints.as_deref(), report);
     let own = fields::selector("spec.selector", spec.selector.as_deref(), report);
@@ -167,6 +157,56 @@ fn common(service_accounts: Option<&Value>, hints: Option<&[String]>, report: &m
             report.error(&path, format!("`{hint}` stands twice"), "remove one of the two");
         }
     }
+}
+
+/// Whether nothing but the tier and the staged action is said.
+fn only_namespaced(spec: &NetworkPolicySpec) -> bool {
+    let NetworkPolicySpec {
+        staged_action: _,
+        tier: _,
+        order,
+        selector,
+        types,
+        ingress,
+        egress,
+        service_account_selector,
+        performance_hints,
+    } = spec;
+    order.is_none()
+        && no_text(selector)
+        && no_list(types)
+        && no_list(ingress)
+        && no_list(egress)
+        && says_nothing(service_account_selector.as_ref())
+        && no_list(performance_hints)
+}
+
+/// The same of a global policy.
+fn only_global(spec: &GlobalNetworkPolicySpec) -> bool {
+    let GlobalNetworkPolicySpec {
+        staged_action: _,
+        tier: _,
+        order,
+        selector,
+        namespace_selector,
+        types,
+        ingress,
+        egress,
+        do_not_track,
+        pre_dnat,
+        apply_on_forward,
+        service_account_selector,
+        performance_hints,
+    } = spec;
+    order.is_none()
+        && no_text(selector)
+        && no_text(namespace_selector)
+        && no_list(types)
+        && no_list(ingress)
+        && no_list(egress)
+        && [do_not_track, pre_dnat, apply_on_forward].iter().all(|flag| **flag != Some(true))
+        && says_nothing(service_account_selector.as_ref())
+        && no_list(performance_hints)
 }
 
 /// The directions that a policy has a say on.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use policy_api::resource::{
     IntOrString, Kind, Object as Wire,
     calico::{NetworkSetSpec, WorkloadEndpointPort, WorkloadEndpointSpec},
@@ -11,7 +12,7 @@ use policy_api::resource::{
 use super::{
     Object, StaticEndpoint,
     fields::{self, Masking},
-    names::{self, Reserved},
+    names::{self, Reserved, is_dns_name},
     report::Report,
 };
 use crate::{
@@ -96,6 +97,7 @@ pub(super) fn workload_endpoint(
     for (field, value, what) in refused {
         report.unsupported(&format!("spec.{field}"), value.as_ref(), what, "remove the field");
     }
+    origins(spec, report);
     let interface = interface(spec.interface_name.as_deref(), report);
     let addresses = addresses(spec.ip_networks.as_deref(), report);
     let mac = mac(spec.mac.as_deref(), report);
@@ -120,6 +122,42 @@ pub(super) fn workload_endpoint(
         mac,
         ports,
     })
+}
+
+/// Checks the names of where a WorkloadEndpoint comes from; they have no effect.
+fn origins(spec: &WorkloadEndpointSpec, report: &mut Report) {
+    let fields = [
+        ("orchestrator", &spec.orchestrator),
+        ("workload", &spec.workload),
+        ("node", &spec.node),
+        ("pod", &spec.pod),
+        ("endpoint", &spec.endpoint),
+        ("serviceAccountName", &spec.service_account_name),
+    ];
+    for (field, name) in fields {
+        if let Some(name) = name.as_deref().filter(|name| !name.is_empty() && !is_dns_name(name)) {
+            report.error(
+                &format!("spec.{field}"),
+                format!("`{name}` is not a name"),
+                "use lower-case letters, digits, `-` and `.`, with a letter or digit at both ends of \
+                 each part, or remove the field",
+            );
+        }
+    }
+    let container = spec.container_id.as_deref().filter(|id| !id.is_empty());
+    if let Some(id) = container.filter(|id| !is_container_id(id)) {
+        report.error(
+            "spec.containerID",
+            format!("`{id}` is not the id of a container"),
+            "use letters, digits and `-`, with a letter or digit at both ends, or remove the field",
+        );
+    }
+}
+
+fn is_container_id(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 fn interface(name: Option<&str>, report: &mut Report) -> Option<String> {
@@ -161,10 +199,11 @@ fn addresses(networks: Option<&[String]>, report: &mut Report) -> Vec<IpAddr> {
         let path = format!("{PATH}[{index}]");
         let Some(net) = fields::net(&path, text, Masking::Host, report) else { continue };
         if net.prefix_len() != net.max_prefix_len() {
+            let whole = IpNet::from(net.addr());
             report.error(
                 &path,
                 format!("{net} is more than one address"),
-                "write each address with /32 or /128",
+                format!("write each address by itself, such as {whole}"),
             );
             continue;
         }
@@ -206,9 +245,11 @@ fn mac(text: Option<&str>, report: &mut Report) -> Option<[u8; 6]> {
 
 /// Refuses what a named port of a WorkloadEndpoint may say of the host.
 fn host_port(path: &str, port: &WorkloadEndpointPort, report: &mut Report) {
-    for (field, value) in [("hostPort", &port.host_port), ("hostIP", &port.host_ip)] {
+    // 0 is upstream's absence: its tools write it out.
+    let host_port = port.host_port.as_ref().filter(|port| port.as_i64() != Some(0));
+    for (field, value) in [("hostPort", host_port), ("hostIP", port.host_ip.as_ref())] {
         let path = format!("{path}.{field}");
-        report.unsupported(&path, value.as_ref(), "host ports", "remove the field");
+        report.unsupported(&path, value, "host ports", "remove the field");
     }
 }
 
@@ -222,7 +263,14 @@ pub(super) fn named_port(
 ) -> Option<NamedPort> {
     let at = |field: &str| format!("{path}.{field}");
     let name = name.unwrap_or_default();
-    let name = fields::port_name(&at("name"), name, report).then(|| name.to_owned());
+    let named = fields::is_service_name(name);
+    if !named {
+        report.error(
+            &at("name"),
+            format!("`{name}` is not a port name"),
+            format!("write {}", fields::PORT_NAME),
+        );
+    }
     let protocol = match protocol {
         None => {
             report.error(&at("protocol"), "the port has no protocol", "write TCP, UDP or SCTP");
@@ -241,5 +289,5 @@ pub(super) fn named_port(
         }
         Some(number) => fields::port_number(&at("port"), number, report),
     };
-    Some(NamedPort { name: name?, protocol: protocol?, port: number? })
+    named.then_some(NamedPort { name: name.to_owned(), protocol: protocol?, port: number? })
 }

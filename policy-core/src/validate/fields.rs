@@ -14,6 +14,9 @@ pub(super) const UDP: u8 = 17;
 pub(super) const ICMPV6: u8 = 58;
 pub(super) const SCTP: u8 = 132;
 
+/// What the name of a port may be.
+pub(super) const PORT_NAME: &str = "a name of at most 15 lower-case letters, digits and `-`, with at \
+     least one letter";
 /// Longest name of a port (IANA service name, RFC 6335).
 const MAX_PORT_NAME: usize = 15;
 
@@ -103,25 +106,19 @@ pub(super) fn port(path: &str, value: &IntOrString, report: &mut Report) -> Opti
         );
         return None;
     }
-    port_name(path, text, report).then(|| PortMatch::Named(text.clone()))
+    if !is_service_name(text) {
+        report.error(
+            path,
+            format!("`{text}` is not a port"),
+            format!("write a number from 1 to 65535 or a range \"first:last\", or {PORT_NAME}"),
+        );
+        return None;
+    }
+    Some(PortMatch::Named(text.clone()))
 }
 
 fn digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// Checks the name of a port.
-pub(super) fn port_name(path: &str, name: &str, report: &mut Report) -> bool {
-    let valid = is_service_name(name);
-    if !valid {
-        report.error(
-            path,
-            format!("`{name}` is not a port"),
-            "write a number from 1 to 65535, a range \"first:last\", or a name of at most 15 \
-             lower-case letters, digits and `-`, with at least one letter",
-        );
-    }
-    valid
 }
 
 /// An IANA service name (RFC 6335, section 5.1) in lower case, as Kubernetes and Calico ask for
@@ -140,7 +137,8 @@ pub(super) enum Masking {
     Strict,
     /// Masked, and an address alone is a network of one: upstream's rule for network sets.
     Lenient,
-    /// As strict, but an address alone is a network of one: upstream's rule for endpoints.
+    /// An address alone is a network of one, and with a prefix length it is not masked: the one who
+    /// asks wants single addresses.
     Host,
     /// Masked, but the prefix length is needed: Kubernetes' rule.
     Prefix,
@@ -168,7 +166,10 @@ pub(super) fn net(path: &str, text: &str, masking: Masking, report: &mut Report)
         );
         return None;
     };
-    if matches!(masking, Masking::Strict | Masking::Host) && net != net.trunc() {
+    if masking == Masking::Host {
+        return not_mapped(path, net, report);
+    }
+    if masking == Masking::Strict && net != net.trunc() {
         report.error(
             path,
             format!("`{text}` has bits set behind its prefix"),

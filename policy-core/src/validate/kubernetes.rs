@@ -17,7 +17,7 @@ use super::{
     fields::{self, Masking, SCTP, TCP, UDP},
     names::{self, Reserved},
     report::Report,
-    staged::{self, IsStaged},
+    staged::{self, IsStaged, no_list},
 };
 use crate::{
     labels::{NAMESPACE_LABEL, NAMESPACE_PREFIX, ORCHESTRATOR_LABEL},
@@ -32,6 +32,10 @@ use crate::{
 /// Calico's order for Kubernetes policies.
 const ORDER: f64 = 1000.0;
 
+/// Pairs of a peer and a port in one policy at most. Each pair is a condition, so without a bound
+/// a file of a few megabytes would fill any memory.
+const MAX_PAIRS: usize = 100_000;
+
 /// Protocols and ports of a rule: by protocol, no ports meaning all; no protocol meaning all.
 type Services = BTreeMap<Option<u8>, Vec<PortMatch>>;
 
@@ -44,11 +48,7 @@ pub(super) fn network_policy(
     let names = names::metadata(object.metadata.as_ref(), named, Reserved::Allow, report);
     let absent = NetworkPolicySpec::default();
     let spec = object.spec.as_ref().unwrap_or(&absent);
-    let nothing = NetworkPolicySpec {
-        staged_action: spec.staged_action.clone(),
-        ..NetworkPolicySpec::default()
-    };
-    let staged = staged::action(kind, spec.staged_action.as_deref(), *spec == nothing, report);
+    let staged = staged::action(kind, spec.staged_action.as_deref(), only_action(spec), report);
     let namespace = names.as_ref().map_or("", |(namespace, ..)| namespace);
 
     let pods = spec
@@ -57,11 +57,15 @@ pub(super) fn network_policy(
         .map_or_else(Selector::all, |pods| label_selector("spec.podSelector", pods, report));
     let subject = pods.and(Selector::equal(NAMESPACE_LABEL, namespace));
 
+    let mut pairs = 0;
     let mut ingress = Vec::new();
     for (index, rule) in spec.ingress.iter().flatten().enumerate() {
         let path = format!("spec.ingress[{index}]");
         let peers = peers(&format!("{path}.from"), rule.from.as_deref(), namespace, report);
         let services = services(&format!("{path}.ports"), rule.ports.as_deref(), report);
+        if !count(&path, &peers, &services, &mut pairs, report) {
+            continue;
+        }
         ingress.extend(combine(index, &peers, &services, |rule, peer, ports| Rule {
             source: peer,
             destination: EntityMatch { ports, ..EntityMatch::default() },
@@ -73,6 +77,9 @@ pub(super) fn network_policy(
         let path = format!("spec.egress[{index}]");
         let peers = peers(&format!("{path}.to"), rule.to.as_deref(), namespace, report);
         let services = services(&format!("{path}.ports"), rule.ports.as_deref(), report);
+        if !count(&path, &peers, &services, &mut pairs, report) {
+            continue;
+        }
         egress.extend(combine(index, &peers, &services, |rule, peer, ports| Rule {
             destination: EntityMatch { ports, ..peer },
             ..rule
@@ -101,6 +108,16 @@ pub(super) fn network_policy(
     })
 }
 
+/// Whether nothing but the staged action is said.
+fn only_action(spec: &NetworkPolicySpec) -> bool {
+    let NetworkPolicySpec { staged_action: _, pod_selector, policy_types, ingress, egress } = spec;
+    let everything = LabelSelector::default();
+    pod_selector.as_ref().is_none_or(|pods| *pods == everything)
+        && no_list(policy_types)
+        && no_list(ingress)
+        && no_list(egress)
+}
+
 /// `policyTypes`; absent or empty means Ingress, and Egress too if there are egress rules
 /// (kubernetes `pkg/apis/networking/v1/defaults.go`).
 pub(super) fn directions(spec: &NetworkPolicySpec, report: Option<&mut Report>) -> Directions {
@@ -111,6 +128,35 @@ pub(super) fn directions(spec: &NetworkPolicySpec, report: Option<&mut Report>) 
             egress: spec.egress.as_ref().is_some_and(|rules| !rules.is_empty()),
         },
     }
+}
+
+/// Counts the pairs of a rule; `false` if there are too many in the policy by now.
+fn count(
+    path: &str,
+    peers: &[EntityMatch],
+    services: &Services,
+    pairs: &mut usize,
+    report: &mut Report,
+) -> bool {
+    let ports: usize = services.values().map(|ports| ports.len().max(1)).sum();
+    let before = *pairs;
+    *pairs = peers.len().saturating_mul(ports).saturating_add(before);
+    if *pairs <= MAX_PAIRS {
+        return true;
+    }
+    // Once is enough.
+    if before <= MAX_PAIRS {
+        report.error(
+            path,
+            format!(
+                "{} peers with {ports} ports each: a policy can have {MAX_PAIRS} pairs of peer and \
+                 port, and this makes it {pairs}",
+                peers.len()
+            ),
+            "write ranges of ports with `endPort`, larger networks, or several policies",
+        );
+    }
+    false
 }
 
 /// One rule for each protocol and peer.
@@ -315,7 +361,12 @@ fn label_selector(path: &str, wire: &LabelSelector, report: &mut Report) -> Sele
         let path = format!("{path}.matchExpressions[{index}]");
         let key = wire.key.as_deref().unwrap_or_default();
         let values = wire.values.as_deref().unwrap_or_default();
-        names::label_name(&format!("{path}.key"), key, report);
+        if key.is_empty() {
+            let hint = "name the label that the expression is about";
+            report.error(&format!("{path}.key"), "the expression has no key", hint);
+        } else {
+            names::label_name(&format!("{path}.key"), key, report);
+        }
         for (index, value) in values.iter().enumerate() {
             names::label_value(&format!("{path}.values[{index}]"), value, report);
         }
@@ -325,6 +376,12 @@ fn label_selector(path: &str, wire: &LabelSelector, report: &mut Report) -> Sele
             "NotIn" => (Selector::none_of(key, values), true),
             "Exists" => (Selector::has(key), false),
             "DoesNotExist" => (Selector::has(key).negate(), false),
+            "" => {
+                let path = format!("{path}.operator");
+                let hint = format!("write {}", OPERATORS.join(" or "));
+                report.error(&path, "the expression has no operator", hint);
+                continue;
+            }
             other => {
                 let path = format!("{path}.operator");
                 fields::unknown_word(&path, "an operator", other, &OPERATORS, report);

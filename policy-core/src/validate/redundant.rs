@@ -104,9 +104,9 @@ fn first(
     text: impl Fn(usize) -> String,
 ) -> Option<Diagnostic> {
     let (index, outer) = inside.iter().min()?;
-    let others = match inside.len() - 1 {
-        0 => String::new(),
-        others => format!(", and so are {others} more entries"),
+    let others = match inside.len() {
+        1 => String::new(),
+        all => format!(", one of {all} such entries"),
     };
     let message = if text(*index) == text(*outer) {
         format!("`{}` stands in the list twice{others}", text(*index))

@@ -2,7 +2,7 @@
 //!
 //! Upstream (calico `api/pkg/apis/projectcalico/v3/stagednetworkpolicy.go`, libcalico-go
 //! `lib/validator/v3`): absent means Set; with Delete the rest of `spec`, the tier left aside, has
-//! to be absent. Learn and Ignore belong to a recommendation engine that we have not got.
+//! to be absent or zero: the API server writes `podSelector: {}` where nobody did. Learn and Ignore belong to a recommendation engine that we have not got.
 
 use super::{fields, report::Report};
 use crate::policy::StagedAction;
@@ -23,6 +23,16 @@ impl IsStaged {
     pub(super) fn choose<T>(self, in_force: T, staged: T) -> T {
         if self.0 { staged } else { in_force }
     }
+}
+
+/// Whether a field has no text.
+pub(super) fn no_text(field: &Option<String>) -> bool {
+    field.as_deref().is_none_or(str::is_empty)
+}
+
+/// Whether a field has no entries.
+pub(super) fn no_list<T>(field: &Option<Vec<T>>) -> bool {
+    field.as_deref().is_none_or(<[T]>::is_empty)
 }
 
 /// What a policy of the kind would do; `None` if it is in force. `only` says whether nothing else

@@ -138,6 +138,9 @@ pub(super) fn dead_rules<'a>(
             let (Some(rule), Some(own)) = (written.first(), from.get(..written.len())) else {
                 continue;
             };
+            if effort == 0 {
+                return;
+            }
             let path = format!("{path}[{}]", rule.index);
             let nothing: Vec<_> = own.iter().filter_map(|it| it.nothing(&mut effort)).collect();
             if let Some(why) = nothing.first().filter(|_| nothing.len() == own.len()) {

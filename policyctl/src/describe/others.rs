@@ -92,7 +92,10 @@ impl Picture {
                 .map(names::direction)
                 .collect(),
             staged: policy.staged.map(staged),
-            endpoints: labels.iter().filter(|labels| policy.subject.matches(labels)).count(),
+            endpoints: match policy.staged {
+                Some(StagedAction::Delete) => 0,
+                _ => labels.iter().filter(|labels| policy.subject.matches(labels)).count(),
+            },
         };
         let untracked = tiers::untracked(&self.model);
         let untracked = untracked.into_iter().filter(|policy| policy.tier == tier.name);

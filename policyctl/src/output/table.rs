@@ -183,6 +183,9 @@ fn namespace(resource: &StoredResource) -> String {
 
 /// What a policy selects: Calico's selector or Kubernetes' podSelector, in Calico's words.
 fn selects(spec: &Value) -> String {
+    if spec["stagedAction"].as_str() == Some("Delete") {
+        return "nothing: would delete the policy of its name".to_owned();
+    }
     if spec["podSelector"].is_null() {
         // A selector may span lines; a row may not.
         let selector = |field: &str| {
@@ -331,5 +334,18 @@ mod tests {
         assert_eq!(rows[0], ["KIND", "NAME", "ORDER", "DEFAULT", "ACTION"], "{found}");
         assert_eq!(rows[1], ["Tier", "ops", "100", "Pass"], "{found}");
         assert_eq!(rows[2], ["Tier", "late", "1000000", "Deny"], "{found}");
+    }
+
+    #[test]
+    fn a_staged_deletion_selects_nothing() {
+        assert_eq!(
+            selects(&json!({"stagedAction": "Delete"})),
+            "nothing: would delete the policy of its name"
+        );
+        assert_eq!(
+            selects(&json!({"stagedAction": "Delete", "podSelector": {}})),
+            "nothing: would delete the policy of its name"
+        );
+        assert_eq!(selects(&json!({"stagedAction": "Set"})), "all()");
     }
 }

@@ -78,8 +78,12 @@ fn of_files(before: &[PathBuf], after: &Offline, staged: bool) -> Result<Differe
     let model = |input: &Input| {
         let objects: Vec<Object> =
             input.iter().filter_map(|(_, value)| validate::decode(value).ok()).collect();
-        offline::build(host, objects.iter(), &endpoints)
+        let model = offline::build(host, objects.iter(), &endpoints)?;
+        Ok::<_, Failure>((model, offline::without_tier(&objects)))
     };
     let resources = changes::resources(before.iter(), after.iter());
-    Ok(reach::difference(resources, &model(&before)?, &model(&after)?, staged))
+    let ((before, mut warnings), (after, news)) = (model(&before)?, model(&after)?);
+    warnings.extend(news);
+    warnings.dedup();
+    Ok(Difference { warnings, ..reach::difference(resources, &before, &after, staged) })
 }

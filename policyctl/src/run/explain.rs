@@ -1,6 +1,7 @@
 //! `explain`: may A open a connection to B? Input: the question, and files if no agent is to be
 //! asked; output: the verdict, with the walk that led to it at each end.
 
+use policy_api::diagnostic::Diagnostic;
 use policy_api::messages::{ExplainRequest, Explanation, Verdict};
 use policy_core::explain::{self as core, ExplainError};
 
@@ -27,10 +28,13 @@ pub(super) async fn explain(
         port: service.port(),
         source_port,
     };
-    let answer = match offline {
-        None => client.explain(&request).await?,
+    let (answer, warnings) = match offline {
+        None => (client.explain(&request).await?, Vec::new()),
         Some(offline) => from_files(&offline, &request)?,
     };
+    for warning in &warnings {
+        screen.note(&text::diagnostic(warning))?;
+    }
     let (source, destination) = (&request.source, &request.destination);
     show(screen, format, &answer, || {
         output::explain::explanation(source, destination, &service.to_string(), &answer)
@@ -41,9 +45,12 @@ pub(super) async fn explain(
     })
 }
 
-fn from_files(offline: &Offline, request: &ExplainRequest) -> Result<Explanation, Failure> {
-    let model = offline.model()?;
-    core::explain(&model, request).map_err(|error| {
+fn from_files(
+    offline: &Offline,
+    request: &ExplainRequest,
+) -> Result<(Explanation, Vec<Diagnostic>), Failure> {
+    let (model, warnings) = offline.model()?;
+    let answer = core::explain(&model, request).map_err(|error| {
         Failure::Declined(match error {
             ExplainError::Unknown(name) => format!(
                 "`{name}` is neither an IP address nor one of the {} in the files: give endpoints \
@@ -52,5 +59,6 @@ fn from_files(offline: &Offline, request: &ExplainRequest) -> Result<Explanation
             ),
             other => other.to_string(),
         })
-    })
+    })?;
+    Ok((answer, warnings))
 }

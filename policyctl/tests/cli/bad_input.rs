@@ -154,7 +154,7 @@ fn files_that_cannot_be_read_are_all_named() {
         &[
             &format!("{missing}: error: no such file or directory\n"),
             &format!("{empty}: error: no *.yaml, *.yml or *.json file in this directory\n"),
-            &format!("{binary}:1: error: the file is not UTF-8 text\n"),
+            &format!("{binary}:1:7: error: the file is not UTF-8 text (save it as UTF-8)\n"),
             &format!("{dangling}: error: no such file or directory\n"),
         ],
     );

@@ -220,6 +220,24 @@ fn explain_answers_from_files() {
     }
 }
 
+/// The answer is that of a tier with nothing but a name; an agent would not take the policy at all.
+#[test]
+fn a_tier_that_is_in_no_file_is_told_beside_the_answer() {
+    let folder = folder(&[
+        ("db.yaml", &GOOD.replace("spec:\n", "spec:\n  tier: ops\n")),
+        ("none.yaml", "{apiVersion: v1, kind: Namespace, metadata: {name: shop}}"),
+        ("static.yaml", STATIC),
+    ]);
+    let policies = ["-f", "{}/db.yaml", "--endpoints", "{}/static.yaml"];
+    let told = "NetworkPolicy shop/db is in the tier `ops`, which is not in these files";
+    let explained =
+        offline(folder.path(), &[&["explain", "web", "db", "80/tcp"], &policies[..]].concat());
+    assert!(explained.code == 1 && explained.err.contains(told), "{explained:?}");
+    let against = ["diff", "--against", "{}/none.yaml"];
+    let compared = offline(folder.path(), &[&against[..], &policies[..]].concat());
+    assert!(compared.code == 1 && compared.err.contains(told), "{compared:?}");
+}
+
 #[test]
 fn selectors_are_tried_on_endpoints() {
     let folder = folder(&[
@@ -278,6 +296,7 @@ fn no_answer_from_files_that_are_wrong() {
         assert!(run.err.ends_with("error: no answer before the files are right\n"), "{run:?}");
     }
     let unknown = offline(folder.path(), &["explain", "web", "db", "80/tcp", "-f", "{}/db.yaml"]);
-    assert_eq!(unknown.code, 1, "{unknown:?}");
+    // 1 would say: denied.
+    assert_eq!(unknown.code, 2, "{unknown:?}");
     assert!(unknown.err.contains("nor one of the 0 endpoints in the files"), "{unknown:?}");
 }

@@ -406,7 +406,7 @@ fn explain_of_the_unknown_is_the_agents_word() {
     let run = run(agent.socket(), &["explain", "wbe", "db", "80/tcp"]);
     assert_eq!(
         (run.code, run.err.as_str()),
-        (1, "error: no endpoint `wbe`: see `policyctl endpoints`\n")
+        (2, "error: no endpoint `wbe`: see `policyctl endpoints`\n")
     );
 }
 

@@ -259,7 +259,7 @@ fn sets_namespaces_and_endpoints() {
     let endpoint = decode(&value(&wep(
         "orchestrator: k8s\nnode: n\nworkload: w\ncontainerID: c\npod: p\nendpoint: eth0\ninterfaceName: \
          vethw\nipNetworks: [10.0.0.2/32, 'fd00::2', 10.0.0.2]\nmac: 02:42:ac:11:00:02\nports: [{name: \
-         web, protocol: TCP, port: 8080}]",
+         web, protocol: TCP, port: 8080, hostPort: 0, hostIP: ''}]",
     )));
     let Ok(Object::WorkloadEndpoint(endpoint)) = endpoint else { panic!("{endpoint:?}") };
     let addresses: [IpAddr; 2] = ["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()];

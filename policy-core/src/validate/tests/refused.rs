@@ -344,7 +344,7 @@ fn staged_policies() {
         ),
         (
             "more pods",
-            sknp("stagedAction: Delete\npodSelector: {}"),
+            sknp("stagedAction: Delete\npodSelector: {matchLabels: {a: b}}"),
             &[(ACTION, "says nothing else")],
         ),
         (
@@ -354,6 +354,13 @@ fn staged_policies() {
             ),
             &[("spec.doNotTrack", "staged doNotTrack")],
         ),
+        (
+            "more hints",
+            snp("stagedAction: Delete\nperformanceHints: [AssumeNeededOnEveryNode]"),
+            &[(ACTION, "else")],
+        ),
+        ("more flags", sgnp("stagedAction: Delete\napplyOnForward: true"), &[(ACTION, "else")]),
+        ("more rules", sknp("stagedAction: Delete\negress: [{}]"), &[(ACTION, "else")]),
         ("a rule", snp("ingress: [{action: allow}]"), &[("spec.ingress[0].action", "`Allow`")]),
     ];
     for (name, text, expected) in cases {
@@ -365,6 +372,12 @@ fn staged_policies() {
         sknp("stagedAction: Delete"),
         snp("stagedAction: Set"),
         snp("stagedAction: ~"),
+        // Zero values are absence: so the API server and calicoctl write them out.
+        snp(
+            "stagedAction: Delete\nselector: ''\norder: ~\ningress: []\nserviceAccountSelector: ''",
+        ),
+        sgnp("stagedAction: Delete\ndoNotTrack: false\npreDNAT: false\nnamespaceSelector: ''"),
+        sknp("stagedAction: Delete\npodSelector: {}"),
     ] {
         assert!(decode(&value(&text)).is_ok(), "{text}");
     }

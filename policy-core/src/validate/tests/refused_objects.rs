@@ -90,7 +90,12 @@ fn kubernetes_policies() {
         (
             "no key",
             pods("{matchExpressions: [{operator: Exists}]}"),
-            &[("spec.podSelector.matchExpressions[0].key", "name for a label")],
+            &[("spec.podSelector.matchExpressions[0].key", "has no key")],
+        ),
+        (
+            "no operator",
+            pods("{matchExpressions: [{key: a}]}"),
+            &[("spec.podSelector.matchExpressions[0].operator", "no operator (write In or NotIn")],
         ),
         (
             "except of the other family",
@@ -210,6 +215,28 @@ fn endpoints_sets_and_namespaces() {
                 ("spec.ipNetworks[4]", "cannot be"),
             ],
         ),
+        (
+            "an address with the prefix length of its network",
+            wep("interfaceName: a\nipNetworks: [10.0.0.2/24]"),
+            &[("spec.ipNetworks[0]", "such as 10.0.0.2/32")],
+        ),
+        (
+            "origins",
+            endpoint(
+                "orchestrator: k_8\nworkload: A\nnode: a b\npod: -a\nendpoint: a..b\n\
+                 serviceAccountName: a/b\ncontainerID: a.b",
+            ),
+            &[
+                ("spec.orchestrator", "`k_8` is not a name"),
+                ("spec.workload", "is not a name"),
+                ("spec.node", "is not a name"),
+                ("spec.pod", "is not a name"),
+                ("spec.endpoint", "is not a name"),
+                ("spec.serviceAccountName", "is not a name"),
+                ("spec.containerID", "is not the id of a container"),
+            ],
+        ),
+        ("container", endpoint("containerID: a-"), &[("spec.containerID", "at both ends")]),
         ("mac", endpoint("mac: 02:42:ac:11:00"), &[("spec.mac", "six octets")]),
         ("mac signs", endpoint("mac: '+2:42:ac:11:00:0g'"), &[("spec.mac", "six octets")]),
         ("profiles", endpoint("profiles: [a]"), &[("spec.profiles", "not supported")]),
@@ -223,7 +250,7 @@ fn endpoints_sets_and_namespaces() {
             "port",
             endpoint("ports: [{}]"),
             &[
-                ("spec.ports[0].name", "is not a port"),
+                ("spec.ports[0].name", "is not a port name (write a name of at most 15"),
                 ("spec.ports[0].protocol", "no protocol"),
                 ("spec.ports[0].port", "no number"),
             ],
@@ -351,4 +378,34 @@ fn endpoints_sets_and_namespaces() {
     for (name, text, expected) in cases {
         check(name, text, expected);
     }
+}
+
+/// Each pair becomes a condition: 50,000 peers with 60,000 ports, in a file of 3 MB, took all memory.
+#[test]
+fn peers_times_ports_are_bounded() {
+    let policy = |rules: usize, peers: usize, ports: usize| {
+        let peers: Vec<String> = (0..peers)
+            .map(|n| format!("{{ipBlock: {{cidr: 10.{}.{}.0/24}}}}", n / 256, n % 256))
+            .collect();
+        let ports: Vec<String> = (1..=ports).map(|port| format!("{{port: {port}}}")).collect();
+        let rule = format!("{{from: [{}], ports: [{}]}}", peers.join(", "), ports.join(", "));
+        knp(&format!("podSelector: {{}}\ningress: [{}]", vec![rule; rules].join(", ")))
+    };
+    assert!(decode(&value(&policy(1, 500, 200))).is_ok());
+    check(
+        "one rule",
+        &policy(1, 500, 201),
+        &[("spec.ingress[0]", "500 peers with 201 ports each: a policy can have 100000 pairs")],
+    );
+    check("four rules", &policy(4, 300, 160), &[("spec.ingress[2]", "this makes it 144000")]);
+}
+
+#[test]
+fn a_long_list_of_errors_is_cut_short_and_counted() {
+    let nets = vec!["x"; 1000].join(", ");
+    let set = document(CALICO, "GlobalNetworkSet", "name: a", &format!("nets: [{nets}]"));
+    let found = decode(&value(&set)).expect_err("a thousand errors");
+    assert_eq!(found.len(), 101);
+    assert_eq!(found[100].path, "spec.nets[100]");
+    assert_eq!(found[100].message, "here and elsewhere: 900 more errors in this resource");
 }

@@ -223,7 +223,7 @@ const LISTS: &[Rules] = &[
         "{action: Allow, source: {nets: [10.1.0.0/16, 10.0.0.0/8, 10.2.0.0/16]}}",
         &[(
             "spec.ingress[0].source.nets[0]",
-            "part of `10.0.0.0/8`, which is in the list too, and so are 1",
+            "part of `10.0.0.0/8`, which is in the list too, one of 2 such entries",
         )],
     ),
     (
