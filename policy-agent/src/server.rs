@@ -2,6 +2,7 @@
 //! TCP. Reads are answered from what the event loop published; changes are sent to it.
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     fs, io,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
@@ -20,14 +21,18 @@ use axum::{
     routing::{get, post},
 };
 use futures_util::{StreamExt as _, stream};
-use policy_api::difference::{DiffRequest, Difference};
-use policy_api::messages::{
-    ApplyRequest, ApplyResponse, DeleteRequest, EndpointStatus, ExplainRequest, Explanation,
-    FlowRecord, Refusal, ResourceName, RuleCount, RuleName, Status, StoredResource,
+use policy_api::{
+    diagnostic::Diagnostic,
+    difference::{DiffRequest, Difference},
+    messages::{
+        ApplyRequest, ApplyResponse, DeleteRequest, EndpointStatus, ExplainRequest, Explanation,
+        FlowRecord, Refusal, ResourceName, RuleCount, RuleName, Status, StoredResource,
+    },
 };
 use policy_core::{
     explain::{ExplainError, explain},
     model::Model,
+    validate,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -66,7 +71,33 @@ pub struct Preview {
 }
 
 /// What the event loop says to a change.
-pub type Answer = Result<ApplyResponse, Refused>;
+pub type Answer = Result<Made, Refused>;
+
+/// A change that holds, or would.
+#[derive(Debug)]
+pub struct Made {
+    /// What to tell whoever asked for it.
+    pub response: ApplyResponse,
+    /// The model with it.
+    pub model: Arc<Model>,
+}
+
+impl Made {
+    /// The response, with what the whole model shows of the resources that were asked about.
+    fn advised(self) -> ApplyResponse {
+        let Made { mut response, model } = self;
+        let results = response.results.iter().enumerate();
+        let places: BTreeMap<_, _> =
+            results.map(|(index, it)| (it.resource.clone(), index)).collect();
+        let advice = validate::advice(&model, &places.keys().cloned().collect());
+        response.warnings.extend(
+            advice
+                .into_iter()
+                .map(|(name, found)| Diagnostic { resource: places.get(&name).copied(), ..found }),
+        );
+        response
+    }
+}
 
 /// A refusal, with its HTTP status.
 #[derive(Clone, Debug)]
@@ -276,14 +307,16 @@ async fn apply(
     State(api): State<Api>,
     Body_(body): Body_<ApplyRequest>,
 ) -> Result<Json<ApplyResponse>, Refused> {
-    ask(&api, |sender| Request::Apply(body, sender)).await
+    let Json(made) = ask(&api, |sender| Request::Apply(body, sender)).await?;
+    aside(move || made.advised()).await
 }
 
 async fn delete(
     State(api): State<Api>,
     Body_(body): Body_<DeleteRequest>,
 ) -> Result<Json<ApplyResponse>, Refused> {
-    ask(&api, |sender| Request::Delete(body, sender)).await
+    let Json(made) = ask(&api, |sender| Request::Delete(body, sender)).await?;
+    Ok(Json(made.response))
 }
 
 async fn diff(

@@ -4,6 +4,8 @@
 //! that have stayed together are known to be equal without a look inside.
 
 use std::{
+    cmp::Ordering,
+    collections::BTreeMap,
     ops::{Deref, DerefMut},
     sync::Arc,
 };
@@ -69,9 +71,60 @@ where
     }
 }
 
+/// One key's value in a map that has changed, before and now; at least one of them is there.
+pub(crate) type Difference<'a, K, V> = (&'a K, Option<&'a Arc<V>>, Option<&'a Arc<V>>);
+
+/// Where two maps differ, by key, ascending: one pass over both, and no look into values that they
+/// share.
+pub(crate) fn differences<'a, K: Ord, V: PartialEq>(
+    before: &'a BTreeMap<K, Arc<V>>,
+    now: &'a BTreeMap<K, Arc<V>>,
+) -> impl Iterator<Item = Difference<'a, K, V>> {
+    let (mut olds, mut news) = (before.iter().peekable(), now.iter().peekable());
+    std::iter::from_fn(move || {
+        loop {
+            let order = match (olds.peek(), news.peek()) {
+                (None, None) => return None,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((old, _)), Some((new, _))) => old.cmp(new),
+            };
+            let old = if order.is_le() { olds.next() } else { None };
+            let new = if order.is_ge() { news.next() } else { None };
+            let (key, _) = old.or(new)?;
+            let (old, new) = (old.map(|(_, value)| value), new.map(|(_, value)| value));
+            let same = match (old, new) {
+                (Some(old), Some(new)) => Arc::ptr_eq(old, new) || old == new,
+                _ => false,
+            };
+            if !same {
+                return Some((key, old, new));
+            }
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn maps_differ_where_a_value_comes_goes_or_is_another() {
+        let map = |entries: &[(u8, u8)]| -> BTreeMap<u8, Arc<u8>> {
+            entries.iter().map(|(key, value)| (*key, Arc::new(*value))).collect()
+        };
+        let before = map(&[(1, 1), (2, 2), (3, 3), (5, 5)]);
+        let mut now = before.clone();
+        now.extend(map(&[(0, 0), (2, 9), (3, 3), (7, 7)]));
+        now.remove(&5);
+        let found: Vec<_> = differences(&before, &now)
+            .map(|(key, old, new)| (*key, old.map(|it| **it), new.map(|it| **it)))
+            .collect();
+        let expected =
+            [(0, None, Some(0)), (2, Some(2), Some(9)), (5, Some(5), None), (7, None, Some(7))];
+        assert_eq!(found, expected);
+        assert_eq!(differences(&now, &now.clone()).count(), 0);
+    }
 
     #[test]
     fn copies_are_one_value_until_one_is_written() {

@@ -1,13 +1,13 @@
 //! Changes that somebody asks for: checked, written down, programmed, kept; all of it or nothing.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use axum::http::StatusCode;
 use policy_api::{
     diagnostic::Diagnostic,
     messages::{ApplyRequest, ApplyResponse, DeleteRequest, Refusal},
 };
-use policy_core::{model::Model, validate};
+use policy_core::model::Model;
 use tokio::sync::oneshot;
 use tracing::{error, info};
 
@@ -15,7 +15,7 @@ use super::Agent;
 use crate::{
     inventory::stands_for_all,
     resources::{Checked, Resources},
-    server::{Answer, Preview, Refused, Request},
+    server::{Answer, Made, Preview, Refused, Request},
 };
 
 impl Agent {
@@ -38,18 +38,7 @@ impl Agent {
     fn apply(&mut self, request: ApplyRequest) -> Answer {
         self.ready()?;
         let checked = self.resources.apply(request.resources).map_err(refused)?;
-        let results = checked.results.iter().enumerate();
-        let places: BTreeMap<_, _> =
-            results.map(|(index, it)| (it.resource.clone(), index)).collect();
-        let (mut response, model) = self.change(checked, request.dry_run)?;
-        // After enforcement, so that nothing waits for it.
-        let advice = validate::advice(&model, &places.keys().cloned().collect());
-        response.warnings.extend(
-            advice
-                .into_iter()
-                .map(|(name, found)| Diagnostic { resource: places.get(&name).copied(), ..found }),
-        );
-        Ok(response)
+        self.change(checked, request.dry_run)
     }
 
     fn delete(&mut self, request: DeleteRequest) -> Answer {
@@ -59,7 +48,7 @@ impl Agent {
                 let status = StatusCode::NOT_FOUND;
                 Refused { status, ..refused(d) }
             })?;
-        self.change(checked, false).map(|(response, _)| response)
+        self.change(checked, false)
     }
 
     /// The models as they are now and with other resources, at one point in time. Nothing is
@@ -92,11 +81,7 @@ impl Agent {
 
     /// Makes a checked change: compile, write down, program, keep. All or nothing. The model is the
     /// one with the change.
-    fn change(
-        &mut self,
-        checked: Checked,
-        dry_run: bool,
-    ) -> Result<(ApplyResponse, Arc<Model>), Refused> {
+    fn change(&mut self, checked: Checked, dry_run: bool) -> Answer {
         let started = Instant::now();
         let view = self.fence.view();
         let conflicts = self.inventory.new_conflicts(&self.resources, &checked.resources);
@@ -122,7 +107,7 @@ impl Agent {
         };
         let model = Arc::new(model);
         if dry_run {
-            return Ok((response, model));
+            return Ok(Made { response, model });
         }
         let internal = |error: String| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error);
         if !checked.changes.is_empty() {
@@ -157,7 +142,7 @@ impl Agent {
         );
         // A new static endpoint's interface gets its programs here.
         self.reconcile();
-        Ok((response, model))
+        Ok(Made { response, model })
     }
 }
 

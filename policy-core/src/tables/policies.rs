@@ -24,6 +24,7 @@ use crate::{
     peers::{ConditionId, GroupId, Peers, SelectorId},
     policy::{Action, EntityMatch, Policy, PolicyKey, Rule, StagedAction},
     services::{self, Named, Region},
+    shared::differences,
     tiers::{self, Tier},
 };
 
@@ -167,19 +168,14 @@ impl Policies {
         // Policies of whose names staged ones came or went.
         let mut shadowed = BTreeSet::new();
         if !before.policies.same(&now.policies) {
-            for policy in before.policies.values() {
-                let kept = now.policies.get(&policy.key);
-                if kept.is_none_or(|kept| !Arc::ptr_eq(kept, policy)) {
-                    self.remove(policy, peers, &mut affected, &mut naming);
-                    shadowed.extend(policy.staged.map(|_| policy.key.enforced()));
-                }
+            let changed: Vec<_> = differences(&before.policies, &now.policies).collect();
+            for policy in changed.iter().filter_map(|(_, old, _)| *old) {
+                self.remove(policy, peers, &mut affected, &mut naming);
+                shadowed.extend(policy.staged.map(|_| policy.key.enforced()));
             }
-            for policy in now.policies.values() {
-                let known = before.policies.get(&policy.key);
-                if known.is_none_or(|known| !Arc::ptr_eq(known, policy)) {
-                    new.extend(self.file(policy, peers, classes, &mut naming));
-                    shadowed.extend(policy.staged.map(|_| policy.key.enforced()));
-                }
+            for policy in changed.iter().filter_map(|(_, _, new)| *new) {
+                new.extend(self.file(policy, peers, classes, &mut naming));
+                shadowed.extend(policy.staged.map(|_| policy.key.enforced()));
             }
         }
         shadowed.extend(new.iter().filter_map(|&slot| Some(self.get(slot)?.policy.key.clone())));
