@@ -104,7 +104,7 @@ impl Published {
         let meets = |policy: &Policy, plane: Plane| plane.of_host() || plane.admits(policy);
         let selects = |object: &Object| match object {
             // What would take a policy away applies to nothing.
-            Object::Policy(Policy { staged: Some(StagedAction::Delete), .. }) => 0,
+            Object::Policy(policy) if policy.staged == Some(StagedAction::Delete) => 0,
             Object::Policy(policy) => {
                 let selected = |(plane, labels): &&(Plane, Labels)| {
                     meets(policy, *plane) && policy.subject.matches(labels)
