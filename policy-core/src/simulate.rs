@@ -198,4 +198,17 @@ impl Kernel {
             self.image.blocks.get(&(list, net)).copied()
         })
     }
+
+    /// The rule that blocks a packet that comes in on an uplink: a host endpoint's failsafe ports are
+    /// left alone there, and what answers from one.
+    pub fn blocked_at(&self, probe: &Probe) -> Option<u32> {
+        let rule = self.blocked(probe.ifindex, probe.source)?;
+        let open = |direction: Direction, port: u16| {
+            let mut ports = self.image.failsafe.keys();
+            ports.any(|safe| safe.matches(direction, probe.source, probe.protocol, port))
+        };
+        let left_open = self.is_host(probe.ifindex)
+            && (open(Direction::Ingress, probe.port) || open(Direction::Egress, probe.source_port));
+        (!left_open).then_some(rule)
+    }
 }

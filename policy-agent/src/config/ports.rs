@@ -122,7 +122,11 @@ mod tests {
         let (into, out) = (Direction::Ingress, Direction::Egress);
         assert_eq!(
             failsafe(into, None).unwrap(),
-            [port(into, 6, 22, None), port(into, 17, 68, None), port(into, 17, 546, Some("fe80::/10"))]
+            [
+                port(into, 6, 22, None),
+                port(into, 17, 68, None),
+                port(into, 17, 546, Some("fe80::/10"))
+            ]
         );
         assert_eq!(
             failsafe(out, None).unwrap(),

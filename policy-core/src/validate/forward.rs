@@ -112,10 +112,11 @@ fn near(path: &str, field: &str, side: Option<&EntityRule>, which: Side, report:
     for (name, ports) in [("ports", &side.ports), ("notPorts", &side.not_ports)] {
         for (index, port) in ports.iter().flatten().enumerate() {
             let refused = match which {
-                Side::Source => {
-                    Some(("source ports of what goes out", "write them in an egress policy that \
-                    selects the containers, without applyOnForward"))
-                }
+                Side::Source => Some((
+                    "source ports of what goes out",
+                    "write them in an egress policy that \
+                    selects the containers, without applyOnForward",
+                )),
                 Side::Destination => named(port).then_some((
                     "named ports of the near side",
                     "write the number, or an ingress policy that selects the containers, without \

@@ -61,8 +61,11 @@ fn out_of_order<'a>(
     objects.filter_map(move |object| {
         let policy = policies(object).filter(|policy| policy.staged.is_some())?;
         let field = before.get(&policy.key.enforced())?;
-        let message = format!("{} is in force with `{field}`, and what takes the place of such a \
-                               policy cannot be staged", policy.key.enforced());
+        let message = format!(
+            "{} is in force with `{field}`, and what takes the place of such a \
+                               policy cannot be staged",
+            policy.key.enforced()
+        );
         let hint = "give the staged policy another name, or change the one in force";
         let diagnostic = Diagnostic::error("metadata.name", message).with_hint(hint);
         Some((object.resource_name(), diagnostic))

@@ -240,8 +240,7 @@ fn a_policy_that_is_asked_before_others_cannot_be_staged_away() {
     let deny = "ingress: [{action: Deny, source: {nets: [10.0.0.0/8]}}]";
     for (field, refused) in [("preDNAT", true), ("doNotTrack", true), ("applyOnForward", false)] {
         let spec = format!("applyOnForward: true\n{deny}");
-        let spec =
-            if field == "applyOnForward" { spec } else { format!("{field}: true\n{spec}") };
+        let spec = if field == "applyOnForward" { spec } else { format!("{field}: true\n{spec}") };
         let objects = [object(&gnp(&spec)), staged("p"), staged("q")];
         for found in [
             references(objects.iter()),
