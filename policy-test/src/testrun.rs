@@ -46,6 +46,7 @@ use policy_core::{
 use crate::lab::{BPFFS, Lab};
 
 /// Offsets in the kernel's `struct __sk_buff` and `struct xdp_md` (include/uapi/linux/bpf.h).
+const SKB_INGRESS_IFINDEX: usize = 36;
 const SKB_IFINDEX: usize = 40;
 const XDP_DATA_END: usize = 4;
 const XDP_INGRESS_IFINDEX: usize = 12;
@@ -55,6 +56,10 @@ const TC_ACT_UNSPEC: u32 = u32::MAX;
 const TC_ACT_SHOT: u32 = 2;
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
+
+/// The address of every interface that [`Ring::outside`] makes: frames to another one are not for
+/// this host, and no host endpoint's.
+pub const OUTSIDE_MAC: [u8; 6] = [2, 0, 0, 0, 0xaa, 2];
 
 /// Largest frame that a test run takes: a page less the kernel's own room.
 const ROOM: usize = 4096;
@@ -66,6 +71,23 @@ pub enum Action {
     Pass,
     /// Gone.
     Drop,
+}
+
+/// Where a frame meets a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The program.
+    pub hook: Hook,
+    /// The interface.
+    pub ifindex: u32,
+    /// On its way out: the host got it from another interface and passes it on.
+    pub passed_on: bool,
+}
+
+impl From<(Hook, u32)> for Entry {
+    fn from((hook, ifindex): (Hook, u32)) -> Self {
+        Self { hook, ifindex, passed_on: false }
+    }
 }
 
 /// A frame's way through a program, once.
@@ -146,6 +168,48 @@ impl Ring {
         let host = self.lab.host();
         host.ip(&["link", "add", name, "type", "veth", "peer", "name", &format!("{name}-peer")])?;
         Ok(host.run(|| if_nametoindex(name))??)
+    }
+
+    /// Makes an interface that leads to everybody whose address is not the host's own
+    /// ([`Ring::own`]). It may be a host endpoint's.
+    ///
+    /// # Errors
+    /// If the name is taken.
+    pub fn outside(&self, name: &str) -> Result<u32> {
+        let index = self.interface(name)?;
+        let mac = OUTSIDE_MAC.map(|byte| format!("{byte:02x}")).join(":");
+        self.lab.host().ip_batch(&[
+            format!("link set {name} address {mac}"),
+            format!("link set {name} up"),
+            format!("link set {name}-peer up"),
+            format!("route replace 0.0.0.0/0 dev {name}"),
+            format!("route replace ::/0 dev {name}"),
+        ])?;
+        Ok(index)
+    }
+
+    /// Gives the host these addresses, in the place of all that it had.
+    ///
+    /// # Errors
+    /// If one is not an address that a host can have.
+    pub fn own(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Result<()> {
+        let mut lines = vec!["address flush dev lo scope global".to_owned()];
+        lines.extend(addresses.into_iter().map(|address| {
+            let length = if address.is_ipv4() { 32 } else { 128 };
+            format!("address add {address}/{length} dev lo")
+        }));
+        self.lab.host().ip_batch(&lines)
+    }
+
+    /// Loads the programs of host endpoints, which take the verifier longest.
+    ///
+    /// # Errors
+    /// If it refuses them.
+    pub fn load_hosts(&mut self) -> Result<()> {
+        for hook in [Hook::FromUplink, Hook::ToUplink] {
+            load::ready(&mut self.ebpf, hook)?;
+        }
+        Ok(())
     }
 
     /// Adds an endpoint to the model. Labels and namespace are those of a static endpoint.
@@ -307,7 +371,15 @@ impl Ring {
     /// # Errors
     /// If there is no such interface, or the program says something that it should not.
     pub fn run(&self, hook: Hook, ifindex: u32, frame: &[u8]) -> Result<Option<Action>> {
-        Ok(self.repeat(hook, ifindex, frame, 1)?.map(|(action, _)| action))
+        self.run_at((hook, ifindex).into(), frame)
+    }
+
+    /// The same, wherever the frame comes from.
+    ///
+    /// # Errors
+    /// As [`Ring::run`].
+    pub fn run_at(&self, entry: Entry, frame: &[u8]) -> Result<Option<Action>> {
+        Ok(self.repeat_at(entry, frame, 1)?.map(|(action, _)| action))
     }
 
     /// Runs a program on a frame, `count` times. Gives what it said the last time, and the mean
@@ -322,12 +394,22 @@ impl Ring {
         frame: &[u8],
         count: u32,
     ) -> Result<Option<(Action, Duration)>> {
-        let result = match self.test_run(hook, ifindex, frame, count)? {
+        self.repeat_at((hook, ifindex).into(), frame, count)
+    }
+
+    fn repeat_at(
+        &self,
+        entry: Entry,
+        frame: &[u8],
+        count: u32,
+    ) -> Result<Option<(Action, Duration)>> {
+        // The kernel looks the interface up in the caller's namespace.
+        let result = match self.lab.host().run(|| self.enter(entry, frame, count))?? {
             Ok(result) => result,
             Err(error) if is_refusal(&error) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        Ok(Some((action(hook, result.0)?, result.1)))
+        Ok(Some((action(entry.hook, result.0)?, result.1)))
     }
 
     /// Runs a TC program that does nothing but pass, to compare with.
@@ -354,37 +436,26 @@ impl Ring {
     ///
     /// # Errors
     /// As [`Ring::run`], or if the kernel takes no such frame into a test run.
-    pub fn run_all(&self, frames: &[(Hook, u32, Vec<u8>)]) -> Result<Vec<Action>> {
-        let one = |(hook, ifindex, frame): &(Hook, u32, Vec<u8>)| -> Result<Action> {
-            action(*hook, self.enter(*hook, *ifindex, frame, 1)??.0)
+    pub fn run_all(&self, frames: &[(Entry, Vec<u8>)]) -> Result<Vec<Action>> {
+        let one = |(entry, frame): &(Entry, Vec<u8>)| -> Result<Action> {
+            action(entry.hook, self.enter(*entry, frame, 1)??.0)
         };
         // Once into the namespace for all of them: each time costs a thread.
         self.lab.host().run(|| frames.iter().map(one).collect())?
     }
 
-    fn test_run(
-        &self,
-        hook: Hook,
-        ifindex: u32,
-        frame: &[u8],
-        count: u32,
-    ) -> Result<Result<(u32, Duration), ProgramError>> {
-        // The kernel looks the interface up in the caller's namespace.
-        self.lab.host().run(|| self.enter(hook, ifindex, frame, count))?
-    }
-
     /// A test run, in the lab's namespace.
     fn enter(
         &self,
-        hook: Hook,
-        ifindex: u32,
+        entry: Entry,
         frame: &[u8],
         count: u32,
     ) -> Result<Result<(u32, Duration), ProgramError>> {
+        let hook = entry.hook;
         let program =
             self.ebpf.program(hook.program()).context("the object has all its programs")?;
         let mut out = vec![0; ROOM];
-        let context = context(hook, ifindex, frame.len())?;
+        let context = context(entry, frame.len())?;
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
@@ -405,9 +476,17 @@ impl Ring {
     /// # Errors
     /// If that is not so, or the kernel takes no such frame.
     pub fn judge(&self, hook: Hook, ifindex: u32, frame: &[u8]) -> Result<Verdict> {
+        self.judge_at((hook, ifindex).into(), frame)
+    }
+
+    /// The same, wherever the frame comes from.
+    ///
+    /// # Errors
+    /// As [`Ring::judge`].
+    pub fn judge_at(&self, entry: Entry, frame: &[u8]) -> Result<Verdict> {
         let before = self.drops()?;
         let action =
-            self.run(hook, ifindex, frame)?.context("the kernel takes no such frame for a test")?;
+            self.run_at(entry, frame)?.context("the kernel takes no such frame for a test")?;
         let after = self.drops()?;
         ensure!(before.other == after.other, "a drop was not counted by key");
         let mut moved = after
@@ -543,14 +622,17 @@ fn open<T: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &str) -> Result<T,
     MapData::from_pin(pins.map(name)).and_then(Map::from_map_data).and_then(T::try_from)
 }
 
-/// The context that tells a program which interface it runs on.
-fn context(hook: Hook, ifindex: u32, length: usize) -> Result<Vec<u8>> {
+/// The context that tells a program which interface it runs on, and whether the frame came in by
+/// another.
+fn context(entry: Entry, length: usize) -> Result<Vec<u8>> {
+    let Entry { hook, ifindex, passed_on } = entry;
     let words = match hook {
         // The kernel wants to hear the frame's end, too.
         Hook::Uplink => {
             vec![(XDP_DATA_END, u32::try_from(length)?), (XDP_INGRESS_IFINDEX, ifindex)]
         }
-        _ => vec![(SKB_IFINDEX, ifindex)],
+        // Which other one does not matter; the loopback is there.
+        _ => vec![(SKB_INGRESS_IFINDEX, u32::from(passed_on)), (SKB_IFINDEX, ifindex)],
     };
     let size = words.iter().map(|(offset, _)| offset + size_of::<u32>()).max().unwrap_or_default();
     let mut context = vec![0; size];

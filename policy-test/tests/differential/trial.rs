@@ -22,7 +22,7 @@ use policy_core::{
     model::{EndpointSpec, Model},
     simulate::Kernel,
 };
-use policy_test::testrun::{Action, Ring};
+use policy_test::testrun::{Action, Entry, Ring};
 
 use crate::{
     coverage::Coverage,
@@ -392,7 +392,7 @@ impl Trial {
     fn shoot(&mut self, shots: &[Shot<'_>]) -> Result<(), Dispute> {
         let general = |error: anyhow::Error| Dispute::general(&error);
         let before = self.counters().map_err(general)?;
-        let frames: Vec<(Hook, u32, Vec<u8>)> = shots
+        let frames: Vec<(Entry, Vec<u8>)> = shots
             .iter()
             .map(|shot| {
                 let hook = match shot.direction {
@@ -400,7 +400,7 @@ impl Trial {
                     Direction::Ingress => Hook::ToEndpoint,
                     Direction::Egress => Hook::FromEndpoint,
                 };
-                (hook, shot.ifindex, shot.frame.clone())
+                (Entry::from((hook, shot.ifindex)), shot.frame.clone())
             })
             .collect();
         let actions = self.ring.run_all(&frames).map_err(general)?;
