@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use policy_common::abi::{
-    ClassKey, Direction, Family, Interval, PEER_WORLD_V4, PEER_WORLD_V6, PLANE_FORWARD,
+    ClassKey, Direction, Family, Interval, PEER_NONE, PEER_WORLD_V4, PEER_WORLD_V6, PLANE_FORWARD,
     PLANE_PRE_DNAT, VERDICT_ALLOW, VERDICT_NESTED, VERDICT_RULE, service, source,
 };
 
@@ -112,7 +112,8 @@ impl Kernel {
             Direction::Ingress => probe.source,
             Direction::Egress => probe.destination,
         };
-        let (protocol, peer) = (probe.protocol, self.peer(remote));
+        // Nobody is looked up for it.
+        let (protocol, peer) = (probe.protocol, PEER_NONE);
         let safe = self
             .image
             .failsafe

@@ -188,17 +188,21 @@ impl Ring {
         Ok(index)
     }
 
-    /// Gives the host these addresses, in the place of all that it had.
+    /// Has routing take these addresses for the host's own, in the place of all that it took for them.
     ///
     /// # Errors
     /// If one is not an address that a host can have.
     pub fn own(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Result<()> {
-        let mut lines = vec!["address flush dev lo scope global".to_owned()];
-        lines.extend(addresses.into_iter().map(|address| {
+        let host = self.lab.host();
+        for family in ["-4", "-6"] {
+            host.ip(&[family, "route", "flush", "table", "local", "proto", "static"])?;
+        }
+        // By routes alone: those that come with an address the kernel adds when it finds time (IPv6).
+        let local = |address: IpAddr| {
             let length = if address.is_ipv4() { 32 } else { 128 };
-            format!("address add {address}/{length} dev lo")
-        }));
-        self.lab.host().ip_batch(&lines)
+            format!("route add local {address}/{length} dev lo table local proto static")
+        };
+        host.ip_batch(&addresses.into_iter().map(local).collect::<Vec<_>>())
     }
 
     /// Loads the programs of host endpoints, which take the verifier longest.
