@@ -7,6 +7,7 @@
 //! The programs are attached to nothing: no packet but the given ones meets them.
 
 mod empty;
+mod outside;
 
 use std::{collections::BTreeMap, fs, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -45,6 +46,8 @@ use policy_core::{
 
 use crate::lab::{BPFFS, Lab};
 
+pub use outside::OUTSIDE_MAC;
+
 /// Offsets in the kernel's `struct __sk_buff` and `struct xdp_md` (include/uapi/linux/bpf.h).
 const SKB_INGRESS_IFINDEX: usize = 36;
 const SKB_IFINDEX: usize = 40;
@@ -56,10 +59,6 @@ const TC_ACT_UNSPEC: u32 = u32::MAX;
 const TC_ACT_SHOT: u32 = 2;
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
-
-/// The address of every interface that [`Ring::outside`] makes: frames to another one are not for
-/// this host, and no host endpoint's.
-pub const OUTSIDE_MAC: [u8; 6] = [2, 0, 0, 0, 0xaa, 2];
 
 /// Largest frame that a test run takes: a page less the kernel's own room.
 const ROOM: usize = 4096;
@@ -168,52 +167,6 @@ impl Ring {
         let host = self.lab.host();
         host.ip(&["link", "add", name, "type", "veth", "peer", "name", &format!("{name}-peer")])?;
         Ok(host.run(|| if_nametoindex(name))??)
-    }
-
-    /// Makes an interface that leads to everybody whose address is not the host's own
-    /// ([`Ring::own`]). It may be a host endpoint's.
-    ///
-    /// # Errors
-    /// If the name is taken.
-    pub fn outside(&self, name: &str) -> Result<u32> {
-        let index = self.interface(name)?;
-        let mac = OUTSIDE_MAC.map(|byte| format!("{byte:02x}")).join(":");
-        self.lab.host().ip_batch(&[
-            format!("link set {name} address {mac}"),
-            format!("link set {name} up"),
-            format!("link set {name}-peer up"),
-            format!("route replace 0.0.0.0/0 dev {name}"),
-            format!("route replace ::/0 dev {name}"),
-        ])?;
-        Ok(index)
-    }
-
-    /// Has routing take these addresses for the host's own, in the place of all that it took for them.
-    ///
-    /// # Errors
-    /// If one is not an address that a host can have.
-    pub fn own(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Result<()> {
-        let host = self.lab.host();
-        for family in ["-4", "-6"] {
-            host.ip(&[family, "route", "flush", "table", "local", "proto", "static"])?;
-        }
-        // By routes alone: those that come with an address the kernel adds when it finds time (IPv6).
-        let local = |address: IpAddr| {
-            let length = if address.is_ipv4() { 32 } else { 128 };
-            format!("route add local {address}/{length} dev lo table local proto static")
-        };
-        host.ip_batch(&addresses.into_iter().map(local).collect::<Vec<_>>())
-    }
-
-    /// Loads the programs of host endpoints, which take the verifier longest.
-    ///
-    /// # Errors
-    /// If it refuses them.
-    pub fn load_hosts(&mut self) -> Result<()> {
-        for hook in [Hook::FromUplink, Hook::ToUplink] {
-            load::ready(&mut self.ebpf, hook)?;
-        }
-        Ok(())
     }
 
     /// Adds an endpoint to the model. Labels and namespace are those of a static endpoint.

@@ -36,7 +36,7 @@ pub fn references<'a>(
             let diagnostic = Diagnostic::error("spec.tier", message).with_hint(hint);
             (object.resource_name(), diagnostic)
         })
-        .chain(out_of_order(objects.clone()))
+        .chain(out_of_order(objects))
         .collect()
 }
 
@@ -94,7 +94,7 @@ pub fn open_references<'a>(
             let diagnostic = Diagnostic::warning("spec.tier", message).with_hint(hint);
             (object.resource_name(), diagnostic)
         })
-        .chain(out_of_order(objects.clone()))
+        .chain(out_of_order(objects))
         .collect()
 }
 

@@ -155,10 +155,11 @@ impl Oracle {
         seen: &mut Coverage,
     ) -> Result<Answer> {
         let (safe, behind) = self.before(ask, forwarded);
-        if ask.direction == Direction::Ingress && !safe {
-            if let Some(answer) = self.walk_in(Plane::PreDnat, ask, Walk::Enforced, seen)? {
-                return Ok(answer);
-            }
+        if ask.direction == Direction::Ingress
+            && !safe
+            && let Some(answer) = self.walk_in(Plane::PreDnat, ask, Walk::Enforced, seen)?
+        {
+            return Ok(answer);
         }
         if forwarded {
             if behind.port != ask.port {
