@@ -312,6 +312,16 @@ fn cross(rng: &mut Rng, set: &PolicySet, oracle: &Oracle, ask: &mut Ask) {
     behind.retain(|address| of_family(address) && !host.contains(address));
     let local = !host.is_empty() && rng.u8(..5) < 3;
     let near = if local { pick(rng, &host) } else { pick(rng, &behind) };
+    // Ports that are passed on, and ports that are left open, are worth more than chance gives them.
+    let special: Vec<(u8, u16)> = match rng.u8(..5) {
+        0 | 1 if local => set.published.iter().map(|it| (it.protocol, it.port)).collect(),
+        2 => set.failsafe.iter().map(|it| (it.protocol, it.port)).collect(),
+        _ => Vec::new(),
+    };
+    if !special.is_empty() {
+        (ask.protocol, ask.port) = pick(rng, &special);
+        (ask.source_port, ask.opens) = (rng.u16(30_000..), true);
+    }
     let forwarded = match ask.direction {
         Direction::Ingress => {
             ask.destination = near;

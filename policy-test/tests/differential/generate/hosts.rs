@@ -61,7 +61,7 @@ pub(super) fn failsafe(rng: &mut Rng) -> Vec<Safe> {
 }
 
 pub(super) fn published(rng: &mut Rng) -> Vec<Translated> {
-    let ports = [(6, 8080, 80), (6, 443, 443), (17, 53, 5353), (6, 80, 8000)];
+    let ports = [(6, 8080, 80), (6, 443, 443), (17, 53, 5353), (6, 80, 8000), (17, 5353, 53)];
     let chosen = some(rng, &ports, 2).into_iter();
     chosen.map(|(protocol, port, to)| Translated { protocol, port, to }).collect()
 }

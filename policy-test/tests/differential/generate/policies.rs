@@ -182,6 +182,18 @@ fn on_forwarded(rng: &mut Rng) -> Value {
         spec.insert("selector".to_owned(), "has(palisade.io/host)".into());
         spec.remove("namespaceSelector");
     }
+    // One that tells a port before its translation from the one behind it.
+    if chance(rng, 50) {
+        let (protocol, port) = pick(rng, &[("TCP", 80), ("TCP", 8080), ("UDP", 53)]);
+        let action = pick(rng, &["Allow", "Deny", "Pass"]);
+        let rule =
+            json!({"action": action, "protocol": protocol, "destination": {"ports": [port]}});
+        let rules = spec.entry("ingress").or_insert_with(|| json!([]));
+        match rules.as_array_mut() {
+            Some(rules) => rules.insert(0, rule),
+            None => *rules = json!([rule]),
+        }
+    }
     // The near side is no condition, but for numbers of the host's ports.
     for rule in spec.get_mut("ingress").and_then(Value::as_array_mut).into_iter().flatten() {
         if let Some(entity) = rule.get_mut("destination").and_then(Value::as_object_mut) {
