@@ -150,7 +150,7 @@ fn neighbour_discovery_passes_the_block_list_of_a_host_endpoint() -> Result<()> 
     let from = Way::new("2001:db8:bad::7", 40_000, "fd00::fe", 22);
     let near = from.discovery(SOLICITATION, &target("fd00::fe"));
     let frames = [
-        ("solicitation", near.clone(), true),
+        ("solicitation", near, true),
         ("from afar", from.discovery_from_afar(SOLICITATION, &target("fd00::fe"), 254), false),
         ("ping", from.ping(1), false),
         ("failsafe port", from.tcp(SYN), true),
