@@ -46,7 +46,7 @@ use policy_core::{
 
 use crate::lab::{BPFFS, Lab};
 
-pub use outside::OUTSIDE_MAC;
+pub use outside::{Entry, OUTSIDE_MAC};
 
 /// Offsets in the kernel's `struct __sk_buff` and `struct xdp_md` (include/uapi/linux/bpf.h).
 const SKB_INGRESS_IFINDEX: usize = 36;
@@ -70,23 +70,6 @@ pub enum Action {
     Pass,
     /// Gone.
     Drop,
-}
-
-/// Where a frame meets a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The program.
-    pub hook: Hook,
-    /// The interface.
-    pub ifindex: u32,
-    /// On its way out: the host got it from another interface and passes it on.
-    pub passed_on: bool,
-}
-
-impl From<(Hook, u32)> for Entry {
-    fn from((hook, ifindex): (Hook, u32)) -> Self {
-        Self { hook, ifindex, passed_on: false }
-    }
 }
 
 /// A frame's way through a program, once.

@@ -3,7 +3,7 @@
 //! Their programs ask the kernel's routing whether a packet is for the host or passed on, and look
 //! only at frames that are for its MAC address. Both are as on a host: an interface with an address
 //! and routes. On the way out the kernel says of a packet where it came in; a test run takes that
-//! from its context ([`super::Entry::passed_on`]). So every plane can be driven.
+//! from its context ([`Entry::passed_on`]). So every plane can be driven.
 
 use std::net::IpAddr;
 
@@ -15,6 +15,23 @@ use super::Ring;
 /// The address of every interface that [`Ring::outside`] makes: frames to another one are not for
 /// this host, and no host endpoint's.
 pub const OUTSIDE_MAC: [u8; 6] = [2, 0, 0, 0, 0xaa, 2];
+
+/// Where a frame meets a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The program.
+    pub hook: Hook,
+    /// The interface.
+    pub ifindex: u32,
+    /// On its way out: the host got it from another interface and passes it on.
+    pub passed_on: bool,
+}
+
+impl From<(Hook, u32)> for Entry {
+    fn from((hook, ifindex): (Hook, u32)) -> Self {
+        Self { hook, ifindex, passed_on: false }
+    }
+}
 
 impl Ring {
     /// Makes an interface that leads to everybody whose address is not the host's own
