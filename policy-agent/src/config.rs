@@ -80,11 +80,12 @@ pub struct Options {
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
     /// Port that host endpoints leave open to the outside, such as tcp:22, udp:10.0.0.0/8:53 or
-    /// none; may be given several times [default: tcp:22, udp:68].
+    /// none; may be given several times [default: tcp:22, udp:68, udp:[fe80::/10]:546].
     #[arg(long = "failsafe-inbound-port", value_name = "PORT")]
     #[serde(rename = "failsafe-inbound-ports")]
     pub failsafe_inbound_ports: Option<Vec<String>>,
-    /// The same for ports of others that the host reaches [default: udp:53, udp:67].
+    /// The same for ports of others that the host reaches [default: udp:53, udp:67,
+    /// udp:[ff02::1:2]:547].
     #[arg(long = "failsafe-outbound-port", value_name = "PORT")]
     #[serde(rename = "failsafe-outbound-ports")]
     pub failsafe_outbound_ports: Option<Vec<String>>,

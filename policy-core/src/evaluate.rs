@@ -158,42 +158,99 @@ pub fn host_endpoint(
     interface: &str,
     forwarded: bool,
 ) -> Option<Decision> {
-    let at = |plane: Plane| model.endpoints.get(&host::id(interface, plane)).map(|_| plane);
-    let local = at(Plane::Local(DefaultAction::Deny))?;
-    let remote = match direction {
-        Direction::Ingress => packet.source,
-        Direction::Egress => packet.destination,
-    };
-    let safe = model
-        .failsafe
-        .iter()
-        .any(|port| port.matches(direction, remote, packet.protocol, packet.port));
-    let ask = |plane: Plane, packet: &Packet| {
-        decide(model, packet, direction, &host::id(interface, plane), Walk::Enforced)
-    };
+    let safe = left_open(model, packet, direction);
     let mut walk = Vec::new();
     let mut logged = Vec::new();
     if direction == Direction::Ingress && !safe {
-        let mut before = ask(Plane::PreDnat, packet)?;
+        let at = host::id(interface, Plane::PreDnat);
+        let mut before = decide(model, packet, direction, &at, Walk::Enforced)?;
         if before.rule != names::undecided() {
             return Some(before);
         }
         walk.append(&mut before.walk);
         logged.append(&mut before.logged);
     }
-    let mut after = if forwarded {
-        let to = published(model, packet).filter(|_| direction == Direction::Ingress);
-        ask(Plane::Forward, &Packet { port: to.unwrap_or(packet.port), ..*packet })?
-    } else if safe {
+    let (at, packet) = decides_last(model, packet, direction, interface, forwarded);
+    let mut after = if safe && !forwarded {
+        model.endpoints.get(&at)?;
         let line = format!("port {} is a failsafe port: allow", packet.port);
         let walk = vec![line];
         Decision { verdict: Verdict::Allow, rule: names::failsafe(), walk, logged: Vec::new() }
     } else {
-        ask(local, packet)?
+        decide(model, &packet, direction, &at, Walk::Enforced)?
     };
     walk.append(&mut after.walk);
     logged.append(&mut after.logged);
     Some(Decision { walk, logged, ..after })
+}
+
+/// What a host endpoint would do with it if every staged policy were in force; `None` if that would
+/// not change which policies decide. What a failsafe port or a `preDNAT` policy decides stays, as
+/// neither can be staged.
+pub fn staged_at_host_endpoint(
+    model: &Model,
+    packet: &Packet,
+    direction: Direction,
+    interface: &str,
+    forwarded: bool,
+) -> Option<Decision> {
+    let safe = left_open(model, packet, direction);
+    if safe && !forwarded {
+        return None;
+    }
+    if direction == Direction::Ingress && !safe {
+        let at = host::id(interface, Plane::PreDnat);
+        let before = decide(model, packet, direction, &at, Walk::Enforced)?;
+        if before.rule != names::undecided() {
+            return None;
+        }
+    }
+    let (at, packet) = decides_last(model, packet, direction, interface, forwarded);
+    staged(model, &packet, direction, &at)
+}
+
+/// The part of a host endpoint that is asked after the `preDNAT` policies, and the packet as it
+/// sees it.
+fn decides_last(
+    model: &Model,
+    packet: &Packet,
+    direction: Direction,
+    interface: &str,
+    forwarded: bool,
+) -> (EndpointId, Packet) {
+    if !forwarded {
+        return (host::id(interface, Plane::Local(DefaultAction::Deny)), *packet);
+    }
+    let to = published(model, packet).filter(|_| direction == Direction::Ingress);
+    let packet = Packet { port: to.unwrap_or(packet.port), ..*packet };
+    (host::id(interface, Plane::Forward), packet)
+}
+
+/// Whether a packet at a host endpoint is of a failsafe port.
+pub fn left_open(model: &Model, packet: &Packet, direction: Direction) -> bool {
+    let remote = match direction {
+        Direction::Ingress => packet.source,
+        Direction::Egress => packet.destination,
+    };
+    let mut ports = model.failsafe.iter();
+    ports.any(|port| port.matches(direction, remote, packet.protocol, packet.port))
+}
+
+/// Whether a block list leaves a packet alone that comes in on an uplink: it is of a failsafe port of
+/// the host endpoint there, or an answer from one.
+pub fn left_unblocked(model: &Model, packet: &Packet, uplink: u32) -> bool {
+    let answer = Packet {
+        source: packet.destination,
+        destination: packet.source,
+        port: packet.source_port,
+        source_port: packet.port,
+        ..*packet
+    };
+    let is_host_endpoint =
+        |spec: &EndpointSpec| matches!(spec.plane, Plane::Local(_)) && spec.ifindex == uplink;
+    model.endpoints.values().any(|spec| is_host_endpoint(spec))
+        && (left_open(model, packet, Direction::Ingress)
+            || left_open(model, &answer, Direction::Egress))
 }
 
 /// The port that a packet to a published one of the host goes to.

@@ -210,7 +210,7 @@ fn end(model: &Model, packet: &Packet, direction: Direction, end: &End<'_>) -> E
     let local = model.host_addresses.contains(&end.address);
     if direction == Direction::Egress
         && !local
-        && let Some((uplink, policy, rule)) = blocked(model, packet.source)
+        && let Some((uplink, policy, rule)) = blocked(model, packet)
     {
         let line = format!(
             "uplink {uplink}: untracked {} denies {} ({})",
@@ -241,8 +241,9 @@ fn end(model: &Model, packet: &Packet, direction: Direction, end: &End<'_>) -> E
     }
 }
 
-/// The first untracked rule of any uplink that denies a source.
-fn blocked(model: &Model, source: IpAddr) -> Option<(String, &Policy, RuleName)> {
+/// The first untracked rule of any uplink that denies the source of a packet.
+fn blocked<'a>(model: &'a Model, packet: &Packet) -> Option<(String, &'a Policy, RuleName)> {
+    let source = packet.source;
     let policies = tiers::untracked(model);
     let sets: Vec<_> = model
         .network_sets
@@ -250,10 +251,13 @@ fn blocked(model: &Model, source: IpAddr) -> Option<(String, &Policy, RuleName)>
         .filter(|set| set.nets.iter().any(|net| net.contains(&source)))
         .map(|set| identity::network_set_labels(model, set))
         .collect();
-    for (uplink, labels) in &model.uplinks {
+    for (&ifindex, labels) in &model.uplinks {
+        if evaluate::left_unblocked(model, packet, ifindex) {
+            continue;
+        }
         let uplink = labels
             .get(identity::INTERFACE_LABEL)
-            .map_or_else(|| format!("#{uplink}"), str::to_owned);
+            .map_or_else(|| format!("#{ifindex}"), str::to_owned);
         for policy in policies.iter().filter(|policy| policy.subject.matches(labels)) {
             for rule in policy.rules(Direction::Ingress).unwrap_or_default() {
                 let side = &rule.source;

@@ -148,14 +148,6 @@ impl Failsafe {
     }
 }
 
-/// What is open if nobody says otherwise, protocol and port: of felix's defaults (calico
-/// `felix/config/config_params.go`) those that a Docker host needs, and not the ports of etcd, BGP,
-/// Typha and the Kubernetes API.
-pub const FAILSAFE_INBOUND: [(u8, u16); 2] = [(6, 22), (17, 68)];
-
-/// See [`FAILSAFE_INBOUND`].
-pub const FAILSAFE_OUTBOUND: [(u8, u16); 2] = [(17, 53), (17, 67)];
-
 /// A port of the host whose connections are passed on to somebody else, as Docker does for published
 /// ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

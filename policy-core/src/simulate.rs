@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use policy_common::abi::{
-    ClassKey, Direction, Family, Interval, PEER_WORLD_V4, PEER_WORLD_V6, PLANE_FORWARD,
+    ClassKey, Direction, Family, Interval, PEER_NONE, PEER_WORLD_V4, PEER_WORLD_V6, PLANE_FORWARD,
     PLANE_PRE_DNAT, VERDICT_ALLOW, VERDICT_NESTED, VERDICT_RULE, service, source,
 };
 
@@ -112,7 +112,8 @@ impl Kernel {
             Direction::Ingress => probe.source,
             Direction::Egress => probe.destination,
         };
-        let (protocol, peer) = (probe.protocol, self.peer(remote));
+        // Nobody is looked up for it.
+        let (protocol, peer) = (probe.protocol, PEER_NONE);
         let safe = self
             .image
             .failsafe
@@ -197,5 +198,18 @@ impl Kernel {
             let net = IpNet::new(source, length).ok()?.trunc();
             self.image.blocks.get(&(list, net)).copied()
         })
+    }
+
+    /// The rule that blocks a packet that comes in on an uplink: a host endpoint's failsafe ports are
+    /// left alone there, and what answers from one.
+    pub fn blocked_at(&self, probe: &Probe) -> Option<u32> {
+        let rule = self.blocked(probe.ifindex, probe.source)?;
+        let open = |direction: Direction, port: u16| {
+            let mut ports = self.image.failsafe.keys();
+            ports.any(|safe| safe.matches(direction, probe.source, probe.protocol, port))
+        };
+        let left_open = self.is_host(probe.ifindex)
+            && (open(Direction::Ingress, probe.port) || open(Direction::Egress, probe.source_port));
+        (!left_open).then_some(rule)
     }
 }

@@ -10,7 +10,7 @@ use policy_common::{
         BlockKeyV4, BlockKeyV6, Direction, DropReason, Family, LOG_NONE, PEER_WORLD_V4,
         PEER_WORLD_V6,
     },
-    packet::{Address, Packet, Source as _, network_layer, parse_plain},
+    packet::{Address, Kind, Packet, Source as _, hop_limit, network_layer, parse_plain},
 };
 
 use crate::{
@@ -56,7 +56,9 @@ pub fn run(ctx: &XdpContext) -> u32 {
 }
 
 /// Whether a packet is of a port that its host endpoint leaves open whatever policy says, or an
-/// answer from one. Only packets that are about to be dropped are looked into so far.
+/// answer from one; or neighbour discovery, without which nobody on the link would come as far as such
+/// a port over IPv6 (over IPv4 it is ARP, which no block list is about). Only packets that are about to
+/// be dropped are looked into so far.
 ///
 /// Not inlined, for the stack's sake; a number, see [`emit::Ruling`].
 #[inline(never)]
@@ -65,10 +67,15 @@ fn left_open(ctx: &XdpContext, ifindex: u32) -> u32 {
         return 0;
     }
     let mut packet = Packet::UNKNOWN;
-    if !parse_plain(&XdpFrame(ctx), &mut packet) {
+    let frame = XdpFrame(ctx);
+    if !parse_plain(&frame, &mut packet) {
         return 0;
     }
     let Packet { family, protocol, source_port, destination_port, ref source, .. } = packet;
+    // What a router has passed on is none (RFC 4861, 7.1).
+    if matches!(packet.kind, Kind::Neighbour) && matches!(hop_limit(&frame), Some(255)) {
+        return 1;
+    }
     let open = failsafe(family, Direction::Ingress, protocol, destination_port, source).is_some()
         || failsafe(family, Direction::Egress, protocol, source_port, source).is_some();
     u32::from(open)

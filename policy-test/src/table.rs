@@ -20,6 +20,7 @@ mod world;
 use std::{collections::BTreeMap, fs, net::IpAddr, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
+use policy_agent::observer::protocol_name;
 use policy_api::messages::{Explanation, RuleName, Verdict};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -29,6 +30,8 @@ pub use world::{Attempt, Change, World};
 
 /// The end of a row that is the host.
 pub const HOST: &str = "host";
+/// The host's name in HostEndpoints.
+pub const NODE: &str = "gateway";
 
 /// Who there is, and what must become of each connection.
 #[derive(Clone, Debug, Deserialize)]
@@ -42,9 +45,13 @@ pub struct Table {
     /// The host's own addresses.
     #[serde(default)]
     pub host: Vec<IpAddr>,
-    /// Uplinks with the XDP program, by interface name.
+    /// Interfaces to everybody else, by name: with the XDP program, and with those of host endpoints
+    /// if a HostEndpoint of the node [`NODE`] is about them.
     #[serde(default)]
     pub uplinks: Vec<String>,
+    /// Ports of the host whose connections go to a container.
+    #[serde(default)]
+    pub published: Vec<PublishedPort>,
     /// Resources that are there all the time, as YAML documents.
     #[serde(default)]
     pub policies: String,
@@ -57,7 +64,7 @@ pub struct Table {
 }
 
 /// What an agent is started with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
     /// `--default-action`.
@@ -66,6 +73,36 @@ pub struct Settings {
     /// `--host-access allow`.
     #[serde(default)]
     pub host_access: HostAccess,
+    /// `--failsafe-inbound-port`, absent: the default.
+    #[serde(default)]
+    pub failsafe_inbound_ports: Option<Vec<String>>,
+    /// `--failsafe-outbound-port`.
+    #[serde(default)]
+    pub failsafe_outbound_ports: Option<Vec<String>>,
+}
+
+/// A port of the host that is a container's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedPort {
+    /// The host's port.
+    pub port: Service,
+    /// The container.
+    pub to: String,
+    /// Its port, of the same protocol.
+    pub at: u16,
+}
+
+impl PublishedPort {
+    /// As `--published-port` takes it.
+    ///
+    /// # Errors
+    /// If its protocol is none that ports are translated for.
+    pub fn flag(&self) -> Result<String> {
+        let (port, protocol) = (self.port.port, protocol_name(self.port.protocol));
+        ensure!(["tcp", "udp"].contains(&protocol.as_str()), "{}: tcp or udp", self.port);
+        Ok(format!("{protocol}:{port}:{}", self.at))
+    }
 }
 
 /// `--default-action`.

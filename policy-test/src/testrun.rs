@@ -7,6 +7,7 @@
 //! The programs are attached to nothing: no packet but the given ones meets them.
 
 mod empty;
+mod outside;
 
 use std::{collections::BTreeMap, fs, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -45,7 +46,10 @@ use policy_core::{
 
 use crate::lab::{BPFFS, Lab};
 
+pub use outside::{Entry, OUTSIDE_MAC};
+
 /// Offsets in the kernel's `struct __sk_buff` and `struct xdp_md` (include/uapi/linux/bpf.h).
+const SKB_INGRESS_IFINDEX: usize = 36;
 const SKB_IFINDEX: usize = 40;
 const XDP_DATA_END: usize = 4;
 const XDP_INGRESS_IFINDEX: usize = 12;
@@ -307,7 +311,15 @@ impl Ring {
     /// # Errors
     /// If there is no such interface, or the program says something that it should not.
     pub fn run(&self, hook: Hook, ifindex: u32, frame: &[u8]) -> Result<Option<Action>> {
-        Ok(self.repeat(hook, ifindex, frame, 1)?.map(|(action, _)| action))
+        self.run_at((hook, ifindex).into(), frame)
+    }
+
+    /// The same, wherever the frame comes from.
+    ///
+    /// # Errors
+    /// As [`Ring::run`].
+    pub fn run_at(&self, entry: Entry, frame: &[u8]) -> Result<Option<Action>> {
+        Ok(self.repeat_at(entry, frame, 1)?.map(|(action, _)| action))
     }
 
     /// Runs a program on a frame, `count` times. Gives what it said the last time, and the mean
@@ -322,12 +334,22 @@ impl Ring {
         frame: &[u8],
         count: u32,
     ) -> Result<Option<(Action, Duration)>> {
-        let result = match self.test_run(hook, ifindex, frame, count)? {
+        self.repeat_at((hook, ifindex).into(), frame, count)
+    }
+
+    fn repeat_at(
+        &self,
+        entry: Entry,
+        frame: &[u8],
+        count: u32,
+    ) -> Result<Option<(Action, Duration)>> {
+        // The kernel looks the interface up in the caller's namespace.
+        let result = match self.lab.host().run(|| self.enter(entry, frame, count))?? {
             Ok(result) => result,
             Err(error) if is_refusal(&error) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        Ok(Some((action(hook, result.0)?, result.1)))
+        Ok(Some((action(entry.hook, result.0)?, result.1)))
     }
 
     /// Runs a TC program that does nothing but pass, to compare with.
@@ -354,37 +376,26 @@ impl Ring {
     ///
     /// # Errors
     /// As [`Ring::run`], or if the kernel takes no such frame into a test run.
-    pub fn run_all(&self, frames: &[(Hook, u32, Vec<u8>)]) -> Result<Vec<Action>> {
-        let one = |(hook, ifindex, frame): &(Hook, u32, Vec<u8>)| -> Result<Action> {
-            action(*hook, self.enter(*hook, *ifindex, frame, 1)??.0)
+    pub fn run_all(&self, frames: &[(Entry, Vec<u8>)]) -> Result<Vec<Action>> {
+        let one = |(entry, frame): &(Entry, Vec<u8>)| -> Result<Action> {
+            action(entry.hook, self.enter(*entry, frame, 1)??.0)
         };
         // Once into the namespace for all of them: each time costs a thread.
         self.lab.host().run(|| frames.iter().map(one).collect())?
     }
 
-    fn test_run(
-        &self,
-        hook: Hook,
-        ifindex: u32,
-        frame: &[u8],
-        count: u32,
-    ) -> Result<Result<(u32, Duration), ProgramError>> {
-        // The kernel looks the interface up in the caller's namespace.
-        self.lab.host().run(|| self.enter(hook, ifindex, frame, count))?
-    }
-
     /// A test run, in the lab's namespace.
     fn enter(
         &self,
-        hook: Hook,
-        ifindex: u32,
+        entry: Entry,
         frame: &[u8],
         count: u32,
     ) -> Result<Result<(u32, Duration), ProgramError>> {
+        let hook = entry.hook;
         let program =
             self.ebpf.program(hook.program()).context("the object has all its programs")?;
         let mut out = vec![0; ROOM];
-        let context = context(hook, ifindex, frame.len())?;
+        let context = context(entry, frame.len())?;
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
@@ -405,9 +416,17 @@ impl Ring {
     /// # Errors
     /// If that is not so, or the kernel takes no such frame.
     pub fn judge(&self, hook: Hook, ifindex: u32, frame: &[u8]) -> Result<Verdict> {
+        self.judge_at((hook, ifindex).into(), frame)
+    }
+
+    /// The same, wherever the frame comes from.
+    ///
+    /// # Errors
+    /// As [`Ring::judge`].
+    pub fn judge_at(&self, entry: Entry, frame: &[u8]) -> Result<Verdict> {
         let before = self.drops()?;
         let action =
-            self.run(hook, ifindex, frame)?.context("the kernel takes no such frame for a test")?;
+            self.run_at(entry, frame)?.context("the kernel takes no such frame for a test")?;
         let after = self.drops()?;
         ensure!(before.other == after.other, "a drop was not counted by key");
         let mut moved = after
@@ -543,14 +562,17 @@ fn open<T: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &str) -> Result<T,
     MapData::from_pin(pins.map(name)).and_then(Map::from_map_data).and_then(T::try_from)
 }
 
-/// The context that tells a program which interface it runs on.
-fn context(hook: Hook, ifindex: u32, length: usize) -> Result<Vec<u8>> {
+/// The context that tells a program which interface it runs on, and whether the frame came in by
+/// another.
+fn context(entry: Entry, length: usize) -> Result<Vec<u8>> {
+    let Entry { hook, ifindex, passed_on } = entry;
     let words = match hook {
         // The kernel wants to hear the frame's end, too.
         Hook::Uplink => {
             vec![(XDP_DATA_END, u32::try_from(length)?), (XDP_INGRESS_IFINDEX, ifindex)]
         }
-        _ => vec![(SKB_IFINDEX, ifindex)],
+        // Which other one does not matter; the loopback is there.
+        _ => vec![(SKB_INGRESS_IFINDEX, u32::from(passed_on)), (SKB_IFINDEX, ifindex)],
     };
     let size = words.iter().map(|(offset, _)| offset + size_of::<u32>()).max().unwrap_or_default();
     let mut context = vec![0; size];

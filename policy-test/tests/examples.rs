@@ -11,7 +11,7 @@ use policy_test::examples;
 use serde::Deserialize;
 
 /// An example that is not here was deleted or renamed without a thought for those who point to it.
-const EXAMPLES: [&str; 27] = [
+const EXAMPLES: [&str; 29] = [
     "allow-dns",
     "bastion-ssh",
     "block-metadata-address",
@@ -23,6 +23,7 @@ const EXAMPLES: [&str; 27] = [
     "e-commerce",
     "egress-only-to-cidr",
     "ephemeral-source-ports",
+    "host-firewall",
     "ipv6-only",
     "kubernetes",
     "kubernetes-egress-lockdown",
@@ -33,6 +34,7 @@ const EXAMPLES: [&str; 27] = [
     "named-ports",
     "partner-egress",
     "ping-only",
+    "published-port-allow-list",
     "quarantine",
     "security-tier",
     "staged-roll-out",

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use policy_api::messages::{EndDecision, Verdict};
+use policy_api::messages::{EndDecision, StagedDecision, Verdict};
 use policy_common::abi::Direction;
 
 use crate::{
@@ -60,13 +60,15 @@ fn decision(
     spec: &EndpointSpec,
     forwarded: bool,
 ) -> Option<EndDecision> {
-    let found = evaluate::host_endpoint(model, packet, direction, &spec.interface, forwarded)?;
+    let interface = &spec.interface;
+    let found = evaluate::host_endpoint(model, packet, direction, interface, forwarded)?;
+    let staged = evaluate::staged_at_host_endpoint(model, packet, direction, interface, forwarded);
     let what = if forwarded { "a forwarded packet" } else { "a packet of the host's own" };
     let way = match direction {
         Direction::Ingress => "comes in",
         Direction::Egress => "goes out",
     };
-    let first = format!("host endpoint {} on {}: {what} {way}", spec.name, spec.interface);
+    let first = format!("host endpoint {} on {interface}: {what} {way}", spec.name);
     Some(EndDecision {
         direction: names::direction(direction).to_owned(),
         endpoint: Some(spec.name.clone()),
@@ -74,6 +76,10 @@ fn decision(
         rule: found.rule,
         walk: std::iter::once(first).chain(found.walk).collect(),
         logged: found.logged,
-        staged: None,
+        staged: staged.map(|staged| StagedDecision {
+            verdict: staged.verdict,
+            rule: staged.rule,
+            walk: staged.walk,
+        }),
     })
 }

@@ -2,8 +2,11 @@
 //!
 //! They are enforced on the uplink. Of a packet that the host passes on, what is certain there is the
 //! far side: the destination of what comes in is not translated yet, and the source of what
-//! goes out is translated already. Conditions on the near side are refused, numbers of ports
-//! aside, which are known for ports that are published.
+//! goes out is translated already (masqueraded, as Docker does it). Felix asks between the two
+//! translations, in the kernel's FORWARD chain, and so knows both sides; here a decision is by the far
+//! side alone. Conditions on the near side are therefore refused, numbers of ports aside, which are
+//! known for ports that are published. Nothing is lost by it: a policy on the container meets the same
+//! packets, with both sides as they are.
 
 use policy_api::resource::{
     IntOrString,
@@ -86,24 +89,45 @@ fn near(path: &str, field: &str, side: Option<&EntityRule>, which: Side, report:
         ("notSelector", text(&side.not_selector)),
         ("namespaceSelector", text(&side.namespace_selector)),
     ];
+    let (why, instead) = match which {
+        Side::Destination => (
+            "the uplink is asked before the destination is translated",
+            "write an ingress policy without applyOnForward that selects the containers: it meets \
+             forwarded packets, too, with the client's own address; for a port of the host, write \
+             preDNAT with `destination.ports`",
+        ),
+        Side::Source => (
+            "the uplink is asked after the source was translated",
+            "write an egress policy without applyOnForward that selects the containers: it meets \
+             forwarded packets, too",
+        ),
+    };
     for (condition, _) in conditions.into_iter().filter(|(_, given)| *given) {
         report.error(
             &format!("{path}.{condition}"),
-            format!("`{condition}` of the near side under {field} is not supported yet"),
-            "select containers by the policy's `selector`, without applyOnForward",
+            format!("`{condition}` of the near side under {field} cannot be enforced: {why}"),
+            instead,
         );
     }
     for (name, ports) in [("ports", &side.ports), ("notPorts", &side.not_ports)] {
         for (index, port) in ports.iter().flatten().enumerate() {
             let refused = match which {
-                Side::Source => Some("source ports of what goes out"),
-                Side::Destination => named(port).then_some("named ports of the near side"),
+                Side::Source => Some((
+                    "source ports of what goes out",
+                    "write them in an egress policy that \
+                    selects the containers, without applyOnForward",
+                )),
+                Side::Destination => named(port).then_some((
+                    "named ports of the near side",
+                    "write the number, or an ingress policy that selects the containers, without \
+                     applyOnForward",
+                )),
             };
-            if let Some(what) = refused {
+            if let Some((what, instead)) = refused {
                 report.error(
                     &format!("{path}.{name}[{index}]"),
-                    format!("{what} under {field} are not supported yet"),
-                    "write the number, or a policy on the container without applyOnForward",
+                    format!("{what} under {field} cannot be enforced: {why}"),
+                    instead,
                 );
             }
         }

@@ -1,10 +1,11 @@
-//! What resources need of each other: the tier that a policy names.
+//! What resources need of each other: the tier that a policy names, and the policy that a staged one
+//! stands for.
 //!
 //! In: all the resources that would be in force after a change. Out: those that cannot be
 //! enforced as their authors mean them. Upstream asks for the tier when a policy is created and
 //! leaves a policy without one inert; a policy that is there and does nothing is what we refuse.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use policy_api::{
     diagnostic::Diagnostic,
@@ -13,14 +14,18 @@ use policy_api::{
 };
 
 use super::Object;
-use crate::{policy::Policy, tiers};
+use crate::{
+    policy::{Policy, PolicyKey, Reach},
+    tiers,
+};
 
-/// Policies whose tier is neither among the objects nor built in, each with what is wrong.
+/// Policies whose tier is neither among the objects nor built in, and staged ones that cannot be
+/// staged, each with what is wrong.
 pub fn references<'a>(
     objects: impl Iterator<Item = &'a Object> + Clone,
 ) -> Vec<(ResourceName, Diagnostic)> {
     let known = known_tiers(objects.clone());
-    without_tier(objects, &known)
+    without_tier(objects.clone(), &known)
         .map(|(object, policy)| {
             let (tier, key) = (&policy.tier, &policy.key);
             let message = format!("{key} is in the tier `{tier}`, which does not exist");
@@ -31,10 +36,43 @@ pub fn references<'a>(
             let diagnostic = Diagnostic::error("spec.tier", message).with_hint(hint);
             (object.resource_name(), diagnostic)
         })
+        .chain(out_of_order(objects))
         .collect()
 }
 
-/// The same of files that need not be all that there is: warnings, as an agent may have the tier.
+/// Staged policies of the name of one that is asked before others: what those would say if it were
+/// another is not computed.
+fn out_of_order<'a>(
+    objects: impl Iterator<Item = &'a Object> + Clone,
+) -> impl Iterator<Item = (ResourceName, Diagnostic)> {
+    let policies = |object: &'a Object| match object {
+        Object::Policy(policy) => Some(policy),
+        _ => None,
+    };
+    let before: BTreeMap<&PolicyKey, &str> = objects
+        .clone()
+        .filter_map(policies)
+        .filter_map(|policy| match policy {
+            Policy { untracked: true, .. } => Some((&policy.key, "doNotTrack")),
+            Policy { reach: Reach::PreDnat, .. } => Some((&policy.key, "preDNAT")),
+            _ => None,
+        })
+        .collect();
+    objects.filter_map(move |object| {
+        let policy = policies(object).filter(|policy| policy.staged.is_some())?;
+        let field = before.get(&policy.key.enforced())?;
+        let message = format!(
+            "{} is in force with `{field}`, and what takes the place of such a \
+                               policy cannot be staged",
+            policy.key.enforced()
+        );
+        let hint = "give the staged policy another name, or change the one in force";
+        let diagnostic = Diagnostic::error("metadata.name", message).with_hint(hint);
+        Some((object.resource_name(), diagnostic))
+    })
+}
+
+/// The same of files that need not be all that there is: a tier is warned of, as an agent may have it.
 /// `also` are names of tiers that are there, though something is wrong with them.
 pub fn open_references<'a>(
     objects: impl Iterator<Item = &'a Object> + Clone,
@@ -42,7 +80,7 @@ pub fn open_references<'a>(
 ) -> Vec<(ResourceName, Diagnostic)> {
     let mut known = known_tiers(objects.clone());
     known.extend(also.iter().map(String::as_str));
-    without_tier(objects, &known)
+    without_tier(objects.clone(), &known)
         .map(|(object, policy)| {
             let (tier, key) = (&policy.tier, &policy.key);
             let message = format!("{key} is in the tier `{tier}`, which is not in these files");
@@ -56,6 +94,7 @@ pub fn open_references<'a>(
             let diagnostic = Diagnostic::warning("spec.tier", message).with_hint(hint);
             (object.resource_name(), diagnostic)
         })
+        .chain(out_of_order(objects))
         .collect()
 }
 

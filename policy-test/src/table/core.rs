@@ -10,11 +10,15 @@ use policy_api::messages::{RuleName, Verdict};
 use policy_common::abi::{Direction, VERDICT_ALLOW, VERDICT_RULE};
 use policy_core::{
     compile::Compiler,
+    host::Plane,
     model::Model,
     simulate::{Kernel, Outcome, Probe},
 };
 
-use super::{Attempt, Table, World, world::Interface};
+use super::{
+    Attempt, Table, World,
+    world::{Interface, hosts, is_away},
+};
 
 /// Interface index of a table's first endpoint; the uplinks' begin at 1.
 const FIRST_ENDPOINT: usize = 100;
@@ -73,27 +77,46 @@ fn simulate(model: &Model, compiler: &Compiler, kernel: &Kernel, attempt: &Attem
     let (source, destination) = (attempt.path.source, attempt.path.destination);
     let name = |rule: u32| compiler.ids().rule(rule).cloned();
     let endpoint = |address: IpAddr| {
-        model.endpoints.values().find(|endpoint| endpoint.addresses.contains(&address))
+        let mut workloads = model.endpoints.values().filter(|it| it.plane == Plane::Workload);
+        workloads.find(|endpoint| endpoint.addresses.contains(&address))
     };
     let [egress, ingress] = &attempt.path.ends[..] else { bail!("not two ends") };
-    if endpoint(source).is_none() && !model.host_addresses.contains(&source) {
-        let blocked = model.uplinks.keys().find_map(|&uplink| kernel.blocked(uplink, source));
-        let denied = (egress.verdict == Verdict::Deny).then(|| egress.rule.clone());
+    let at = |ifindex: u32, direction: Direction| Probe {
+        ifindex,
+        direction,
+        source,
+        destination,
+        protocol: attempt.service.protocol,
+        port: attempt.service.port,
+        source_port: attempt.source_port(),
+    };
+    if is_away(model, source) {
+        let uplinks = model.uplinks.keys();
+        let blocked = uplinks.map(|&uplink| at(uplink, Direction::Ingress));
+        let blocked = blocked.into_iter().find_map(|probe| kernel.blocked_at(&probe));
+        // What a host endpoint denies has its name.
+        let untracked = egress.verdict == Verdict::Deny && egress.endpoint.is_none();
+        let denied = untracked.then(|| egress.rule.clone());
         ensure!(blocked.and_then(name) == denied, "an uplink says {blocked:?}, not {denied:?}");
     }
     for (end, address, direction) in
         [(egress, source, Direction::Egress), (ingress, destination, Direction::Ingress)]
     {
+        let mut outcomes = Vec::new();
         if let Some(endpoint) = endpoint(address) {
-            let outcome = kernel.look_up(&Probe {
-                ifindex: endpoint.ifindex,
-                direction,
-                source,
-                destination,
-                protocol: attempt.service.protocol,
-                port: attempt.service.port,
-                source_port: attempt.source_port(),
-            });
+            outcomes.push(kernel.look_up(&at(endpoint.ifindex, direction)));
+        } else if let (true, Some(_)) = (is_away(model, address), &end.endpoint) {
+            // The other way about: what the sender sends comes in.
+            let direction = direction.reverse();
+            let (forwarded, port) = attempt.crossing(model, direction);
+            ensure!(hosts(model).count() > 0, "there is no host endpoint");
+            outcomes.extend(
+                hosts(model).map(|host| {
+                    kernel.look_up_at_host(&at(host.ifindex, direction), forwarded, port)
+                }),
+            );
+        }
+        for outcome in outcomes {
             let Outcome::Decided { allow, rule, staged, log, .. } = outcome else {
                 bail!("{direction:?}: {outcome:?}")
             };

@@ -10,13 +10,14 @@ use etherparse::{IpNumber, PacketBuilder, TcpHeader, UdpHeader};
 use policy_core::services::{ICMP, ICMPV6};
 
 use super::Service;
+use crate::testrun::OUTSIDE_MAC;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SCTP: u8 = 132;
 const UDPLITE: u8 = 136;
 /// Locally administered.
-const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0xaa, 1], [2, 0, 0, 0, 0xaa, 2]];
+const SENDER: [u8; 6] = [2, 0, 0, 0, 0xaa, 1];
 const HOPS: u8 = 64;
 
 /// The packet without its IP header; `mark` ends it. `source_port` is the identifier of an echo
@@ -62,7 +63,7 @@ pub(super) fn frame(
     source_port: u16,
 ) -> Result<Vec<u8>> {
     let payload = payload(service, source_port, b"palisade");
-    let ethernet = PacketBuilder::ethernet2(MACS[0], MACS[1]);
+    let ethernet = PacketBuilder::ethernet2(SENDER, OUTSIDE_MAC);
     let builder = match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             ethernet.ipv4(source.octets(), destination.octets(), HOPS)

@@ -37,6 +37,8 @@ struct Probe {
     /// Of the client's socket, as the server sees it.
     source: SocketAddr,
     service: Service,
+    /// Where it is to arrive.
+    target: (IpAddr, u16),
     arrived: bool,
     answered: bool,
 }
@@ -63,7 +65,8 @@ impl Probes {
     ) -> Result<Self> {
         let mut servers = BTreeMap::new();
         for attempt in attempts {
-            let (service, address) = (attempt.service, attempt.path.destination);
+            let (address, number) = attempt.target;
+            let service = Service { port: number, ..attempt.service };
             let key = (address, service.protocol, port(service));
             if is_ping(service) || servers.contains_key(&key) {
                 continue;
@@ -133,12 +136,16 @@ impl Server {
         match self {
             Self::Tcp(listener) => {
                 while let Some((_, from)) = ready(listener.accept())? {
-                    arrive(probes, |it| it.is(protocol, from) && it.service.port == here.port());
+                    arrive(probes, |it| {
+                        it.is(protocol, from) && it.target == (here.ip(), here.port())
+                    });
                 }
             }
             Self::Udp(socket) => {
                 while let Some((length, from)) = ready(socket.recv_from(&mut buffer))? {
-                    arrive(probes, |it| it.is(protocol, from) && it.service.port == here.port());
+                    arrive(probes, |it| {
+                        it.is(protocol, from) && it.target == (here.ip(), here.port())
+                    });
                     // An answer that cannot be sent is one that does not come.
                     let _ = socket.send_to(&buffer[..length], from);
                 }
@@ -214,7 +221,8 @@ impl Probe {
                 (Client::Raw, from)
             }
         };
-        Ok(Self { client, source, service, arrived: false, answered: false })
+        let target = attempt.target;
+        Ok(Self { client, source, service, target, arrived: false, answered: false })
     }
 
     fn is(&self, protocol: u8, from: SocketAddr) -> bool {

@@ -9,9 +9,13 @@ use anyhow::{Context as _, Result, ensure};
 use policy_agent::kernel::{load::Sizes, pin::Hook};
 use policy_api::messages::{EndDecision, RuleName, Verdict};
 use policy_common::abi::{Direction, DropReason};
+use policy_core::host::Plane;
 
-use super::{Attempt, Table, World, frames, world::Interface};
-use crate::testrun::{self, Ring};
+use super::{
+    Attempt, Table, World, frames,
+    world::{Interface, hosts, is_away},
+};
+use crate::testrun::{self, Entry, Ring};
 
 /// Small tables: most of a test's time is loading.
 const SIZES: Sizes = Sizes { conntrack_v4: 4096, conntrack_v6: 4096 };
@@ -61,6 +65,10 @@ impl Programs {
         for step in table.phases() {
             world.enter(&step)?;
             self.ring.model = world.model(|interface| self.interface(interface))?;
+            if hosts(&self.ring.model).next().is_some() {
+                self.ring.load_hosts()?;
+                self.ring.own(world.host().iter().copied())?;
+            }
             self.ring.sync()?;
             for attempt in world.attempts(&self.ring.model, &step)? {
                 decided += 1;
@@ -81,7 +89,10 @@ impl Programs {
         if let Some(&index) = self.interfaces.get(&name) {
             return Ok(index);
         }
-        let index = self.ring.interface(&name)?;
+        let index = match interface {
+            Interface::Endpoint(_) => self.ring.interface(&name)?,
+            Interface::Uplink(_) => self.ring.outside(&name)?,
+        };
         self.interfaces.insert(name, index);
         Ok(index)
     }
@@ -94,48 +105,79 @@ impl Programs {
         let frame = frames::frame(path.source, path.destination, service, port)?;
         let [egress, ingress] = &path.ends[..] else { anyhow::bail!("not two ends: {path:?}") };
         match self.endpoint(path.source) {
-            Some(index) => self.end((Hook::FromEndpoint, index), &frame, service.port, egress)?,
-            None => self.uplinks(path.source, &frame, egress)?,
+            Some(index) => {
+                let from = Entry::from((Hook::FromEndpoint, index));
+                self.end(from, &frame, service.port, egress)?;
+            }
+            None if is_away(&self.ring.model, path.source) => {
+                self.uplinks(attempt, &frame, egress)?;
+            }
+            None => {}
         }
         if egress.verdict == Verdict::Deny {
             return Ok(());
         }
-        if let Some(index) = self.endpoint(path.destination) {
-            self.end((Hook::ToEndpoint, index), &frame, service.port, ingress)?;
+        match self.endpoint(path.destination) {
+            Some(index) => {
+                let to = Entry::from((Hook::ToEndpoint, index));
+                self.end(to, &frame, service.port, ingress)
+            }
+            None if is_away(&self.ring.model, path.destination) => {
+                self.hosts(attempt, Direction::Egress, &frame, ingress)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A packet crosses the host endpoints, all of which say the same here.
+    fn hosts(
+        &self,
+        attempt: &Attempt,
+        direction: Direction,
+        frame: &[u8],
+        end: &EndDecision,
+    ) -> Result<()> {
+        let hook = match direction {
+            Direction::Ingress => Hook::FromUplink,
+            Direction::Egress => Hook::ToUplink,
+        };
+        let model = &self.ring.model;
+        let (forwarded, _) = attempt.crossing(model, direction);
+        for host in hosts(model) {
+            // On the way in, the program has to find out.
+            let passed_on = forwarded && direction == Direction::Egress;
+            let entry = Entry { hook, ifindex: host.ifindex, passed_on };
+            self.end(entry, frame, attempt.service.port, end)?;
         }
         Ok(())
     }
 
     fn endpoint(&self, address: IpAddr) -> Option<u32> {
-        let mut endpoints = self.ring.model.endpoints.values();
+        let endpoints = self.ring.model.endpoints.values();
+        let mut endpoints = endpoints.filter(|it| it.plane == Plane::Workload);
         endpoints.find(|it| it.addresses.contains(&address)).map(|it| it.ifindex)
     }
 
     /// A packet from elsewhere comes in by one of the uplinks; all of them have the same lists here.
-    fn uplinks(&self, source: IpAddr, frame: &[u8], end: &EndDecision) -> Result<()> {
-        if self.ring.model.host_addresses.contains(&source) {
-            return Ok(());
-        }
+    fn uplinks(&self, attempt: &Attempt, frame: &[u8], end: &EndDecision) -> Result<()> {
+        // What is denied by a host endpoint has its name, and gets past the block lists.
+        let blocked = end.verdict == Verdict::Deny && end.endpoint.is_none();
+        let untracked = EndDecision { verdict: Verdict::Allow, ..end.clone() };
+        let untracked = if blocked { end } else { &untracked };
         for &index in self.ring.model.uplinks.keys() {
             let found = self.ring.judge(Hook::Uplink, index, frame)?;
-            self.expect(&found, Direction::Ingress, DropReason::Untracked, 0, end)?;
+            self.expect(&found, Direction::Ingress, DropReason::Untracked, 0, untracked)?;
         }
-        Ok(())
+        if blocked { Ok(()) } else { self.hosts(attempt, Direction::Ingress, frame, end) }
     }
 
     /// One end, with the counters of the rule that decides, of the Log rules before it, and of the
     /// staged rule: each moves by this one packet.
-    fn end(
-        &self,
-        (hook, index): (Hook, u32),
-        frame: &[u8],
-        port: u16,
-        end: &EndDecision,
-    ) -> Result<()> {
+    fn end(&self, entry: Entry, frame: &[u8], port: u16, end: &EndDecision) -> Result<()> {
         let before = self.counted(end)?;
-        let found = self.ring.judge(hook, index, frame)?;
-        let direction = match hook {
-            Hook::FromEndpoint => Direction::Egress,
+        let found = self.ring.judge_at(entry, frame)?;
+        let direction = match entry.hook {
+            Hook::FromEndpoint | Hook::ToUplink => Direction::Egress,
             _ => Direction::Ingress,
         };
         self.expect(&found, direction, DropReason::Policy, port, end)?;

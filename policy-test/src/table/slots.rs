@@ -6,9 +6,10 @@
 //! Addresses stand alone (/32, /128), with routes for each of the others, so that a table may use
 //! whichever it likes. Containers meet on the bridge; the world is a route away.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, process::Command};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use policy_agent::observer::protocol_name;
 
 use super::World;
 use crate::{
@@ -38,16 +39,19 @@ impl Slots {
     pub(super) fn new() -> Result<Self> {
         let lab = Lab::new()?;
         let bridge = lab.bridge(BRIDGE, &INSIDE)?;
-        let outside = lab.bridge("br-world", &OUTSIDE)?;
+        // An interface of its own, and no port of a bridge: only such a one can be a host endpoint's.
+        let outside = lab.bridge("br-world", &[])?;
         let world = lab.workload("world", &outside, &[])?;
         let host = lab.host();
         host.ip_batch(&[
             format!("link set {} down", world.host_interface()),
             format!("link set {} name {UPLINK}", world.host_interface()),
-            format!("link set {UPLINK} up"),
-            "route add 0.0.0.0/0 dev br-world".to_owned(),
-            "route add ::/0 dev br-world".to_owned(),
+            "link delete br-world".to_owned(),
         ])?;
+        let mut lines = vec![format!("link set {UPLINK} up")];
+        lines.extend(OUTSIDE.map(|address| format!("address add {address} dev {UPLINK} nodad")));
+        lines.extend(["0.0.0.0/0", "::/0"].map(|all| format!("route add {all} dev {UPLINK}")));
+        host.ip_batch(&lines)?;
         Ok(Self { lab, bridge, world, workloads: Vec::new(), taken: BTreeMap::new() })
     }
 
@@ -87,8 +91,36 @@ impl Slots {
         lines.extend(INSIDE.map(|address| format!("address add {address} dev {BRIDGE} nodad")));
         lines.extend(world.host().iter().map(|&address| add(address, BRIDGE)));
         lines.extend(all.iter().map(|&address| route(address, BRIDGE)));
-        lines.push("neighbour flush dev br-world".to_owned());
-        self.lab.host().ip_batch(&lines)
+        lines.push(format!("neighbour flush dev {UPLINK}"));
+        self.lab.host().ip_batch(&lines)?;
+        self.translate(world)
+    }
+
+    /// Has the host's kernel pass published ports on, as Docker's rules would.
+    fn translate(&self, world: &World) -> Result<()> {
+        let mut rules = "add table inet tables; delete table inet tables;".to_owned();
+        let translations = world.translations();
+        if !translations.is_empty() {
+            rules += "add table inet tables; add chain inet tables prerouting { type nat hook \
+                      prerouting priority dstnat; };";
+        }
+        for (service, address, at) in translations {
+            let protocol = protocol_name(service.protocol);
+            let (family, to) = match address {
+                IpAddr::V4(_) => ("ip", format!("{address}:{at}")),
+                IpAddr::V6(_) => ("ip6", format!("[{address}]:{at}")),
+            };
+            let nfproto = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+            rules += &format!(
+                "add rule inet tables prerouting meta nfproto {nfproto} fib daddr type local \
+                 {protocol} dport {} dnat {family} to {to};",
+                service.port
+            );
+        }
+        let output = self.lab.host().output(Command::new("nft").arg(&rules))?;
+        let message = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}\n{rules}", message.trim());
+        Ok(())
     }
 
     /// The host-side interface of an endpoint.

@@ -20,17 +20,17 @@ use policy_api::messages::{
     ApplyRequest, DeleteRequest, EndpointState, ExplainRequest, Explanation, Refusal, ResourceName,
     RuleName, StoredResource, Verdict,
 };
-use policy_core::validate;
+use policy_core::{model::Model, validate};
 use prometheus_parse::{Scrape, Value as Metric};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Action, Attempt, Endpoint, HostAccess, Refused, Settings, Table, World,
+    Action, Attempt, Endpoint, HostAccess, NODE, PublishedPort, Refused, Settings, Table, World,
     probes::Probes,
     rule_text,
     slots::{BRIDGE, Slots, UPLINK},
-    world::{expect_refusal, values},
+    world::{expect_refusal, hosts, values},
 };
 use crate::{
     agent::{Agent, AgentOptions},
@@ -45,9 +45,14 @@ const DROPPED: &str = "palisade_dropped_packets_total";
 /// The lab, and the agent of the settings of the last table.
 pub struct Sockets {
     // Before the lab, which takes everything else.
-    agent: Option<(Settings, Agent)>,
+    agent: Option<(Start, Agent)>,
+    /// How many agents there have been.
+    agents: usize,
     slots: Slots,
 }
+
+/// What an agent is started with: settings, and the ports that are published.
+type Start = (Settings, Vec<PublishedPort>);
 
 /// What became of a table's packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,8 +84,8 @@ impl Sockets {
     /// # Errors
     /// As [`crate::lab::Lab::new`] and [`AgentOptions::start`].
     pub fn new() -> Result<Self> {
-        let mut sockets = Self { agent: None, slots: Slots::new()? };
-        sockets.prepare(Settings::default())?;
+        let mut sockets = Self { agent: None, agents: 0, slots: Slots::new()? };
+        sockets.prepare(Start::default())?;
         Ok(sockets)
     }
 
@@ -94,7 +99,7 @@ impl Sockets {
             "the lab's uplink is {UPLINK}, not {:?}",
             table.uplinks
         );
-        self.prepare(table.settings)?;
+        self.prepare((table.settings.clone(), table.published.clone()))?;
         let mut world = World::new(table)?;
         let mut tally = Tally::default();
         let mut before: Vec<Endpoint> = Vec::new();
@@ -118,10 +123,10 @@ impl Sockets {
             for refused in &step.refused {
                 self.refused(refused).with_context(|| format!("step `{}`", step.name))?;
             }
-            self.settle(&world)?;
+            let model = world.model(|_| Ok(0))?;
+            self.settle(&world, &model)?;
             before = world.endpoints().to_vec();
 
-            let model = world.model(|_| Ok(0))?;
             let attempts = world.attempts(&model, &step)?;
             let (left_out, attempts): (Vec<&Attempt>, Vec<&Attempt>) =
                 attempts.iter().partition(|attempt| attempt.row.without_sockets.is_some());
@@ -141,26 +146,21 @@ impl Sockets {
     }
 
     /// An agent with these settings that holds no resources.
-    fn prepare(&mut self, settings: Settings) -> Result<()> {
-        if self.agent.as_ref().is_none_or(|(running, _)| *running != settings) {
+    fn prepare(&mut self, start: Start) -> Result<()> {
+        if self.agent.as_ref().is_none_or(|(running, _)| *running != start) {
             if let Some((_, mut agent)) = self.agent.take() {
                 ensure!(agent.terminate()?.success(), "the agent ended in disorder");
                 agent.unload()?;
             }
-            let action = match settings.default_action {
-                Action::Allow => "allow",
-                Action::Deny => "deny",
-            };
-            let host = match settings.host_access {
-                HostAccess::Policy => "policy",
-                HostAccess::Allow => "allow",
-            };
+            self.agents += 1;
+            let flags = flags(&start)?;
+            let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
             let agent = AgentOptions::default()
-                .name(&format!("agent-{action}-{host}"))
-                .flags(&["--bridge", BRIDGE, "--uplink", UPLINK])
-                .flags(&["--default-action", action, "--host-access", host])
+                .name(&format!("agent-{}", self.agents))
+                .flags(&["--bridge", BRIDGE, "--uplink", UPLINK, "--node-name", NODE])
+                .flags(&flags)
                 .start(&self.slots.lab)?;
-            self.agent = Some((settings, agent));
+            self.agent = Some((start, agent));
         }
         let stored: Vec<StoredResource> = self.agent()?.get("/v1/resources")?;
         let names: Vec<ResourceName> = stored.into_iter().map(|stored| stored.name).collect();
@@ -219,9 +219,9 @@ impl Sockets {
     }
 
     /// Waits until the agent knows the host's addresses and enforces on every endpoint.
-    fn settle(&self, world: &World) -> Result<()> {
+    fn settle(&self, world: &World, model: &Model) -> Result<()> {
         let agent = self.agent()?;
-        let wanted = world.endpoints().len();
+        let wanted = world.endpoints().len() + hosts(model).count();
         agent.wait_endpoints("all endpoints to be enforced", |endpoints| {
             endpoints.len() == wanted
                 && endpoints.iter().all(|endpoint| endpoint.state == EndpointState::Enforcing)
@@ -366,7 +366,9 @@ fn dropped(attempt: &Attempt) -> Result<Dropped> {
         None => service.port.to_string(),
     };
     let (direction, endpoint) = match &end.endpoint {
-        Some(endpoint) => (end.direction.clone(), endpoint.clone()),
+        Some(endpoint) if endpoint.contains('/') => (end.direction.clone(), endpoint.clone()),
+        // A host endpoint, which is in no namespace.
+        Some(endpoint) => (end.direction.clone(), format!("/{endpoint}")),
         // The uplink's, on the way in.
         None => ("ingress".to_owned(), String::new()),
     };
@@ -377,6 +379,30 @@ fn dropped(attempt: &Attempt) -> Result<Dropped> {
         rule: rule_text(&end.rule),
         tier: end.rule.tier.clone(),
     })
+}
+
+/// The flags of an agent that starts so.
+fn flags((settings, published): &Start) -> Result<Vec<String>> {
+    let action = match settings.default_action {
+        Action::Allow => "allow",
+        Action::Deny => "deny",
+    };
+    let host = match settings.host_access {
+        HostAccess::Policy => "policy",
+        HostAccess::Allow => "allow",
+    };
+    let mut flags =
+        vec![("--default-action", action.to_owned()), ("--host-access", host.to_owned())];
+    for (flag, ports) in [
+        ("--failsafe-inbound-port", &settings.failsafe_inbound_ports),
+        ("--failsafe-outbound-port", &settings.failsafe_outbound_ports),
+    ] {
+        flags.extend(ports.iter().flatten().map(|port| (flag, port.clone())));
+    }
+    for port in published {
+        flags.push(("--published-port", port.flag()?));
+    }
+    Ok(flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect())
 }
 
 /// What has been counted since.

@@ -3,17 +3,24 @@
 //! Inputs: a [`Table`], its steps. Outputs: what each step changes, the [`Model`] that holds then, and the
 //! packets that its rows stand for.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use policy_agent::config::Options;
 use policy_api::{
     diagnostic::Diagnostic,
     messages::{EPHEMERAL_PORT, ExplainRequest, ExplainedPath, Explanation, ResourceName, Verdict},
     yaml,
 };
+use policy_common::abi::Direction;
 use policy_core::{
+    evaluate::{self, Packet},
     explain::{ExplainError, explain},
-    host::Plane,
+    host::{self, HostInterface, Plane},
     model::{DefaultAction, EndpointId, EndpointSpec, Model, Settings},
     services::WITH_PORTS,
     validate::{self, Object, StaticEndpoint},
@@ -21,8 +28,8 @@ use policy_core::{
 use serde_json::Value;
 
 use super::{
-    Action, Endpoint, HOST, HostAccess, Refused, Row, Service, Staged, Step, Table, combine,
-    rule_text,
+    Action, Endpoint, HOST, HostAccess, NODE, PublishedPort, Refused, Row, Service, Staged, Step,
+    Table, combine, rule_text,
 };
 
 /// Endpoints, settings and resources, as the steps taken so far have left them.
@@ -31,6 +38,7 @@ pub struct World {
     settings: super::Settings,
     host: Vec<IpAddr>,
     uplinks: Vec<String>,
+    published: Vec<PublishedPort>,
     base: BTreeMap<ResourceName, Value>,
     resources: BTreeMap<ResourceName, Value>,
     endpoints: Vec<Endpoint>,
@@ -58,6 +66,8 @@ pub struct Attempt {
     pub service: Service,
     /// The walk at both ends.
     pub path: ExplainedPath,
+    /// Who listens, and on which port: behind a published port, its container.
+    pub target: (IpAddr, u16),
 }
 
 impl Attempt {
@@ -72,6 +82,44 @@ impl Attempt {
     }
 }
 
+impl Attempt {
+    /// The evaluator's packet.
+    #[must_use]
+    pub fn packet(&self) -> Packet {
+        Packet {
+            source: self.path.source,
+            destination: self.path.destination,
+            protocol: self.service.protocol,
+            port: self.service.port,
+            source_port: self.source_port(),
+        }
+    }
+
+    /// Whether the host passes it on where it crosses a host endpoint, and its port behind that.
+    pub(super) fn crossing(&self, model: &Model, direction: Direction) -> (bool, u16) {
+        let packet = self.packet();
+        let is_host = |address: &IpAddr| model.host_addresses.contains(address);
+        match (direction, evaluate::published(model, &packet)) {
+            (Direction::Egress, _) => (!is_host(&packet.source), packet.port),
+            (Direction::Ingress, Some(to)) => (true, to),
+            (Direction::Ingress, None) => (!is_host(&packet.destination), packet.port),
+        }
+    }
+}
+
+/// Whether an address is neither the host's nor a container's.
+pub(super) fn is_away(model: &Model, address: IpAddr) -> bool {
+    let endpoints = model.endpoints.values().filter(|it| it.plane == Plane::Workload);
+    let mut taken = endpoints.flat_map(|endpoint| &endpoint.addresses);
+    !model.host_addresses.contains(&address) && taken.all(|it| *it != address)
+}
+
+/// The host endpoints, one for each of their interfaces.
+pub(super) fn hosts(model: &Model) -> impl Iterator<Item = &EndpointSpec> {
+    let endpoints = model.endpoints.values().map(AsRef::as_ref);
+    endpoints.filter(|endpoint: &&EndpointSpec| matches!(endpoint.plane, Plane::Local(_)))
+}
+
 impl World {
     /// The beginning of a table: its resources, nothing taken.
     ///
@@ -80,9 +128,10 @@ impl World {
     pub fn new(table: &Table) -> Result<Self> {
         let base = documents(&table.policies)?;
         Ok(Self {
-            settings: table.settings,
+            settings: table.settings.clone(),
             host: table.host.clone(),
             uplinks: table.uplinks.clone(),
+            published: table.published.clone(),
             resources: base.clone(),
             base,
             endpoints: table.endpoints.clone(),
@@ -190,8 +239,54 @@ impl World {
             let labels = [("palisade.io/host", ""), ("palisade.io/interface", name)];
             let ifindex = index(Interface::Uplink(name))?;
             model.uplinks.insert(ifindex, labels.into_iter().collect());
+            self.govern(&mut model, name, ifindex)?;
         }
         Ok(model)
+    }
+
+    /// Adds what a host endpoint on an uplink needs, if one is about it, as the agent does.
+    fn govern(&self, model: &mut Model, name: &str, ifindex: u32) -> Result<()> {
+        let here = model.host_endpoints.values().filter(|endpoint| endpoint.node == NODE);
+        let interface = HostInterface { name, addresses: &BTreeSet::new() };
+        let Some(endpoint) = host::governing(here, &interface).cloned() else { return Ok(()) };
+        let options = Options {
+            failsafe_inbound_ports: self.settings.failsafe_inbound_ports.clone(),
+            failsafe_outbound_ports: self.settings.failsafe_outbound_ports.clone(),
+            published_ports: Some(
+                self.published.iter().map(PublishedPort::flag).collect::<Result<_>>()?,
+            ),
+            ..Options::default()
+        };
+        let config = options.resolve()?;
+        model.failsafe = config.failsafe;
+        model.published = config.published;
+        let planes = host::planes(&endpoint, name, ifindex, &model.host_addresses, 0);
+        model.endpoints.extend(planes.into_iter().map(|(id, spec)| (id, Arc::new(spec))));
+        model.uplinks.insert(ifindex, endpoint.interface_labels(name));
+        Ok(())
+    }
+
+    /// Who gets a packet that its sender sends to `destination`.
+    fn target(&self, destination: IpAddr, service: Service) -> (IpAddr, u16) {
+        let published = self.published.iter().filter(|_| self.host.contains(&destination));
+        let behind = published.filter(|it| it.port == service).find_map(|published| {
+            let endpoint = self.endpoints.iter().find(|it| it.name == published.to)?;
+            let mut addresses = endpoint.addresses.iter();
+            let address = addresses.find(|it| it.is_ipv4() == destination.is_ipv4())?;
+            Some((*address, published.at))
+        });
+        behind.unwrap_or((destination, service.port))
+    }
+
+    /// Ports of the host, each with the address and port of the container that gets its packets.
+    pub(super) fn translations(&self) -> Vec<(Service, IpAddr, u16)> {
+        let families = |published: &PublishedPort| {
+            let endpoint = self.endpoints.iter().find(|it| it.name == published.to);
+            let addresses = endpoint.map(|it| it.addresses.clone()).unwrap_or_default();
+            let (port, at) = (published.port, published.at);
+            addresses.into_iter().map(move |address| (port, address, at))
+        };
+        self.published.iter().flat_map(families).collect()
     }
 
     /// Holds what a step says of a refused resource against validation, by itself and with all others.
@@ -247,7 +342,14 @@ impl World {
                         if let Err(error) = expect(&case, row, &path) {
                             failures.push(error.to_string());
                         } else {
-                            attempts.push(Attempt { case, row: row.clone(), service, path });
+                            let target = self.target(path.destination, service);
+                            attempts.push(Attempt {
+                                case,
+                                row: row.clone(),
+                                service,
+                                path,
+                                target,
+                            });
                         }
                     }
                 }
@@ -367,6 +469,9 @@ fn insert(model: &mut Model, object: Object) -> Result<()> {
         }
         Object::Tier(tier) => {
             model.tiers.insert(tier.name.clone(), tier);
+        }
+        Object::HostEndpoint(endpoint) => {
+            model.host_endpoints.insert(endpoint.name.clone(), Arc::new(endpoint));
         }
         other => bail!("{}: endpoints belong in the table", other.resource_name().name),
     }

@@ -41,7 +41,7 @@ const CONDITIONS: [&str; 29] = [
 ];
 
 /// What must have had the last word, or have been passed on the way to it.
-const DECISIONS: [&str; 29] = [
+const DECISIONS: [&str; 53] = [
     "GlobalNetworkPolicy allow",
     "GlobalNetworkPolicy deny",
     "GlobalNetworkPolicy log",
@@ -54,11 +54,29 @@ const DECISIONS: [&str; 29] = [
     "default-action Allow",
     "default-action Deny",
     "doNotTrack deny",
+    "doNotTrack failsafe",
     "doNotTrack nothing",
     "end of tier: Deny",
     "end of tier: Pass",
+    "failsafe",
+    "forward allow",
+    "forward default",
+    "forward deny",
+    "forward log",
+    "forward pass",
     "host-access",
     "kubernetes alone",
+    "local allow",
+    "local default Allow",
+    "local default Deny",
+    "local deny",
+    "local log",
+    "local pass",
+    "preDNAT allow",
+    "preDNAT deny",
+    "preDNAT nothing",
+    "preDNAT pass",
+    "published port",
     "staged: NetworkPolicy allow",
     "staged: StagedGlobalNetworkPolicy allow",
     "staged: StagedGlobalNetworkPolicy deny",
@@ -71,6 +89,12 @@ const DECISIONS: [&str; 29] = [
     "staged: default-action Deny",
     "staged: end of tier: Deny",
     "staged: end of tier: Pass",
+    "staged: forward allow",
+    "staged: forward default",
+    "staged: forward deny",
+    "staged: local allow",
+    "staged: local default Deny",
+    "staged: local deny",
 ];
 
 /// How often something was met.

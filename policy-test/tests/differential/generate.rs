@@ -3,6 +3,7 @@
 //!
 //! Out: documents that are all to be accepted, with fields now absent, now `null`, now empty.
 
+mod hosts;
 mod policies;
 
 use std::net::IpAddr;
@@ -16,6 +17,8 @@ use crate::set::PolicySet;
 pub(crate) const INTERFACES: [&str; 5] = ["w0", "w1", "w2", "w3", "w4"];
 /// Where packets come in from outside.
 pub(crate) const UPLINK: &str = "up0";
+/// The host's name.
+pub(crate) const NODE: &str = "lab";
 const NAMESPACES: [&str; 3] = ["default", "shop", "ops"];
 /// Addresses that are nobody's, unless a network holds them.
 pub(crate) const ADDRESSES: [&str; 7] = [
@@ -28,7 +31,7 @@ pub(crate) const ADDRESSES: [&str; 7] = [
     "fd00:1::9",
 ];
 /// Three addresses for each interface, the first two always free.
-const OWN: [[&str; 4]; 5] = [
+pub(crate) const OWN: [[&str; 4]; 5] = [
     ["10.0.0.1", "10.0.1.1", "fd00::1", "fd00:1::1"],
     ["10.0.0.2", "10.0.1.2", "fd00::2", "fd00:1::2"],
     ["10.0.0.3", "10.0.1.3", "fd00::3", "fd00:1::3"],
@@ -124,6 +127,8 @@ pub(crate) fn set(rng: &mut Rng) -> PolicySet {
         default_action: if chance(rng, 70) { "Allow" } else { "Deny" }.to_owned(),
         host_access: chance(rng, 30),
         host: some(rng, &HOST, 3).into_iter().map(address).collect(),
+        failsafe: hosts::failsafe(rng),
+        published: hosts::published(rng),
         resources: Vec::new(),
     };
     if only_kubernetes {
@@ -140,6 +145,7 @@ pub(crate) fn set(rng: &mut Rng) -> PolicySet {
         }
     }
     resources.extend((0..rng.u8(..4)).map(|_| network_set(rng)));
+    resources.extend(hosts::endpoints(rng));
     if !only_kubernetes {
         resources.extend(policies::tiers(rng));
     }
@@ -160,7 +166,7 @@ pub(crate) fn next(rng: &mut Rng, old: &PolicySet) -> PolicySet {
         set.resources.retain(|it| !test(it));
         set.resources.extend(other.resources.iter().filter(|it| test(it)).cloned());
     };
-    match rng.u8(..10) {
+    match rng.u8(..12) {
         0 => keep(&mut set, &is_policy),
         1 => keep(&mut set, &|it| it["kind"] == "WorkloadEndpoint"),
         2 => keep(&mut set, &|it| it["kind"] == "NetworkSet" || it["kind"] == "GlobalNetworkSet"),
@@ -186,13 +192,19 @@ pub(crate) fn next(rng: &mut Rng, old: &PolicySet) -> PolicySet {
             set.default_action.clone_from(&other.default_action);
             set.host.clone_from(&other.host);
         }
+        9 => keep(&mut set, &|it| it["kind"] == "HostEndpoint"),
+        10 => {
+            set.failsafe.clone_from(&other.failsafe);
+            set.published.clone_from(&other.published);
+        }
         _ => set = other.clone(),
     }
     settle(&mut set);
     set
 }
 
-/// Drops what stands twice, and puts policies whose tier has gone into `default`.
+/// Drops what stands twice and what cannot be staged, and puts policies whose tier has gone into
+/// `default`.
 fn settle(set: &mut PolicySet) {
     let mut known = Vec::new();
     set.resources.retain(|it| {
@@ -200,6 +212,17 @@ fn settle(set: &mut PolicySet) {
         let new = !known.contains(&key);
         known.push(key);
         new
+    });
+    let first =
+        |it: &Value| ["preDNAT", "doNotTrack"].iter().any(|field| it["spec"][field] == true);
+    let first: Vec<Value> = set
+        .resources
+        .iter()
+        .filter(|it| it["kind"] == "GlobalNetworkPolicy" && first(it))
+        .map(|it| it["metadata"]["name"].clone())
+        .collect();
+    set.resources.retain(|it| {
+        it["kind"] != "StagedGlobalNetworkPolicy" || !first.contains(&it["metadata"]["name"])
     });
     let built_in = ["kube-admin", "kube-baseline"].map(Value::from);
     let tiers: Vec<Value> = set

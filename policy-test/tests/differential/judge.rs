@@ -11,8 +11,9 @@ use policy_common::abi::{Direction, VERDICT_ALLOW, VERDICT_RULE};
 use policy_core::{
     compile::Compiler,
     evaluate::{self, Packet},
+    host::{self, Plane},
     ids::Ids,
-    model::Model,
+    model::{DefaultAction, EndpointSpec, Model},
     simulate::{Kernel, Outcome, Probe},
 };
 
@@ -36,6 +37,8 @@ pub(crate) struct Verdict {
     pub(crate) staged: u32,
     /// Number of the list of Log rules that matched.
     pub(crate) log: u32,
+    /// Whether a packet may go on a connection whose beginning nobody has seen.
+    pub(crate) adopts: bool,
 }
 
 /// Two that should say the same of a packet do not.
@@ -68,6 +71,7 @@ pub(crate) struct Meaning {
     rule: RuleName,
     staged: Option<(bool, RuleName)>,
     logged: Vec<RuleName>,
+    adopts: bool,
 }
 
 /// A set as everybody reads it.
@@ -95,12 +99,23 @@ impl Reading {
             port: ask.port,
             source_port: if ask.is_icmp() { 0 } else { ask.source_port },
         };
-        let id = set::id(&ask.interface);
-        let decision = evaluate::evaluate(&self.model, &packet, ask.direction, &id);
+        let (id, model, direction) = (set::id(&ask.interface), &self.model, ask.direction);
+        let decision = match ask.forwarded {
+            None => evaluate::evaluate(model, &packet, direction, &id),
+            Some(forwarded) => {
+                evaluate::host_endpoint(model, &packet, direction, &ask.interface, forwarded)
+            }
+        };
         let decision = decision.context("the evaluator does not know the endpoint")?;
         let answer = self.oracle.answer(ask, seen)?;
         let allow = decision.verdict == Word::Allow;
-        let would = evaluate::staged(&self.model, &packet, ask.direction, &id);
+        let would = match ask.forwarded {
+            None => evaluate::staged(model, &packet, direction, &id),
+            Some(forwarded) => {
+                let at = &ask.interface;
+                evaluate::staged_at_host_endpoint(model, &packet, direction, at, forwarded)
+            }
+        };
         let would = would.map(|it| (it.verdict == Word::Allow, it.rule));
         let staged = self.oracle.staged(ask, seen)?.map(|it| (it.allow, it.rule));
         ensure!(
@@ -120,7 +135,8 @@ impl Reading {
             decision.rule,
             walk()
         );
-        if let Some(policies) = &self.oracle.only_kubernetes {
+        let kubernetes = self.oracle.only_kubernetes.as_ref().filter(|_| ask.forwarded.is_none());
+        if let Some(policies) = kubernetes {
             let pod = self.oracle.pod(&ask.interface).context("no such endpoint")?;
             let policies: Vec<_> = policies.iter().collect();
             let by_documentation = kubernetes::allows(&self.oracle, &policies, pod, ask)?;
@@ -131,7 +147,8 @@ impl Reading {
             );
             seen.decides("", "kubernetes alone");
         }
-        Ok(Meaning { allow, rule: decision.rule, staged, logged: decision.logged })
+        let adopts = answer.adopts;
+        Ok(Meaning { allow, rule: decision.rule, staged, logged: decision.logged, adopts })
     }
 }
 
@@ -162,11 +179,11 @@ fn in_tables(
     ask: &Ask,
     meaning: &Meaning,
 ) -> Result<Verdict> {
-    let endpoint = reading.model.endpoints.get(&set::id(&ask.interface)).context("no endpoint")?;
+    let endpoint = endpoint(&reading.model, ask).context("no endpoint")?;
     // Whether the source is the endpoint's own is asked elsewhere; here, any will do.
     let own = endpoint.addresses.iter().find(|own| own.is_ipv4() == ask.source.is_ipv4());
     let source = match (ask.direction, own) {
-        (Direction::Egress, Some(own)) => *own,
+        (Direction::Egress, Some(own)) if ask.forwarded.is_none() => *own,
         _ => ask.source,
     };
     let probe = Probe {
@@ -178,10 +195,17 @@ fn in_tables(
         port: ask.port,
         source_port: ask.source_port,
     };
-    let outcome = kernel.look_up(&probe);
+    let outcome = match ask.forwarded {
+        None => kernel.look_up(&probe),
+        Some(forwarded) => {
+            let translated = reading.oracle.translated(ask).filter(|_| forwarded);
+            kernel.look_up_at_host(&probe, forwarded, translated.unwrap_or(ask.port))
+        }
+    };
     if outcome == Outcome::Spoofed {
         // An endpoint without an address of the family: nothing it sends gets as far as a table.
-        return Ok(Verdict { allow: meaning.allow, rule: 0, peer: 0, staged: 0, log: 0 });
+        let (allow, adopts) = (meaning.allow, meaning.adopts);
+        return Ok(Verdict { allow, rule: 0, peer: 0, staged: 0, log: 0, adopts });
     }
     let Outcome::Decided { allow, rule, peer, staged, log } = outcome else {
         bail!("the tables say {outcome:?}, not {meaning:?}");
@@ -194,9 +218,24 @@ fn in_tables(
         rule: name(rule)?,
         staged: would.transpose()?,
         logged: ids.log(log).unwrap_or_default().to_vec(),
+        adopts: meaning.adopts,
     };
     ensure!(said == *meaning, "the tables say {said:?}, not {meaning:?}");
-    Ok(Verdict { allow, rule, peer, staged, log })
+    Ok(Verdict { allow, rule, peer, staged, log, adopts: meaning.adopts })
+}
+
+/// The endpoint that a packet meets; of a host endpoint, what stands for all of it.
+pub(crate) fn endpoint<'a>(model: &'a Model, ask: &Ask) -> Option<&'a EndpointSpec> {
+    let id = match ask.forwarded {
+        None => set::id(&ask.interface),
+        Some(_) => host::id(&ask.interface, Plane::Local(DefaultAction::Deny)),
+    };
+    model.endpoints.get(&id).map(AsRef::as_ref)
+}
+
+/// Whether a packet is one at the block lists of an uplink.
+pub(crate) fn is_at_uplink(ask: &Ask) -> bool {
+    ask.interface == UPLINK && ask.forwarded.is_none()
 }
 
 /// Everything but the kernel, from nothing: for shrinking and for a quick look.
@@ -217,10 +256,10 @@ pub(crate) fn afresh(set: &PolicySet, asks: &[Ask]) -> Result<(), Dispute> {
     compiler.commit(planned);
     let (mut seen, ids) = (Coverage::default(), compiler.ids());
     let uplink = number(UPLINK).map_err(general)?;
-    for ask in asks.iter().filter(|ask| ask.interface == UPLINK) {
+    for ask in asks.iter().filter(|ask| is_at_uplink(ask)) {
         blocked(&reading, &kernel, ids, uplink, ask, &mut seen)?;
     }
-    let known = |ask: &&Ask| reading.model.endpoints.contains_key(&set::id(&ask.interface));
+    let known = |ask: &&Ask| endpoint(&reading.model, ask).is_some();
     let asks: Vec<Ask> = asks.iter().filter(known).cloned().collect();
     verdicts(&reading, &kernel, ids, &asks, &mut seen).map(drop)
 }
@@ -237,7 +276,16 @@ pub(crate) fn blocked(
     ask: &Ask,
     seen: &mut Coverage,
 ) -> Result<Option<u32>, Dispute> {
-    let (wanted, found) = (reading.oracle.blocks(ask, seen), kernel.blocked(uplink, ask.source));
+    let probe = Probe {
+        ifindex: uplink,
+        direction: ask.direction,
+        source: ask.source,
+        destination: ask.destination,
+        protocol: ask.protocol,
+        port: ask.port,
+        source_port: ask.source_port,
+    };
+    let (wanted, found) = (reading.oracle.blocks(ask, seen), kernel.blocked_at(&probe));
     let name = found.and_then(|rule| ids.rule(rule));
     if name != wanted.as_ref() {
         let what = format!("the documents block it by {wanted:?}, the tables by {name:?}");
@@ -253,10 +301,11 @@ pub(crate) fn shown(ask: &Ask) -> String {
         Direction::Ingress => "ingress",
         Direction::Egress => "egress",
     };
+    let forwarded = ask.forwarded.map_or_else(String::new, |it| format!(", forwarded: {it}"));
     let _ = write!(
         text,
         "- {{ interface: {}, direction: {direction}, source: \"{}\", destination: \"{}\", \
-         protocol: {}, sourcePort: {}, port: {}, opens: {} }}",
+         protocol: {}, sourcePort: {}, port: {}, opens: {}{forwarded} }}",
         ask.interface,
         ask.source,
         ask.destination,

@@ -12,6 +12,7 @@
 //! of selectors), `felix/calc/rule_scanner.go` (selector with notSelector).
 
 mod documents;
+mod host;
 pub(crate) mod kubernetes;
 pub(crate) mod rule;
 pub(crate) mod selector;
@@ -26,20 +27,26 @@ use serde_json::Value;
 
 pub(crate) use self::documents::any_net;
 use self::{
+    host::Plane,
     rule::{Action, Condition, Rule, Side, View},
     selector::Selector,
 };
-use crate::{coverage::Coverage, packets::Ask};
+use crate::{
+    coverage::Coverage,
+    packets::Ask,
+    set::{Safe, Translated},
+};
 
 /// A document's list, absent and `null` being empty.
 pub(crate) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// A WorkloadEndpoint.
+/// A WorkloadEndpoint, or a host endpoint on an interface.
 #[derive(Debug)]
 pub(crate) struct Pod {
-    pub(crate) namespace: String,
+    /// A host endpoint has none.
+    pub(crate) namespace: Option<String>,
     pub(crate) interface: String,
     pub(crate) addresses: Vec<IpAddr>,
     labels: BTreeMap<String, String>,
@@ -48,6 +55,10 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
+    pub(crate) fn is_host(&self) -> bool {
+        self.namespace.is_none()
+    }
+
     /// One of its own labels, those that every endpoint has included.
     pub(crate) fn own(&self, key: &str) -> Option<&str> {
         self.labels.get(key).map(String::as_str)
@@ -74,6 +85,7 @@ struct Policy {
     /// `name/namespace/kind`.
     tie: String,
     untracked: bool,
+    reach: Reach,
     staged: Option<Staged>,
     /// Where its document stands in the set.
     document: usize,
@@ -87,6 +99,14 @@ struct Policy {
 enum Staged {
     Set,
     Delete,
+}
+
+/// Which packets at a host endpoint a policy has a say on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    Local,
+    Forward,
+    PreDnat,
 }
 
 /// What is looked at: what is in force, or what would be with every staged policy in force.
@@ -125,6 +145,8 @@ pub(crate) struct Answer {
     pub(crate) rule: RuleName,
     /// Log rules that matched on the way.
     pub(crate) logged: Vec<RuleName>,
+    /// Whether a connection may be joined whose beginning nobody has seen.
+    pub(crate) adopts: bool,
 }
 
 /// Documents that have been read.
@@ -141,6 +163,12 @@ pub(crate) struct Oracle {
     policies: Vec<Policy>,
     /// Kubernetes' own policies, if no other decides anything.
     pub(crate) only_kubernetes: Option<Vec<Value>>,
+    /// The host endpoint of the uplink, and whether the end of all tiers allows there.
+    uplink: Option<(Pod, bool)>,
+    /// Every host endpoint by its expected addresses.
+    others: Vec<Pod>,
+    failsafe: Vec<Safe>,
+    published: Vec<Translated>,
 }
 
 impl Oracle {
@@ -170,9 +198,9 @@ impl Oracle {
     ) -> impl Iterator<Item = (&'a str, u8, u16)> {
         let own = (side == Side::Destination) == (ask.direction == Direction::Ingress);
         let pod = match (own, side) {
-            (true, _) => self.pod(&ask.interface),
-            (false, Side::Source) => self.pod_at(ask.source),
-            (false, Side::Destination) => self.pod_at(ask.destination),
+            (true, _) => self.subject(ask),
+            (false, Side::Source) => self.anybody_at(ask.source),
+            (false, Side::Destination) => self.anybody_at(ask.destination),
         };
         let ports = pod.into_iter().flat_map(|pod| &pod.ports);
         ports.map(|(name, protocol, port)| (name.as_str(), *protocol, *port))
@@ -181,48 +209,62 @@ impl Oracle {
     /// Everybody that an address is: an endpoint or the host, and every network set around it.
     pub(crate) fn entities(&self, address: IpAddr) -> Vec<Entity<'_>> {
         let mut found: Vec<Entity<'_>> = Vec::new();
-        if let Some(pod) = self.pod_at(address) {
-            found.push(Entity { namespace: Some(&pod.namespace), labels: &pod.labels });
+        if let Some(pod) = self.anybody_at(address) {
+            found.push(Entity { namespace: pod.namespace.as_deref(), labels: &pod.labels });
         } else if self.host.contains(&address) {
             found.push(Entity { namespace: None, labels: &self.host_labels });
         }
-        let around = self.sets.iter().filter(|set| set.nets.iter().any(|it| it.contains(&address)));
-        found.extend(
-            around.map(|set| Entity { namespace: set.namespace.as_deref(), labels: &set.labels }),
-        );
+        found.extend(self.sets_around(address));
         found
+    }
+
+    /// The network sets around an address.
+    pub(crate) fn sets_around(&self, address: IpAddr) -> impl Iterator<Item = Entity<'_>> {
+        let around =
+            self.sets.iter().filter(move |set| set.nets.iter().any(|it| it.contains(&address)));
+        around.map(|set| Entity { namespace: set.namespace.as_deref(), labels: &set.labels })
+    }
+
+    /// Whose policies a packet meets.
+    fn subject(&self, ask: &Ask) -> Option<&Pod> {
+        if ask.forwarded.is_some() { self.uplink() } else { self.pod(&ask.interface) }
     }
 
     /// What becomes of the first packet of a connection at the endpoint that it was seen at.
     pub(crate) fn answer(&self, ask: &Ask, seen: &mut Coverage) -> Result<Answer> {
-        self.walk(ask, Walk::Enforced, seen)
+        match ask.forwarded {
+            None => self.walk(ask, Walk::Enforced, seen),
+            Some(forwarded) => self.at_host(ask, forwarded, seen),
+        }
     }
 
     /// What would become of it with every staged policy in force; nothing is said if other policies
     /// would not apply.
     pub(crate) fn staged(&self, ask: &Ask, seen: &mut Coverage) -> Result<Option<Answer>> {
-        let pod = self.pod(&ask.interface).context("an endpoint is asked")?;
+        match ask.forwarded {
+            None => self.staged_in(Plane::Pod, ask, seen),
+            Some(forwarded) => self.staged_at_host(ask, forwarded, seen),
+        }
+    }
+
+    fn staged_in(&self, plane: Plane, ask: &Ask, seen: &mut Coverage) -> Result<Option<Answer>> {
+        let pod = self.subject(ask).context("an endpoint is asked")?;
         let applying = |walk| -> Vec<&RuleName> {
-            let tiers = self.tiers.iter().flat_map(|tier| self.applying(tier, pod, ask, walk));
-            tiers.map(|(policy, _)| &policy.name).collect()
+            let all = |tier| self.applying(tier, plane, pod, ask, walk);
+            self.tiers.iter().flat_map(all).map(|(policy, _)| &policy.name).collect()
         };
         if applying(Walk::Enforced) == applying(Walk::Pending) {
             return Ok(None);
         }
-        Ok(Some(Answer { logged: Vec::new(), ..self.walk(ask, Walk::Pending, seen)? }))
+        let answer = match plane {
+            Plane::Pod => self.walk(ask, Walk::Pending, seen)?,
+            _ => self.walk_in(plane, ask, Walk::Pending, seen)?.context("a plane that decides")?,
+        };
+        Ok(Some(Answer { logged: Vec::new(), ..answer }))
     }
 
     fn walk(&self, ask: &Ask, walk: Walk, seen: &mut Coverage) -> Result<Answer> {
         let pod = self.pod(&ask.interface).context("an endpoint is asked")?;
-        let whole = |rule: &str, allow: bool, logged: Vec<RuleName>| Answer {
-            allow,
-            rule: RuleName {
-                rule: rule.to_owned(),
-                action: if allow { "allow" } else { "deny" }.to_owned(),
-                ..RuleName::default()
-            },
-            logged,
-        };
         let from_host = self.host.contains(&ask.source) && self.pod_at(ask.source).is_none();
         if self.host_access && ask.direction == Direction::Ingress && from_host {
             seen.decides(walk.word(), "host-access");
@@ -230,8 +272,9 @@ impl Oracle {
         }
         let mut logged = Vec::new();
         for tier in &self.tiers {
-            if let Some((allow, rule)) = self.tier(tier, pod, ask, walk, &mut logged, seen)? {
-                return Ok(Answer { allow, rule, logged });
+            let at = (tier, Plane::Pod, walk);
+            if let Some((allow, rule)) = self.tier(at, pod, ask, &mut logged, seen)? {
+                return Ok(Answer { allow, rule, logged, adopts: false });
             }
         }
         let default = if self.default_allow { "Allow" } else { "Deny" };
@@ -243,11 +286,13 @@ impl Oracle {
     fn applying<'a>(
         &'a self,
         tier: &'a Tier,
+        plane: Plane,
         pod: &'a Pod,
         ask: &'a Ask,
         walk: Walk,
     ) -> impl Iterator<Item = (&'a Policy, &'a [Rule])> {
         let its = self.policies.iter().filter(|policy| policy.name.tier == tier.name);
+        let its = its.filter(move |policy| plane.is_of(policy));
         let part = its.filter(move |policy| self.is_part_of(policy, walk));
         part.filter(|policy| self.selects(policy, pod))
             .filter_map(|policy| Some((policy, policy.rules(ask.direction)?)))
@@ -266,15 +311,14 @@ impl Oracle {
 
     fn tier(
         &self,
-        tier: &Tier,
+        (tier, plane, walk): (&Tier, Plane, Walk),
         pod: &Pod,
         ask: &Ask,
-        walk: Walk,
         logged: &mut Vec<RuleName>,
         seen: &mut Coverage,
     ) -> Result<Option<(bool, RuleName)>> {
         let mut applies = false;
-        for (policy, rules) in self.applying(tier, pod, ask, walk) {
+        for (policy, rules) in self.applying(tier, plane, pod, ask, walk) {
             applies = true;
             for rule in rules {
                 if !self.matches(rule, &policy.subject, pod, ask, seen)? {
@@ -282,6 +326,9 @@ impl Oracle {
                 }
                 let said = format!("{} {}", policy.name.kind, rule.action.word());
                 seen.decides(walk.word(), &said);
+                if plane != Plane::Pod {
+                    seen.decides(walk.word(), &format!("{} {}", plane.word(), rule.action.word()));
+                }
                 let direction = match ask.direction {
                     Direction::Ingress => "ingress",
                     Direction::Egress => "egress",
@@ -299,8 +346,10 @@ impl Oracle {
                 }
             }
         }
+        // Where others are asked afterwards, a tier has no end.
+        let passes = tier.passes || plane == Plane::PreDnat;
         if applies {
-            let said = if tier.passes { "end of tier: Pass" } else { "end of tier: Deny" };
+            let said = if passes { "end of tier: Pass" } else { "end of tier: Deny" };
             seen.decides(walk.word(), said);
         }
         let name = RuleName {
@@ -309,13 +358,14 @@ impl Oracle {
             action: "deny".to_owned(),
             ..RuleName::default()
         };
-        Ok((applies && !tier.passes).then_some((false, name)))
+        Ok((applies && !passes).then_some((false, name)))
     }
 
     /// Policies by the place of their document, each with the endpoints that it selects.
     pub(crate) fn subjects(&self) -> impl Iterator<Item = (usize, Vec<&Pod>)> {
         self.policies.iter().map(|policy| {
-            let selected = self.pods.iter().filter(|pod| self.selects(policy, pod));
+            let all = self.pods.iter().chain(self.uplink());
+            let selected = all.filter(|pod| self.selects(policy, pod));
             (policy.document, selected.collect())
         })
     }
@@ -324,6 +374,13 @@ impl Oracle {
     pub(crate) fn blocks(&self, ask: &Ask, seen: &mut Coverage) -> Option<RuleName> {
         let mut labels = self.host_labels.clone();
         labels.insert("palisade.io/interface".to_owned(), ask.interface.clone());
+        if let Some(own) = self.uplink() {
+            labels.clone_from(&own.labels);
+            if self.is_left_open(ask) {
+                seen.decides("", "doNotTrack failsafe");
+                return None;
+            }
+        }
         let uplink = Entity { namespace: None, labels: &labels };
         for tier in &self.tiers {
             for policy in self.policies.iter().filter(|it| it.name.tier == tier.name) {
@@ -365,10 +422,15 @@ impl Oracle {
             && match &policy.subject {
                 Subject::Kubernetes(document) => kubernetes::selects(document, pod),
                 Subject::Calico { namespace, namespaces, own } => {
-                    let entity = Entity { namespace: Some(&pod.namespace), labels: &pod.labels };
-                    namespace.as_ref().is_none_or(|namespace| *namespace == pod.namespace)
+                    let entity =
+                        Entity { namespace: pod.namespace.as_deref(), labels: &pod.labels };
+                    (namespace.is_none() || *namespace == pod.namespace)
                         && namespaces.as_ref().is_none_or(|it| self.of_namespace(it, &entity))
-                        && own.as_ref().is_none_or(|it| self.of_labels(it, &entity))
+                        && own.as_ref().is_none_or(|it| match namespaces {
+                            None => self.of_labels(it, &entity),
+                            // Beside a selector of namespaces, `all()` is whoever is in one.
+                            Some(_) => self.of_labels_in(pod.namespace.is_some(), it, &entity),
+                        })
                 }
             }
     }
@@ -381,12 +443,17 @@ impl Oracle {
 
     /// Whether a selector selects somebody; labels of the namespace go by `pcns.`.
     pub(crate) fn of_labels(&self, selector: &Selector, entity: &Entity<'_>) -> bool {
+        self.of_labels_in(true, selector, entity)
+    }
+
+    /// The same, with what `all()` is.
+    fn of_labels_in(&self, all: bool, selector: &Selector, entity: &Entity<'_>) -> bool {
         let label = |key: &str| match (key, key.strip_prefix("pcns.")) {
             ("projectcalico.org/namespace", _) => entity.namespace,
             (_, Some(key)) => self.namespace_label(entity.namespace?, key),
             (_, None) => entity.labels.get(key).map(String::as_str),
         };
-        selector.holds(true, &label)
+        selector.holds(all, &label)
     }
 
     /// Whether every condition of a rule holds. The endpoint has one decision for all its addresses
@@ -430,4 +497,11 @@ impl Walk {
             Walk::Pending => "staged: ",
         }
     }
+}
+
+/// What is decided where no rule does.
+fn whole(rule: &str, allow: bool, logged: Vec<RuleName>) -> Answer {
+    let action = if allow { "allow" } else { "deny" }.to_owned();
+    let rule = RuleName { rule: rule.to_owned(), action, ..RuleName::default() };
+    Answer { allow, rule, logged, adopts: false }
 }

@@ -10,11 +10,12 @@ use etherparse::{Ethernet2Header, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Heade
 use fastrand::Rng;
 use ipnet::IpNet;
 use policy_common::abi::Direction;
+use policy_test::testrun::OUTSIDE_MAC;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    generate::{ADDRESSES, UPLINK, pick},
+    generate::{ADDRESSES, OWN, UPLINK, pick},
     oracle::{Oracle, Pod, any_net, list, rule::protocol},
     set::PolicySet,
 };
@@ -53,6 +54,10 @@ pub(crate) struct Ask {
     pub(crate) port: u16,
     /// TCP: with SYN, which alone begins a connection.
     pub(crate) opens: bool,
+    /// At a host endpoint: whether the host passes it on. Elsewhere, and at the uplink's block lists,
+    /// nothing.
+    #[serde(default)]
+    pub(crate) forwarded: Option<bool>,
 }
 
 fn direction<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Direction, D::Error> {
@@ -162,8 +167,8 @@ fn packet(from: IpAddr, to: IpAddr, protocol: u8, segment: &[u8]) -> Vec<u8> {
         ends => unreachable!("one packet has one family: {ends:?}"),
     };
     let ethernet = Ethernet2Header {
-        destination: [2, 0, 0, 0, 0xaa, 1],
-        source: [2, 0, 0, 0, 0xaa, 2],
+        destination: OUTSIDE_MAC,
+        source: [2, 0, 0, 0, 0xaa, 1],
         ether_type: u16::into(ether_type),
     };
     [ethernet.to_bytes().as_slice(), &header, segment].concat()
@@ -255,12 +260,18 @@ pub(crate) fn asks(rng: &mut Rng, set: &PolicySet, oracle: &Oracle, count: usize
         let mut hints = Hints::default();
         let mut direction = if rng.bool() { Direction::Ingress } else { Direction::Egress };
         let mut pod = &oracle.pods[rng.usize(..oracle.pods.len())];
+        if let Some(uplink) = oracle.uplink().filter(|_| rng.u8(..4) == 0) {
+            pod = uplink;
+        }
         if let Some((its, rule, pods)) = &guide {
             hints.read("", rule);
             direction = *its;
             pod = pods[rng.usize(..pods.len())];
         }
-        let ask = ask(rng, set, oracle, (pod, direction), &hints, &whole);
+        let mut ask = ask(rng, set, oracle, (pod, direction), &hints, &whole);
+        if pod.is_host() {
+            cross(rng, set, oracle, &mut ask);
+        }
         let [own, other] = ask.ends();
         if connections.insert((ask.interface.clone(), own, other, ask.protocol)) {
             asks.push(ask);
@@ -280,8 +291,48 @@ fn at_uplink(rng: &mut Rng, whole: &Hints) -> Ask {
     let source = pick(rng, &sources);
     let destination = ip(if source.is_ipv4() { "10.0.0.1" } else { "fd00::1" });
     let (direction, interface) = (Direction::Ingress, UPLINK.to_owned());
-    let (protocol, source_port, port) = (UDP, rng.u16(1..), 53);
-    Ask { interface, direction, source, destination, protocol, source_port, port, opens: true }
+    // Some of these are failsafe ports of a host endpoint, or answers from one.
+    let (protocol, port) = pick(rng, &[(UDP, 53), (TCP, 22), (TCP, 80), (UDP, 5)]);
+    let any = rng.u16(1..);
+    let source_port = pick(rng, &[53, 80, any]);
+    let (opens, forwarded) = (true, None);
+    Ask { interface, direction, source, destination, protocol, source_port, port, opens, forwarded }
+}
+
+/// Gives a packet at a host endpoint a near end, and finds out whether the host passes it on: as it
+/// says itself on the way out, by where it goes on the way in.
+fn cross(rng: &mut Rng, set: &PolicySet, oracle: &Oracle, ask: &mut Ask) {
+    let remote = match ask.direction {
+        Direction::Ingress => ask.source,
+        Direction::Egress => ask.destination,
+    };
+    let of_family = |address: &IpAddr| address.is_ipv4() == remote.is_ipv4();
+    let host: Vec<IpAddr> = set.host.iter().copied().filter(of_family).collect();
+    let mut behind: Vec<IpAddr> = OWN.iter().flatten().map(|text| ip(text)).collect();
+    behind.retain(|address| of_family(address) && !host.contains(address));
+    let local = !host.is_empty() && rng.u8(..5) < 3;
+    let near = if local { pick(rng, &host) } else { pick(rng, &behind) };
+    // Ports that are passed on, and ports that are left open, are worth more than chance gives them.
+    let special: Vec<(u8, u16)> = match rng.u8(..5) {
+        0 | 1 if local => set.published.iter().map(|it| (it.protocol, it.port)).collect(),
+        2 => set.failsafe.iter().map(|it| (it.protocol, it.port)).collect(),
+        _ => Vec::new(),
+    };
+    if !special.is_empty() {
+        (ask.protocol, ask.port) = pick(rng, &special);
+        (ask.source_port, ask.opens) = (rng.u16(30_000..), true);
+    }
+    let forwarded = match ask.direction {
+        Direction::Ingress => {
+            ask.destination = near;
+            !local || oracle.translated(ask).is_some()
+        }
+        Direction::Egress => {
+            ask.source = near;
+            !local
+        }
+    };
+    ask.forwarded = Some(forwarded);
 }
 
 fn ask(
@@ -292,7 +343,7 @@ fn ask(
     hints: &Hints,
     whole: &Hints,
 ) -> Ask {
-    let mut own = pick(rng, &pod.addresses);
+    let mut own = pod.addresses.first().map_or(ip("10.0.0.1"), |_| pick(rng, &pod.addresses));
     if rng.u8(..20) == 0 {
         // Broadcast, somebody else's, the link's.
         let foreign = ["10.0.0.255", "10.0.1.9", "fd00::77", "fe80::ff:fe00:1"];
@@ -317,8 +368,8 @@ fn ask(
         Direction::Egress => (own, other),
     };
     let opens = rng.u8(..16) != 0;
-    let interface = pod.interface.clone();
-    Ask { interface, direction, source, destination, protocol, source_port, port, opens }
+    let (interface, forwarded) = (pod.interface.clone(), None);
+    Ask { interface, direction, source, destination, protocol, source_port, port, opens, forwarded }
 }
 
 fn ip(text: &str) -> IpAddr {

@@ -3,24 +3,25 @@
 //! In: the agent's own reader. Out: the model that the compiler and the reference evaluator read.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Write as _},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
 use anyhow::{Result, anyhow, bail, ensure};
 use policy_api::{diagnostic::Diagnostic, yaml};
+use policy_common::abi::Direction;
 use policy_core::{
-    host::Plane,
+    host::{self, Failsafe, HostInterface, Plane, Published},
     identity,
     model::{DefaultAction, EndpointId, EndpointSpec, Model, Settings},
     validate::{self, Object},
 };
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use crate::generate::UPLINK;
+use crate::generate::{NODE, UPLINK};
 
 /// Everything that decides what a packet meets.
 #[derive(Clone, Debug, Deserialize)]
@@ -31,7 +32,34 @@ pub(crate) struct PolicySet {
     pub(crate) host_access: bool,
     /// The host's own addresses.
     pub(crate) host: Vec<IpAddr>,
+    /// Ports that a host endpoint leaves open.
+    #[serde(default)]
+    pub(crate) failsafe: Vec<Safe>,
+    /// Ports of the host that are passed on.
+    #[serde(default)]
+    pub(crate) published: Vec<Translated>,
     pub(crate) resources: Vec<Value>,
+}
+
+/// A port that is left open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Safe {
+    /// Into the host, or out of it.
+    pub(crate) inbound: bool,
+    pub(crate) protocol: u8,
+    pub(crate) port: u16,
+    /// Of the other side, if it is not everybody's.
+    pub(crate) net: Option<String>,
+}
+
+/// A port of the host, on each of its addresses, and the one that it is translated to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Translated {
+    pub(crate) protocol: u8,
+    pub(crate) port: u16,
+    pub(crate) to: u16,
 }
 
 impl Default for PolicySet {
@@ -40,6 +68,8 @@ impl Default for PolicySet {
             default_action: "Allow".to_owned(),
             host_access: false,
             host: Vec::new(),
+            failsafe: Vec::new(),
+            published: Vec::new(),
             resources: Vec::new(),
         }
     }
@@ -103,10 +133,37 @@ impl PolicySet {
                     };
                     model.endpoints.insert(id(&spec.interface), Arc::new(spec));
                 }
-                Object::HostEndpoint(endpoint) => bail!("{}: no host endpoint", endpoint.name),
+                Object::HostEndpoint(endpoint) => {
+                    model.host_endpoints.insert(endpoint.name.clone(), Arc::new(endpoint));
+                }
             }
         }
+        self.govern(&mut model, ifindex(UPLINK)?)?;
         Ok(model)
+    }
+
+    /// Adds the host endpoint of the uplink, if it is one's, as the agent does.
+    fn govern(&self, model: &mut Model, ifindex: u32) -> Result<()> {
+        let interface = HostInterface { name: UPLINK, addresses: &BTreeSet::new() };
+        let here = model.host_endpoints.values().filter(|endpoint| endpoint.node == NODE);
+        let Some(endpoint) = host::governing(here, &interface).cloned() else { return Ok(()) };
+        let planes = host::planes(&endpoint, UPLINK, ifindex, &model.host_addresses, 0);
+        model.endpoints.extend(planes.into_iter().map(|(id, spec)| (id, Arc::new(spec))));
+        model.uplinks.insert(ifindex, endpoint.interface_labels(UPLINK));
+        for safe in &self.failsafe {
+            model.failsafe.insert(Failsafe {
+                direction: if safe.inbound { Direction::Ingress } else { Direction::Egress },
+                protocol: safe.protocol,
+                port: safe.port,
+                net: safe.net.as_deref().map(str::parse).transpose()?,
+            });
+        }
+        for Translated { protocol, port, to } in self.published.iter().copied() {
+            for any in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
+                model.published.insert(Published { address: any, protocol, port }, to);
+            }
+        }
+        Ok(())
     }
 
     /// Reads the documents again from the YAML that they are written as.
@@ -143,6 +200,8 @@ impl fmt::Display for PolicySet {
         writeln!(f, "- defaultAction: {}", self.default_action)?;
         writeln!(f, "  hostAccess: {}", self.host_access)?;
         writeln!(f, "  host: [{host}]")?;
+        writeln!(f, "  failsafe: {}", json!(self.failsafe))?;
+        writeln!(f, "  published: {}", json!(self.published))?;
         writeln!(f, "  resources:{}", if self.resources.is_empty() { " []" } else { "" })?;
         self.resources.iter().try_for_each(|resource| writeln!(f, "  - {resource}"))
     }

@@ -94,6 +94,16 @@ fn without(case: &Case, mut at: usize) -> Option<Case> {
             return Some(next);
         }
         at -= set.host.len();
+        if at < set.failsafe.len() {
+            set.failsafe.remove(at);
+            return Some(next);
+        }
+        at -= set.failsafe.len();
+        if at < set.published.len() {
+            set.published.remove(at);
+            return Some(next);
+        }
+        at -= set.published.len();
         let settings = usize::from(set.host_access) + usize::from(set.default_action != "Allow");
         if at < settings {
             if set.host_access {

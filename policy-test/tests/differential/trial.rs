@@ -22,14 +22,14 @@ use policy_core::{
     model::{EndpointSpec, Model},
     simulate::Kernel,
 };
-use policy_test::testrun::{Action, Ring};
+use policy_test::testrun::{Action, Entry, Ring};
 
 use crate::{
     coverage::Coverage,
     generate::{INTERFACES, UPLINK},
     judge::{self, Dispute, Reading, Verdict},
     packets::{Ask, TCP, Tracking},
-    set::{self, PolicySet},
+    set::PolicySet,
 };
 
 /// Small tables: most of a ring's time is loading.
@@ -146,10 +146,12 @@ pub(crate) struct Trial {
 
 impl Trial {
     pub(crate) fn new() -> Result<Trial> {
-        let ring = Ring::new(SIZES)?;
+        let mut ring = Ring::new(SIZES)?;
+        ring.load_hosts()?;
         let index = |name: &str| Ok((name.to_owned(), ring.interface(name)?));
-        let interfaces =
-            INTERFACES.into_iter().chain([UPLINK]).map(index).collect::<Result<_>>()?;
+        let mut interfaces =
+            INTERFACES.into_iter().map(index).collect::<Result<BTreeMap<String, u32>>>()?;
+        interfaces.insert(UPLINK.to_owned(), ring.outside(UPLINK)?);
         Ok(Trial { ring, kernel: Kernel::default(), interfaces, open: Vec::new(), steps: 0 })
     }
 
@@ -163,6 +165,10 @@ impl Trial {
     }
 
     fn bring(&mut self, model: Model) -> Result<()> {
+        // Whether the host passes a packet on is what its own routing says.
+        if self.ring.model.host_addresses != model.host_addresses {
+            self.ring.own(model.host_addresses.iter().copied())?;
+        }
         self.ring.model = model;
         let kernel = &mut self.kernel;
         self.ring.sync_watched(|op| kernel.apply(op))
@@ -185,11 +191,17 @@ impl Trial {
         self.read_back().map_err(|error| Dispute::general(&error))?;
 
         let open = std::mem::take(&mut self.open);
-        let at_uplink = |ask: &&Ask| ask.interface == UPLINK;
+        let at_uplink = |ask: &&Ask| judge::is_at_uplink(ask);
         let outside: Vec<Ask> = asks.iter().filter(at_uplink).cloned().collect();
-        let known = |ask: &&Ask| reading.model.endpoints.contains_key(&set::id(&ask.interface));
+        let known = |ask: &&Ask| judge::endpoint(&reading.model, ask).is_some();
+        // While a case is made smaller, and when the host's addresses change, a packet that was the
+        // host's own may be so no more, or the other way round: its connection is then as good as gone.
+        let way = |ask: &&Ask| ask.forwarded.is_none() || reading.oracle.is_on_its_way(ask);
+        // An interface that is no host endpoint any more passes everything, and counts nothing.
+        let mut open = open;
+        open.retain(|(ask, _)| ask.forwarded.is_none() || known(&ask) && way(&ask));
         let still: Vec<Ask> = open.iter().map(|(ask, _)| ask).filter(known).cloned().collect();
-        let asks: Vec<Ask> = asks.iter().filter(known).cloned().collect();
+        let asks: Vec<Ask> = asks.iter().filter(known).filter(way).cloned().collect();
         let ids = self.ring.ids();
         let renewed = judge::verdicts(&reading, &self.kernel, ids, &still, seen)?;
         let verdicts = judge::verdicts(&reading, &self.kernel, ids, &asks, seen)?;
@@ -224,10 +236,8 @@ impl Trial {
         let mut shots = Vec::new();
         for (number, (ask, staged)) in open.iter().enumerate() {
             let verdict = still.iter().position(|it| it == ask).map(|at| &verdicts[at]);
-            let fate = || match (model.endpoints.get(&set::id(&ask.interface)), verdict) {
-                (Some(endpoint), Some(verdict)) if owns(endpoint, ask.ends()[0].0) => {
-                    decided(verdict)
-                }
+            let fate = || match (judge::endpoint(model, ask), verdict) {
+                (Some(endpoint), Some(verdict)) if owns(endpoint, ask) => decided(verdict),
                 (Some(_), Some(_)) => dropped(DropReason::SpoofedSource),
                 _ => dropped(DropReason::Pending),
             };
@@ -250,8 +260,7 @@ impl Trial {
         let revision = self.kernel.image.revision;
         for (ask, verdict) in still.iter().zip(verdicts) {
             let flow = flows.get(&self.connection(ask)?).copied();
-            let own = model.endpoints.get(&set::id(&ask.interface));
-            if own.is_some_and(|own| owns(own, ask.ends()[0].0)) {
+            if judge::endpoint(model, ask).is_some_and(|own| owns(own, ask)) {
                 let said = flow
                     .map(|flow| (flow.cut == 0, flow.rule, flow.peer, flow.staged, flow.revision));
                 let wanted =
@@ -277,14 +286,13 @@ impl Trial {
         let mut shots = Vec::new();
         let mut opened = BTreeMap::new();
         for (ask, verdict) in asks.iter().zip(verdicts) {
-            let endpoint = model.endpoints.get(&set::id(&ask.interface));
-            let endpoint = endpoint.context("no endpoint").map_err(general)?;
-            let own = owns(endpoint, ask.ends()[0].0);
+            let endpoint = judge::endpoint(model, ask);
+            let own = owns(endpoint.context("no endpoint").map_err(general)?, ask);
             let fate = if ask.direction == Direction::Egress && !own {
                 dropped(DropReason::SpoofedSource)
             } else if ask.tracking() == Tracking::Needs {
                 dropped(DropReason::UnrelatedIcmp)
-            } else if verdict.allow && ask.protocol == TCP && !ask.opens {
+            } else if verdict.allow && ask.protocol == TCP && !ask.opens && !verdict.adopts {
                 let (reason, rule) = (DropReason::NoConnection, RULE_NONE);
                 Fate::Drop { reason, rule, peer: verdict.peer }
             } else {
@@ -392,15 +400,20 @@ impl Trial {
     fn shoot(&mut self, shots: &[Shot<'_>]) -> Result<(), Dispute> {
         let general = |error: anyhow::Error| Dispute::general(&error);
         let before = self.counters().map_err(general)?;
-        let frames: Vec<(Hook, u32, Vec<u8>)> = shots
+        let frames: Vec<(Entry, Vec<u8>)> = shots
             .iter()
             .map(|shot| {
-                let hook = match shot.direction {
-                    _ if shot.is_outside() => Hook::Uplink,
-                    Direction::Ingress => Hook::ToEndpoint,
-                    Direction::Egress => Hook::FromEndpoint,
+                let at_host = shot.ask.forwarded.is_some();
+                let hook = match (shot.direction, at_host) {
+                    _ if judge::is_at_uplink(shot.ask) => Hook::Uplink,
+                    (Direction::Ingress, false) => Hook::ToEndpoint,
+                    (Direction::Egress, false) => Hook::FromEndpoint,
+                    (Direction::Ingress, true) => Hook::FromUplink,
+                    (Direction::Egress, true) => Hook::ToUplink,
                 };
-                (hook, shot.ifindex, shot.frame.clone())
+                // On the way in the program has to find out.
+                let passed_on = shot.ask.forwarded == Some(true) && hook == Hook::ToUplink;
+                (Entry { hook, ifindex: shot.ifindex, passed_on }, shot.frame.clone())
             })
             .collect();
         let actions = self.ring.run_all(&frames).map_err(general)?;
@@ -449,6 +462,7 @@ impl Trial {
         if let Some(key) = found.keys().next() {
             return Err(general(anyhow!("no packet should have been counted as {key:?}")));
         }
+        let mut wrong = Vec::new();
         for (count, now) in self.counters().map_err(general)? {
             let moved = now - before.get(&count).copied().unwrap_or_default();
             let wanted = counted.get(&count).copied().unwrap_or_default();
@@ -459,11 +473,10 @@ impl Trial {
                         self.ring.rule(id)
                     }
                 };
-                let what = anyhow!("{count:?}, {name:?}, moved by {moved}, not by {wanted}");
-                return Err(general(what));
+                wrong.push(format!("{count:?}, {name:?}, moved by {moved}, not by {wanted}"));
             }
         }
-        Ok(())
+        if wrong.is_empty() { Ok(()) } else { Err(general(anyhow!(wrong.join("\n")))) }
     }
 
     /// Every counter that has a name.
@@ -506,14 +519,10 @@ impl Shot<'_> {
         matches!(self.fate, Fate::Pass { .. } | Fate::Drop { reason: DropReason::Policy, .. })
     }
 
-    fn is_outside(&self) -> bool {
-        self.ask.interface == UPLINK
-    }
-
     fn key(&self, reason: DropReason, rule: u32, peer: u32) -> DropKey {
         // The prefilter looks at no more than addresses.
         let (port, protocol) =
-            if self.is_outside() { (0, 0) } else { (self.port, self.ask.protocol) };
+            if judge::is_at_uplink(self.ask) { (0, 0) } else { (self.port, self.ask.protocol) };
         DropKey {
             ifindex: self.ifindex,
             peer,
@@ -527,8 +536,9 @@ impl Shot<'_> {
     }
 }
 
-fn owns(endpoint: &EndpointSpec, address: IpAddr) -> bool {
-    identity::own_addresses(endpoint).contains(&address)
+/// Whether the near end of a packet is the endpoint's own; at a host endpoint nobody asks.
+fn owns(endpoint: &EndpointSpec, ask: &Ask) -> bool {
+    ask.forwarded.is_some() || identity::own_addresses(endpoint).contains(&ask.ends()[0].0)
 }
 
 fn decided(verdict: &Verdict) -> Fate {

@@ -1,10 +1,15 @@
 //! The bridge guard, and the uplink.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use anyhow::Result;
 use policy_agent::kernel::pin::Hook;
 use policy_common::abi::{Direction, DropReason, PEER_NONE};
+use policy_core::{
+    host::{self, Failsafe, HostEndpoint, Interface},
+    labels::Labels,
+    model::DefaultAction,
+};
 
 use crate::{
     frames::{SYN, Way, arp, broadcast, ethernet, tagged, target},
@@ -129,6 +134,54 @@ fn an_uplink_drops_what_its_list_names() -> Result<()> {
         ethernet(0x88cc, &[0; 46]),
     ] {
         passes("no IP", &world.ring.judge(Hook::Uplink, left, &frame)?)?;
+    }
+    Ok(())
+}
+
+/// It was dropped, so that over IPv6 no failsafe port was open to a blocked source on the link.
+#[test]
+fn neighbour_discovery_passes_the_block_list_of_a_host_endpoint() -> Result<()> {
+    const SOLICITATION: u8 = 135;
+    let mut world = World::new()?;
+    let up = world.ring.interface("edge")?;
+    world.ring.uplink(up, &[("side", "left")]);
+    world.ring.policies(LISTS)?;
+    world.ring.sync()?;
+    let from = Way::new("2001:db8:bad::7", 40_000, "fd00::fe", 22);
+    let near = from.discovery(SOLICITATION, &target("fd00::fe"));
+    let frames = [
+        ("solicitation", near, true),
+        ("from afar", from.discovery_from_afar(SOLICITATION, &target("fd00::fe"), 254), false),
+        ("ping", from.ping(1), false),
+        ("failsafe port", from.tcp(SYN), true),
+        ("another port", from.udp(), false),
+    ];
+    // Without a host endpoint nothing is left alone.
+    for (what, frame, _) in &frames {
+        let verdict = world.ring.judge(Hook::Uplink, up, frame)?;
+        drops(what, &verdict, DropReason::Untracked, Direction::Ingress)?;
+    }
+    let endpoint = HostEndpoint {
+        name: "up".to_owned(),
+        node: "here".to_owned(),
+        interface: Interface::Named("edge".to_owned()),
+        expected_ips: Vec::new(),
+        labels: Labels::default(),
+        ports: Vec::new(),
+        default: DefaultAction::Deny,
+    };
+    let planes = host::planes(&endpoint, "edge", up, &world.ring.model.host_addresses, 0);
+    world.ring.model.endpoints.extend(planes.into_iter().map(|(id, spec)| (id, Arc::new(spec))));
+    let (direction, protocol, port, net) = (Direction::Ingress, 6, 22, None);
+    world.ring.model.failsafe.insert(Failsafe { direction, protocol, port, net });
+    world.ring.sync()?;
+    for (what, frame, open) in &frames {
+        let verdict = world.ring.judge(Hook::Uplink, up, frame)?;
+        if *open {
+            passes(what, &verdict)?;
+        } else {
+            drops(what, &verdict, DropReason::Untracked, Direction::Ingress)?;
+        }
     }
     Ok(())
 }

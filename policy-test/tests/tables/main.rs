@@ -52,7 +52,7 @@ fn run<T: Debug>(
 
 /// Those with the same settings beside each other: an agent for each is seconds of verification.
 fn by_settings(mut tables: Vec<(String, Table)>) -> Vec<(String, Table)> {
-    tables.sort_by_key(|(_, table)| table.settings);
+    tables.sort_by_key(|(_, table)| (table.settings.clone(), table.published.clone()));
     tables
 }
 

@@ -186,7 +186,7 @@ fn forwarding() {
             &[
                 ("spec.ingress[0].destination.nets", "applyOnForward"),
                 ("spec.ingress[0].destination.notNets", "near side"),
-                ("spec.ingress[0].destination.selector", "near side"),
+                ("spec.ingress[0].destination.selector", "without applyOnForward that selects"),
                 ("spec.ingress[0].destination.notSelector", "near side"),
                 ("spec.ingress[0].destination.namespaceSelector", "near side"),
             ],
@@ -194,7 +194,7 @@ fn forwarding() {
         (
             "near side of egress",
             forward("egress: [{action: Deny}, {action: Deny, source: {selector: a == 'b'}}]"),
-            &[("spec.egress[1].source.selector", "near side")],
+            &[("spec.egress[1].source.selector", "after the source was translated")],
         ),
         (
             "near side before translation",
@@ -229,5 +229,32 @@ fn forwarding() {
     ];
     for (name, text, expected) in cases {
         check(name, text, expected);
+    }
+}
+
+#[test]
+fn a_policy_that_is_asked_before_others_cannot_be_staged_away() {
+    let object = |text: &str| decode(&value(text)).unwrap_or_else(|errors| panic!("{errors:#?}"));
+    let staged = |name: &str| {
+        let (version, kind) = ("projectcalico.org/v3", "StagedGlobalNetworkPolicy");
+        object(&document(version, kind, &format!("name: {name}"), "stagedAction: Delete"))
+    };
+    let deny = "ingress: [{action: Deny, source: {nets: [10.0.0.0/8]}}]";
+    for (field, refused) in [("preDNAT", true), ("doNotTrack", true), ("applyOnForward", false)] {
+        let spec = format!("applyOnForward: true\n{deny}");
+        let spec = if field == "applyOnForward" { spec } else { format!("{field}: true\n{spec}") };
+        let objects = [object(&gnp(&spec)), staged("p"), staged("q")];
+        for found in [
+            references(objects.iter()),
+            open_references(objects.iter(), &std::collections::BTreeSet::new()),
+        ] {
+            let at: Vec<_> = found
+                .iter()
+                .map(|(name, it)| (name.kind.as_str(), name.name.as_str(), it.path.as_str()))
+                .collect();
+            let expected = [("StagedGlobalNetworkPolicy", "p", "metadata.name")];
+            assert_eq!(at, &expected[..usize::from(refused)], "{field}");
+            assert!(found.iter().all(|(_, it)| it.message.contains(field)), "{found:#?}");
+        }
     }
 }

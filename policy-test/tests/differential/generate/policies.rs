@@ -40,7 +40,8 @@ pub(super) fn tiers(rng: &mut Rng) -> Vec<Value> {
 /// A policy of any kind, some of them staged.
 pub(super) fn any(rng: &mut Rng) -> Value {
     let policy = in_force(rng);
-    if policy["spec"]["doNotTrack"].is_null() && chance(rng, 20) {
+    let spec = &policy["spec"];
+    if spec["doNotTrack"].is_null() && spec["preDNAT"].is_null() && chance(rng, 20) {
         return staged(rng, policy);
     }
     policy
@@ -67,6 +68,7 @@ fn in_force(rng: &mut Rng) -> Value {
     match rng.u8(..10) {
         0..=3 => calico(rng, true),
         4..=7 if chance(rng, 8) => block_list(rng),
+        4..=7 if chance(rng, 30) => on_forwarded(rng),
         4..=7 => calico(rng, false),
         _ => kubernetes(rng),
     }
@@ -106,9 +108,10 @@ fn expression(rng: &mut Rng, labels: &[(&str, &[&str])]) -> String {
 /// A selector of endpoints and network sets.
 fn selector(rng: &mut Rng) -> String {
     const OFTEN: [(&str, &[&str]); 2] = [("app", &["web", "db", ""]), ("tier", &["front", "back"])];
-    const SELDOM: [(&str, &[&str]); 9] = [
+    const SELDOM: [(&str, &[&str]); 10] = [
         ("zone", &["in", "out"]),
         ("palisade.io/host", &[""]),
+        ("palisade.io/interface", &["up0"]),
         ("palisade.io/name", &["pod-w0", "pod-w1"]),
         ("projectcalico.org/namespace", &["default", "shop"]),
         ("projectcalico.org/orchestrator", &["static"]),
@@ -166,6 +169,54 @@ fn calico(rng: &mut Rng, namespaced: bool) -> Value {
         return json!({"apiVersion": CALICO, "kind": kind, "metadata": metadata});
     }
     json!({"apiVersion": CALICO, "kind": kind, "metadata": metadata, "spec": spec})
+}
+
+/// A policy with a say on what the host passes on, or on what comes in before its translation.
+fn on_forwarded(rng: &mut Rng) -> Value {
+    let mut policy = calico(rng, false);
+    let before = chance(rng, 35);
+    let Some(spec) = policy.get_mut("spec").and_then(Value::as_object_mut) else { return policy };
+    spec.insert("applyOnForward".to_owned(), true.into());
+    // Mostly for hosts.
+    if chance(rng, 40) {
+        spec.insert("selector".to_owned(), "has(palisade.io/host)".into());
+        spec.remove("namespaceSelector");
+    }
+    // One that tells a port before its translation from the one behind it.
+    if chance(rng, 50) {
+        let (protocol, port) = pick(rng, &[("TCP", 80), ("TCP", 8080), ("UDP", 53)]);
+        let action = pick(rng, &["Allow", "Deny", "Pass"]);
+        let rule =
+            json!({"action": action, "protocol": protocol, "destination": {"ports": [port]}});
+        let rules = spec.entry("ingress").or_insert_with(|| json!([]));
+        match rules.as_array_mut() {
+            Some(rules) => rules.insert(0, rule),
+            None => *rules = json!([rule]),
+        }
+    }
+    // The near side is no condition, but for numbers of the host's ports.
+    for rule in spec.get_mut("ingress").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(entity) = rule.get_mut("destination").and_then(Value::as_object_mut) {
+            entity.retain(|field, _| field == "ports" || field == "notPorts");
+            for list in entity.values_mut().filter_map(Value::as_array_mut) {
+                list.retain(|port| port.as_str().is_none_or(|it| !PORTS.contains(&it)));
+            }
+        }
+    }
+    for rule in spec.get_mut("egress").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(rule) = rule.as_object_mut() {
+            rule.remove("source");
+        }
+    }
+    if before {
+        spec.insert("preDNAT".to_owned(), true.into());
+        spec.insert("types".to_owned(), json!(["Ingress"]));
+        spec.remove("egress");
+        if let Some(rules) = spec.get_mut("ingress").and_then(Value::as_array_mut) {
+            rules.retain(|rule| rule["action"] != "Log");
+        }
+    }
+    policy
 }
 
 /// A policy that is enforced at the uplink.

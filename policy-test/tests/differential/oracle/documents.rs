@@ -11,7 +11,7 @@ use policy_common::abi::Direction;
 use serde_json::Value;
 
 use super::{
-    NetworkSet, Oracle, Pod, Policy, Staged, Subject, Tier, kubernetes, list,
+    NetworkSet, Oracle, Pod, Policy, Reach, Staged, Subject, Tier, kubernetes, list,
     rule::{self, Rule},
     selector::Selector,
 };
@@ -22,7 +22,7 @@ pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-fn labels(document: &Value) -> BTreeMap<String, String> {
+pub(super) fn labels(document: &Value) -> BTreeMap<String, String> {
     let labels = document["metadata"]["labels"].as_object().into_iter().flatten();
     labels.map(|(key, value)| (key.clone(), text(value).to_owned())).collect()
 }
@@ -61,7 +61,12 @@ impl Oracle {
             tiers: built_in.map(tier).into(),
             policies: Vec::new(),
             only_kubernetes: None,
+            uplink: None,
+            others: Vec::new(),
+            failsafe: Vec::new(),
+            published: set.published.clone(),
         };
+        oracle.read_hosts(set)?;
         for (at, document) in set.resources.iter().enumerate() {
             oracle.take(at, document).with_context(|| document.to_string())?;
         }
@@ -101,6 +106,7 @@ impl Oracle {
                 });
             }
             (_, "WorkloadEndpoint") => self.pods.push(pod(document, &name)?),
+            (_, "HostEndpoint") => {}
             ("networking.k8s.io/v1", "NetworkPolicy") | (_, "StagedKubernetesNetworkPolicy") => {
                 let word = if staged(document).is_some() { "Staged" } else { "" };
                 let kind = format!("{word}KubernetesNetworkPolicy");
@@ -113,6 +119,7 @@ impl Oracle {
                     order: 1_000.0,
                     tie: format!("{name}/{}/KubernetesNetworkPolicy", namespace(document)),
                     untracked: false,
+                    reach: Reach::Local,
                     staged: staged(document),
                     document: at,
                     subject: Subject::Kubernetes(document.clone()),
@@ -175,6 +182,11 @@ fn calico(at: usize, document: &Value, kind: &str, name: &str) -> Result<Policy>
         tie: format!("{name}/{shown}/{enforced}"),
         staged: staged(document),
         untracked: spec["doNotTrack"] == Value::Bool(true),
+        reach: match (spec["preDNAT"] == true, spec["applyOnForward"] == true) {
+            (true, _) => Reach::PreDnat,
+            (false, true) => Reach::Forward,
+            (false, false) => Reach::Local,
+        },
         document: at,
         ingress: has_say("Ingress", some("ingress") || !some("egress"))
             .then(|| rules("ingress"))
@@ -198,6 +210,18 @@ fn pod(document: &Value, name: &str) -> Result<Pod> {
     ] {
         labels.insert(key.to_owned(), value.to_owned());
     }
+    let addresses = list(&spec["ipNetworks"]).iter().map(|net| Ok(any_net(text(net))?.addr()));
+    Ok(Pod {
+        interface: text(&spec["interfaceName"]).to_owned(),
+        addresses: addresses.collect::<Result<_>>()?,
+        ports: ports(spec)?,
+        namespace: Some(namespace),
+        labels,
+    })
+}
+
+/// Named ports: name, protocol, number.
+pub(super) fn ports(spec: &Value) -> Result<Vec<(String, u8, u16)>> {
     let ports = list(&spec["ports"]).iter().map(|port| {
         let number = port["port"].as_u64().context("a port is a number")?;
         Ok((
@@ -206,14 +230,7 @@ fn pod(document: &Value, name: &str) -> Result<Pod> {
             u16::try_from(number)?,
         ))
     });
-    let addresses = list(&spec["ipNetworks"]).iter().map(|net| Ok(any_net(text(net))?.addr()));
-    Ok(Pod {
-        interface: text(&spec["interfaceName"]).to_owned(),
-        addresses: addresses.collect::<Result<_>>()?,
-        ports: ports.collect::<Result<_>>()?,
-        namespace,
-        labels,
-    })
+    ports.collect()
 }
 
 /// A network, or an address as a network of one.

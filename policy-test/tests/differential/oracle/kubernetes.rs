@@ -17,7 +17,7 @@ use crate::packets::Ask;
 /// "podSelector selects the pods to which this NetworkPolicy object applies ... an empty
 /// podSelector selects all pods in this namespace."
 pub(crate) fn selects(policy: &Value, pod: &Pod) -> bool {
-    pod.namespace == namespace(policy)
+    pod.namespace.as_deref() == Some(namespace(policy).as_str())
         && labels(&policy["spec"]["podSelector"], &|key| pod.own(key))
 }
 
@@ -90,8 +90,8 @@ fn is_peer(oracle: &Oracle, policy: &Value, peer: &Value, address: IpAddr) -> Re
     }
     let Some(pod) = oracle.pod_at(address) else { return Ok(false) };
     let in_namespace = match &peer["namespaceSelector"] {
-        Value::Null => pod.namespace == namespace(policy),
-        selector => labels(selector, &|key| oracle.namespace_label(&pod.namespace, key)),
+        Value::Null => pod.namespace.as_deref() == Some(namespace(policy).as_str()),
+        selector => labels(selector, &|key| oracle.namespace_label(pod.namespace.as_deref()?, key)),
     };
     Ok(in_namespace && labels(&peer["podSelector"], &|key| pod.own(key)))
 }

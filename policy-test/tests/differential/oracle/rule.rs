@@ -323,12 +323,15 @@ impl View<'_> {
 
     /// Whether something holds for anybody that a side is.
     fn anybody(&self, side: Side, test: &dyn Fn(&Entity<'_>) -> bool) -> bool {
+        let pod = self.pod;
+        let own = || test(&Entity { namespace: pod.namespace.as_deref(), labels: &pod.labels });
         match self.address(side) {
-            Some(address) => self.oracle.entities(address).iter().any(test),
-            None => {
-                let pod = self.pod;
-                test(&Entity { namespace: Some(&pod.namespace), labels: &pod.labels })
+            // A host endpoint is itself, whoever else claims its address.
+            Some(address) if self.is_own(side) && pod.is_host() => {
+                own() || self.oracle.sets_around(address).any(|it| test(&it))
             }
+            Some(address) => self.oracle.entities(address).iter().any(test),
+            None => own(),
         }
     }
 
