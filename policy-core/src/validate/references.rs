@@ -52,7 +52,7 @@ fn out_of_order<'a>(
     let before: BTreeMap<&PolicyKey, &str> = objects
         .clone()
         .filter_map(policies)
-        .filter_map(|policy| match policy {
+        .filter_map(|policy| match &**policy {
             Policy { untracked: true, .. } => Some((&policy.key, "doNotTrack")),
             Policy { reach: Reach::PreDnat, .. } => Some((&policy.key, "preDNAT")),
             _ => None,

@@ -258,8 +258,8 @@ impl World {
             ..Options::default()
         };
         let config = options.resolve()?;
-        model.failsafe = config.failsafe;
-        model.published = config.published;
+        model.failsafe = config.failsafe.into();
+        model.published = config.published.into();
         let planes = host::planes(&endpoint, name, ifindex, &model.host_addresses, 0);
         model.endpoints.extend(planes.into_iter().map(|(id, spec)| (id, Arc::new(spec))));
         model.uplinks.insert(ifindex, endpoint.interface_labels(name));
@@ -471,7 +471,7 @@ fn insert(model: &mut Model, object: Object) -> Result<()> {
             model.tiers.insert(tier.name.clone(), tier);
         }
         Object::HostEndpoint(endpoint) => {
-            model.host_endpoints.insert(endpoint.name.clone(), Arc::new(endpoint));
+            model.host_endpoints.insert(endpoint.name.clone(), endpoint);
         }
         other => bail!("{}: endpoints belong in the table", other.resource_name().name),
     }

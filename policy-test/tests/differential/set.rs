@@ -134,7 +134,7 @@ impl PolicySet {
                     model.endpoints.insert(id(&spec.interface), Arc::new(spec));
                 }
                 Object::HostEndpoint(endpoint) => {
-                    model.host_endpoints.insert(endpoint.name.clone(), Arc::new(endpoint));
+                    model.host_endpoints.insert(endpoint.name.clone(), endpoint);
                 }
             }
         }
