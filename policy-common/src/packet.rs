@@ -68,6 +68,13 @@ pub trait Source {
     /// Length of the frame, bytes.
     fn len(&self) -> usize;
 
+    /// The same value. Where the ways through the headers meet again, the kernel's source makes the
+    /// verifier forget here by which one a value came, so that it walks on once and not for each.
+    #[inline(always)]
+    fn meet(&self, value: usize) -> usize {
+        value
+    }
+
     /// Whether there is nothing in it.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -247,6 +254,7 @@ fn is_extension(next: u8) -> bool {
 #[inline(always)]
 pub fn parse<S: Source>(source: &S, packet: &mut Packet) -> Result<(), DropReason> {
     let (ethertype, offset) = link_layer(source).ok_or(DropReason::Malformed)?;
+    let offset = source.meet(offset);
     match ethertype {
         ETHERTYPE_IPV4 => parse_ipv4(source, offset, packet),
         ETHERTYPE_IPV6 => parse_ipv6(source, offset, packet),
@@ -392,7 +400,8 @@ fn parse_ipv6<S: Source>(source: &S, offset: usize, packet: &mut Packet) -> Resu
             }
             _ => break,
         };
-        transport += length;
+        transport = source.meet(transport + length);
+        next = source.meet(usize::from(next)) as u8;
         followed += 1;
         if matches!(packet.fragment, Fragment::Later) {
             // What follows is payload, not headers.

@@ -5,7 +5,8 @@
 //! the 512 bytes of stack that a program has, and for the verifier's sake.
 
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    EbpfContext as _,
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
     programs::TcContext,
 };
 use aya_log_ebpf::error;
@@ -20,7 +21,7 @@ use crate::{
     emit::{self, Drop, Dropped, Ruling},
     fragment, host,
     lookup::{self, Asked, Verdict},
-    maps::{ENDPOINTS, GLOBALS, KEPT},
+    maps::{ENDPOINTS, GLOBALS, KEPT, PARSED},
     neighbour,
     verifier::{TcBytes, TcFrame, ifindex, length},
 };
@@ -162,13 +163,36 @@ fn inspect<const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Result<u32, 
 /// Parses a frame: the usual ones at once, the others at leisure.
 #[inline(always)]
 pub fn parse_frame(ctx: &TcContext, packet: &mut Packet) -> Result<(), DropReason> {
-    if parse_plain(&TcFrame(ctx), packet) { Ok(()) } else { parse_any(ctx, packet) }
+    if parse_plain(&TcFrame(ctx), packet) {
+        return Ok(());
+    }
+    let outcome = parse_any(ctx.as_ptr().cast());
+    let Some(parsed) = PARSED.get_ptr(0) else { return Err(DropReason::Fault) };
+    // SAFETY: this CPU's own slot, written by `parse_any`.
+    *packet = unsafe { parsed.read().assume_init() };
+    match outcome {
+        0 => Ok(()),
+        code => Err(DropReason::from_u8((code - 1) as u8).unwrap_or(DropReason::Fault)),
+    }
 }
 
+/// Parses any frame, into [`PARSED`]. 0, or one more than the code of why it is dropped.
+///
+/// Global, see [`lookup::search`]: what follows is then walked once for whatever packet lies in the
+/// map, and not once more for each of the many ways through the headers.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn parse_any(ctx: &TcContext, packet: &mut Packet) -> Result<(), DropReason> {
-    *packet = Packet::UNKNOWN;
-    parse(&TcBytes(ctx), packet)
+pub extern "C" fn parse_any(ctx: *mut __sk_buff) -> u32 {
+    let Some(parsed) = PARSED.get_ptr_mut(0) else { return 1 + DropReason::Fault as u32 };
+    let ctx = TcContext::new(ctx);
+    let mut packet = Packet::UNKNOWN;
+    let outcome = parse(&TcBytes(&ctx), &mut packet);
+    // SAFETY: this CPU's own slot, see `emit::record`.
+    unsafe { parsed.write(core::mem::MaybeUninit::new(packet)) };
+    match outcome {
+        Ok(()) => 0,
+        Err(reason) => 1 + reason as u32,
+    }
 }
 
 /// Packets of known connections pass or are cut here; all others are decided. The rule that lets a

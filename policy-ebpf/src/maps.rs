@@ -118,3 +118,7 @@ pub static QUESTION: PerCpuArray<Question> = PerCpuArray::with_max_entries(1, 0)
 /// Not pinned either: a packet that another one takes the place of for a while.
 #[map]
 pub static KEPT: PerCpuArray<MaybeUninit<Packet>> = PerCpuArray::with_max_entries(1, 0);
+
+/// As the one above: what a global function has made of a frame.
+#[map]
+pub static PARSED: PerCpuArray<MaybeUninit<Packet>> = PerCpuArray::with_max_entries(1, 0);

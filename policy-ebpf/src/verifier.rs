@@ -28,6 +28,16 @@ pub fn pin(mut value: usize) -> usize {
     value
 }
 
+/// The same value, of which the verifier knows nothing any more. A global function: what one returns
+/// is taken for anything. Kernels before 6.2 need it: there, in a program of several functions, two
+/// states are the same to the verifier only if all their known numbers are (`precise` in
+/// kernel/bpf/verifier.c), so that every constant that a loop leaves behind doubles what follows.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn forget(value: u64) -> u64 {
+    pin(value as usize) as u64
+}
+
 /// An index into an array of two, masked where the verifier can see it: the compiler, which knows
 /// that the two-valued enum behind it needs no mask, would leave it out.
 #[inline(always)]
@@ -135,6 +145,11 @@ impl Source for TcBytes<'_> {
         // SAFETY: `to` has room for N bytes, asserted above.
         let status = unsafe { bpf_skb_load_bytes(skb(self.0).cast(), offset as u32, to, N as u32) };
         if status == 0 { Some(copy) } else { None }
+    }
+
+    #[inline(always)]
+    fn meet(&self, value: usize) -> usize {
+        forget(value as u64) as usize
     }
 
     #[inline(always)]
