@@ -8,6 +8,7 @@
 
 mod empty;
 mod outside;
+mod verifier;
 
 use std::{collections::BTreeMap, fs, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -47,6 +48,7 @@ use policy_core::{
 use crate::lab::{BPFFS, Lab};
 
 pub use outside::{Entry, OUTSIDE_MAC};
+pub use verifier::Verifier;
 
 /// Offsets in the kernel's `struct __sk_buff` and `struct xdp_md` (include/uapi/linux/bpf.h).
 const SKB_INGRESS_IFINDEX: usize = 36;
@@ -291,19 +293,6 @@ impl Ring {
     /// If the map cannot be read.
     pub fn rule_counter(&self, id: u32) -> Result<Counter, MapError> {
         self.counters.rule(id)
-    }
-
-    /// Instructions that the verifier walked to accept a program; the kernel refuses one that
-    /// takes more than 1,000,000 (`BPF_COMPLEXITY_LIMIT_INSNS`). Known from Linux 5.16 on.
-    ///
-    /// # Errors
-    /// If the kernel does not say.
-    pub fn verified(&mut self, hook: Hook) -> Result<u32> {
-        if hook != Hook::Uplink {
-            load::ready(&mut self.ebpf, hook)?;
-        }
-        let program = self.ebpf.program(hook.program()).context("every hook has its program")?;
-        program.info()?.verified_instruction_count().context("the kernel does not count them")
     }
 
     /// Runs a program on a frame. `None`: the kernel takes no such frame into a test run.

@@ -3,7 +3,7 @@
 //! Inputs: a question. Outputs: its first answer, or an error after a limit; never a fixed sleep.
 
 use std::{
-    thread,
+    env, thread,
     time::{Duration, Instant},
 };
 
@@ -12,7 +12,11 @@ use anyhow::{Result, bail};
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Asks until there is an answer, for at most `limit`.
+/// How many times longer than its limit a wait lasts, on a machine that is known to be slow: one
+/// that QEMU emulates. Waits end with what they wait for, so this makes no test longer that passes.
+const PATIENCE: &str = "PALISADE_TEST_PATIENCE";
+
+/// Asks until there is an answer, for at most `limit` (times [`PATIENCE`]).
 ///
 /// # Errors
 /// After `limit`, with `what` in the message.
@@ -21,6 +25,8 @@ pub fn for_some<T>(
     limit: Duration,
     mut question: impl FnMut() -> Option<T>,
 ) -> Result<T> {
+    let patience = env::var(PATIENCE).ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    let limit = limit.saturating_mul(patience);
     let start = Instant::now();
     loop {
         if let Some(answer) = question() {

@@ -133,7 +133,7 @@ impl Attacher {
             Ok(pinned) => !pinned.is_dir(),
             Err(_) => self.features.tcx,
         };
-        let classifier = load::ready(&mut self.ebpf, hook).map_err(fail)?;
+        let classifier = load::classifier(&mut self.ebpf, hook).map_err(fail)?;
         if !tcx {
             // Exists already where an earlier agent was.
             let _ = tc::qdisc_add_clsact(&name);

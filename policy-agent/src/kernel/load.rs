@@ -1,9 +1,9 @@
 //! The embedded object into the kernel.
 
 use aya::{
-    Ebpf, EbpfError, EbpfLoader,
+    Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::{MapData, MapError},
-    programs::{ProgramError, SchedClassifier, Xdp},
+    programs::{Program, ProgramError, SchedClassifier},
 };
 use policy_common::maps::{CONNTRACK_V4, CONNTRACK_V6, PINNED};
 use thiserror::Error;
@@ -70,18 +70,44 @@ pub enum LoadError {
 ///
 /// [`LoadError`].
 pub fn load(pins: &Pins, features: Features, sizes: Sizes) -> Result<Ebpf, LoadError> {
+    let mut ebpf = prepare(pins, features, sizes)?;
+    for hook in Hook::ALL {
+        if !matches!(hook, Hook::FromUplink | Hook::ToUplink) {
+            let name = hook.program();
+            ready(&mut ebpf, hook)
+                .map_err(|source| LoadError::Program { name, source: Box::new(source) })?;
+        }
+    }
+    Ok(ebpf)
+}
+
+/// Creates or opens the pinned maps; loads no program yet.
+///
+/// # Errors
+///
+/// [`LoadError`], but for its `Program`.
+pub fn prepare(pins: &Pins, features: Features, sizes: Sizes) -> Result<Ebpf, LoadError> {
     let coarse_clock = u8::from(features.coarse_clock);
     let mut loader = EbpfLoader::new();
     loader
         .override_global("COARSE_CLOCK", &coarse_clock, true)
         .map_max_entries(CONNTRACK_V4, sizes.conntrack_v4)
-        .map_max_entries(CONNTRACK_V6, sizes.conntrack_v6);
+        .map_max_entries(CONNTRACK_V6, sizes.conntrack_v6)
+        // A refusal comes with its reason and the size of the program; with every step on the way,
+        // it would be a message of many megabytes.
+        .verifier_log_level(VerifierLogLevel::STATS);
     for name in PINNED {
         loader.map_pin_path(name, pins.map(name));
     }
-    let mut ebpf = loader.load(OBJECT)?;
+    let ebpf = loader.load(OBJECT)?;
     for name in PINNED {
         if ebpf.map(name).is_none() {
+            return Err(LoadError::Missing(name));
+        }
+    }
+    for hook in Hook::ALL {
+        let name = hook.program();
+        if ebpf.program(name).is_none() {
             return Err(LoadError::Missing(name));
         }
     }
@@ -94,36 +120,29 @@ pub fn load(pins: &Pins, features: Features, sizes: Sizes) -> Result<Ebpf, LoadE
             warn!(map = name, held, wanted, "a map that exists keeps its size until unload");
         }
     }
-    for hook in Hook::ALL {
-        let name = hook.program();
-        let fail = |source| LoadError::Program { name, source: Box::new(source) };
-        if ebpf.program(name).is_none() {
-            return Err(LoadError::Missing(name));
-        }
-        match hook {
-            Hook::FromUplink | Hook::ToUplink => {}
-            Hook::Uplink => {
-                let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
-                <&mut Xdp>::try_from(program).and_then(|program| program.load()).map_err(fail)?;
-            }
-            _ => {
-                ready(&mut ebpf, hook).map_err(fail)?;
-            }
-        }
-    }
     Ok(ebpf)
+}
+
+/// Loads the program of a hook, unless it is loaded.
+///
+/// # Errors
+///
+/// There is none, or the verifier refuses it.
+pub fn ready(ebpf: &mut Ebpf, hook: Hook) -> Result<(), ProgramError> {
+    match ebpf.program_mut(hook.program()).ok_or(ProgramError::NotLoaded)? {
+        Program::Xdp(program) if program.fd().is_err() => program.load(),
+        Program::SchedClassifier(program) if program.fd().is_err() => program.load(),
+        Program::Xdp(_) | Program::SchedClassifier(_) => Ok(()),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
 }
 
 /// The TC program of a hook, loaded.
 ///
 /// # Errors
 ///
-/// There is none, or the verifier refuses it.
-pub fn ready(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, ProgramError> {
-    let program: &mut SchedClassifier =
-        ebpf.program_mut(hook.program()).ok_or(ProgramError::NotLoaded)?.try_into()?;
-    if program.fd().is_err() {
-        program.load()?;
-    }
-    Ok(program)
+/// As [`ready`].
+pub fn classifier(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, ProgramError> {
+    ready(ebpf, hook)?;
+    ebpf.program_mut(hook.program()).ok_or(ProgramError::NotLoaded)?.try_into()
 }
