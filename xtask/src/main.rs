@@ -6,6 +6,7 @@ mod bench;
 mod demo;
 mod ebpf;
 mod fuzz;
+mod kernels;
 mod setup;
 mod suite;
 mod tidy;

@@ -8,7 +8,7 @@
 mod apt;
 mod bpf;
 mod fuzz;
-mod progress;
+pub(crate) mod progress;
 mod tools;
 
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
+pub(crate) use crate::setup::tools::find;
 use crate::{setup::progress::Progress, workspace::Workspace};
 
 /// Arguments of `setup`.
@@ -37,6 +38,8 @@ pub(crate) enum Purpose {
     DemoDocker,
     /// `cargo xtask fuzz`
     Fuzz,
+    /// `cargo xtask test --kernels`
+    Kernels,
     /// `cargo xtask test`
     Test,
 }

@@ -14,16 +14,29 @@ use clap::Args;
 use nix::unistd::geteuid;
 
 use crate::{
+    kernels::{self, Release},
     setup::{self, Purpose},
     workspace::Workspace,
 };
 
 /// The binaries that the tests start; the harness looks for them beside its own.
-const BINARIES: [&str; 2] = ["policy-agent", "policyctl"];
+pub(crate) const BINARIES: [&str; 2] = ["policy-agent", "policyctl"];
 
 /// Arguments of `test`.
 #[derive(Debug, Args)]
 pub(crate) struct Test {
+    /// Boot other kernels in QEMU instead, and run there what depends on the kernel: the verifier,
+    /// the packets, a smoke of the lab [default: all of them]
+    #[arg(
+        long,
+        value_name = "RELEASES",
+        value_enum,
+        value_delimiter = ',',
+        num_args = 0..=1,
+        default_missing_value = "5.10,6.1,6.12",
+        conflicts_with = "cargo"
+    )]
+    kernels: Option<Vec<Release>>,
     /// Arguments for `cargo test`, such as `-p policy-core` or a test's name
     #[arg(last = true)]
     cargo: Vec<String>,
@@ -36,6 +49,9 @@ impl Test {
             "the tests make network namespaces, load BPF programs and start a private Docker \
              Engine: run `cargo xtask test` as root"
         );
+        if let Some(releases) = &self.kernels {
+            return kernels::run(workspace, releases);
+        }
         setup::ensure(workspace, Purpose::Test)?;
         build_binaries(workspace)?;
         self.run_suites(workspace)
@@ -72,7 +88,11 @@ impl Test {
     }
 }
 
-fn build_binaries(workspace: &Workspace) -> Result<()> {
+/// Builds [`BINARIES`].
+///
+/// # Errors
+/// If that fails.
+pub(crate) fn build_binaries(workspace: &Workspace) -> Result<()> {
     let mut cargo = workspace.cargo();
     cargo.arg("build");
     for binary in BINARIES {

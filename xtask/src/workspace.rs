@@ -48,6 +48,11 @@ impl Workspace {
         self.target_dir.join("fuzz")
     }
 
+    /// Where other kernels are kept, to be booted by `test --kernels`.
+    pub(crate) fn kernels_dir(&self) -> PathBuf {
+        self.target_dir.join("kernels")
+    }
+
     /// Where `cargo build` leaves programs.
     pub(crate) fn debug_dir(&self) -> PathBuf {
         self.target_dir.join("debug")

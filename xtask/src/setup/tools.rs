@@ -31,6 +31,19 @@ const TESTS: [Tool; 6] = [
     Tool { program: "promtool", package: "prometheus", purpose: "checks rules and queries" },
 ];
 
+const KERNELS: [Tool; 6] = [
+    Tool {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+        purpose: "boots other kernels",
+    },
+    Tool { program: "depmod", package: "kmod", purpose: "makes their modules loadable" },
+    Tool { program: "modprobe", package: "kmod", purpose: "loads them" },
+    Tool { program: "dpkg-deb", package: "dpkg", purpose: "unpacks them" },
+    Tool { program: "strip", package: "binutils", purpose: "makes room in their memory" },
+    Tool { program: "tc", package: "iproute2", purpose: "shows our filters there" },
+];
+
 /// The image of our containers is made of this one file, so it must need no library.
 const BUSYBOX_PACKAGE: &str = "busybox-static";
 
@@ -63,7 +76,11 @@ pub(crate) fn ensure(purpose: Purpose, progress: &Progress) -> Result<()> {
 
 /// Packages whose programs are not there, each once.
 fn missing(purpose: Purpose) -> Vec<&'static str> {
-    let tests: &[Tool] = if purpose == Purpose::Test { &TESTS } else { &[] };
+    let tests: &[Tool] = match purpose {
+        Purpose::Test => &TESTS,
+        Purpose::Kernels => &KERNELS,
+        _ => &[],
+    };
     let mut packages: Vec<_> = LAB
         .iter()
         .chain(tests)
@@ -71,9 +88,11 @@ fn missing(purpose: Purpose) -> Vec<&'static str> {
         .inspect(|tool| eprintln!("need  {} ({}): {}", tool.package, tool.program, tool.purpose))
         .map(|tool| tool.package)
         .collect();
-    let containers = matches!(purpose, Purpose::DemoDocker | Purpose::Test);
-    if containers && !find("busybox").is_some_and(|path| is_static(&path)) {
-        eprintln!("need  {BUSYBOX_PACKAGE}: is the image of our containers");
+    let busybox = matches!(purpose, Purpose::DemoDocker | Purpose::Kernels | Purpose::Test);
+    if busybox && !find("busybox").is_some_and(|path| is_static(&path)) {
+        eprintln!(
+            "need  {BUSYBOX_PACKAGE}: is the image of our containers, and the shell of our kernels"
+        );
         packages.push(BUSYBOX_PACKAGE);
     }
     if purpose == Purpose::Test {
@@ -90,7 +109,7 @@ fn missing(purpose: Purpose) -> Vec<&'static str> {
 }
 
 /// In `PATH`, or where Debian keeps what only root calls.
-fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     which::which(program).ok().or_else(|| {
         ["/usr/sbin", "/sbin"]
             .into_iter()
