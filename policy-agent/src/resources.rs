@@ -1,7 +1,7 @@
 //! The resources in force, by origin, and what a request would make of them. No I/O.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,7 +13,8 @@ use policy_api::{
 use policy_core::{
     assemble,
     model::{Model, Settings},
-    shared::Shared,
+    policy::PolicyKey,
+    shared::{Shared, SharedMap},
     validate::{self, Object},
 };
 use serde_json::Value;
@@ -60,9 +61,9 @@ impl Entry {
 /// Resources by name. Cloning shares.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Resources {
-    entries: Shared<BTreeMap<Arc<ResourceName>, Arc<Entry>>>,
+    entries: SharedMap<Arc<ResourceName>, Arc<Entry>>,
     /// The WorkloadEndpoints among them.
-    statics: Shared<BTreeMap<Arc<ResourceName>, Arc<Entry>>>,
+    statics: SharedMap<Arc<ResourceName>, Arc<Entry>>,
     /// What they alone decide of the model, settings aside.
     base: Model,
     /// Applied resources that a file stands in front of; in force again when the file goes, as
@@ -95,7 +96,7 @@ impl Resources {
     }
 
     /// The WorkloadEndpoints.
-    pub fn statics(&self) -> &Shared<BTreeMap<Arc<ResourceName>, Arc<Entry>>> {
+    pub fn statics(&self) -> &SharedMap<Arc<ResourceName>, Arc<Entry>> {
         &self.statics
     }
 
@@ -191,7 +192,7 @@ impl Resources {
             }
             next.results.push(ResourceResult { resource: name, outcome });
         }
-        for (name, diagnostic) in next.resources.newly_dangling(self) {
+        for (name, diagnostic) in next.resources.newly_dangling_after(self, &next.changes) {
             errors.push(Diagnostic { resource: seen.get(&name).copied(), ..diagnostic });
         }
         if errors.is_empty() { Ok(next) } else { Err(errors) }
@@ -242,7 +243,10 @@ impl Resources {
             }
         }
         errors.extend(
-            next.resources.newly_dangling(self).into_iter().map(|(_, diagnostic)| diagnostic),
+            next.resources
+                .newly_dangling_after(self, &next.changes)
+                .into_iter()
+                .map(|(_, diagnostic)| diagnostic),
         );
         if errors.is_empty() { Ok(next) } else { Err(errors) }
     }
@@ -366,13 +370,44 @@ impl Resources {
     /// while no agent ran is enforced as [`policy_core::tiers`] says, and hinders no other change.
     fn newly_dangling(&self, before: &Resources) -> Vec<(ResourceName, Diagnostic)> {
         let of = |resources: &Resources| {
-            validate::references(resources.entries.values().map(|entry| &entry.object))
+            validate::references_of(&resources.base, resources.base.policies.values())
         };
         let dangling = of(self);
         if dangling.is_empty() {
             return dangling;
         }
         let known = of(before);
+        dangling.into_iter().filter(|dangling| !known.contains(dangling)).collect()
+    }
+
+    /// The same where only `changed` are others than before: of these, and of what is staged to take
+    /// their place. Everything is asked if a tier has gone.
+    fn newly_dangling_after(
+        &self,
+        before: &Resources,
+        changed: &[Change],
+    ) -> Vec<(ResourceName, Diagnostic)> {
+        if before.base.tiers.keys().any(|tier| !self.base.tiers.contains_key(tier)) {
+            return self.newly_dangling(before);
+        }
+        let keys: BTreeSet<PolicyKey> = changed
+            .iter()
+            .filter_map(|change| match change {
+                Change::Put(name, _) => self.get(name),
+                Change::Remove(_) => None,
+            })
+            .filter_map(|entry| match &entry.object {
+                Object::Policy(policy) => Some([policy.key.clone(), policy.key.staged()]),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let policies = keys.iter().filter_map(|key| self.base.policies.get(key));
+        let known = validate::references_of(
+            &before.base,
+            keys.iter().filter_map(|key| before.base.policies.get(key)),
+        );
+        let dangling = validate::references_of(&self.base, policies);
         dangling.into_iter().filter(|dangling| !known.contains(dangling)).collect()
     }
 
