@@ -5,7 +5,7 @@
 //! the packet may move (RFC 791 options, RFC 8200 extension headers, IEEE 802.1Q tags), and what
 //! cannot be followed is an error with a name, never a guess.
 
-use crate::abi::{DropReason, Family, service};
+use crate::abi::{DropReason, Family, Mac, service};
 
 /// Ethernet header, bytes.
 const ETH_LEN: usize = 14;
@@ -18,6 +18,13 @@ const ETHERTYPE_IPV6: u16 = 0x86dd;
 const MAX_VLAN_TAGS: usize = 2;
 /// RFC 8200 (4.1) recommends each of six headers at most once.
 const MAX_EXTENSION_HEADERS: usize = 6;
+/// Two addresses, a nonce (RFC 7527) and what secure discovery adds (RFC 3971, 5), with room to spare.
+const MAX_NEIGHBOUR_OPTIONS: usize = 8;
+/// ICMPv6 type (RFC 4861, 4.1).
+const ROUTER_SOLICITATION: u8 = 133;
+/// Options of neighbour discovery (RFC 4861, 4.6).
+const SOURCE_LINK_ADDRESS: u8 = 1;
+const TARGET_LINK_ADDRESS: u8 = 2;
 
 /// IP protocol numbers (IANA).
 pub mod protocol {
@@ -151,7 +158,7 @@ pub struct Packet {
     pub destination_port: u16,
     /// What policy calls the port: the destination port, or ICMP `type << 8 | code`.
     pub policy_port: u16,
-    /// Offset of the transport header from the start of the frame.
+    /// Offset of the transport or ARP header from the start of the frame.
     pub transport: u32,
 }
 
@@ -293,6 +300,30 @@ pub fn network_layer<S: Source>(source: &S) -> Option<(Family, Address, Address)
     }
 }
 
+/// The Ethernet address that a frame says it comes from.
+#[inline(always)]
+pub fn sender<S: Source>(source: &S) -> Option<Mac> {
+    Some(mac(source.view::<ETH_LEN>(0)?, 6))
+}
+
+/// Holds the hardware address that an ARP header at `offset` gives for its sender against `own`.
+///
+/// # Errors
+///
+/// [`DropReason::SpoofedArp`] if it differs, [`DropReason::Malformed`] if it is cut short.
+#[inline(always)]
+pub fn arp_sender<S: Source>(source: &S, offset: usize, own: Mac) -> Result<(), DropReason> {
+    let arp = source.view::<14>(offset).ok_or(DropReason::Malformed)?;
+    if mac(arp, 8) == own { Ok(()) } else { Err(DropReason::SpoofedArp) }
+}
+
+#[inline(always)]
+fn mac<V: View>(view: V, at: usize) -> Mac {
+    let [a, b, c, d] = view.word(at).to_ne_bytes();
+    let [e, f] = view.be16(at + 4).to_be_bytes();
+    crate::abi::mac([a, b, c, d, e, f])
+}
+
 /// How many routers an IPv6 packet may still pass; `None` for everything else. 255 and 1 are what
 /// nobody beyond a router can make arrive, or have arrive (RFC 4861, 7.1; RFC 2710, 3).
 #[inline(always)]
@@ -311,6 +342,7 @@ fn parse_arp<S: Source>(source: &S, offset: usize, packet: &mut Packet) -> Resul
         return Err(DropReason::Malformed);
     }
     packet.kind = Kind::Arp;
+    packet.transport = offset as u32;
     packet.source[0] = arp.word(14);
     packet.destination[0] = arp.word(24);
     Ok(())
@@ -533,6 +565,52 @@ fn icmpv6_kind(kind: u8) -> Kind {
 pub fn neighbour_target<S: Source>(source: &S, packet: &Packet) -> Result<Address, DropReason> {
     let header = source.view::<24>(packet.transport as usize).ok_or(DropReason::Malformed)?;
     Ok([header.word(8), header.word(12), header.word(16), header.word(20)])
+}
+
+/// Holds the link-layer addresses that a neighbour solicitation or advertisement or a router
+/// solicitation gives (RFC 4861, 4.6.1) against `own`; `transport` is where its ICMPv6 header starts.
+///
+/// # Errors
+///
+/// [`DropReason::SpoofedNeighbour`] if one differs, [`DropReason::Malformed`] if the options are cut
+/// short or have no length, [`DropReason::HeaderChain`] if there are too many.
+#[inline(always)]
+pub fn neighbour_options<S: Source>(
+    source: &S,
+    transport: usize,
+    own: Mac,
+) -> Result<(), DropReason> {
+    let malformed = DropReason::Malformed;
+    // Such a message is longer than what Ethernet pads, so that nothing lies behind it.
+    let end = source.len();
+    let mut at = match source.view::<1>(transport).ok_or(malformed)?.u8(0) {
+        ROUTER_SOLICITATION => transport + 8,
+        _ => transport + 24,
+    };
+    let mut seen = 0;
+    while seen < MAX_NEIGHBOUR_OPTIONS && at < end {
+        let option = source.view::<8>(at).ok_or(malformed)?;
+        let length = usize::from(option.u8(1)) * 8;
+        if length == 0 {
+            return Err(malformed);
+        }
+        if matches!(option.u8(0), SOURCE_LINK_ADDRESS | TARGET_LINK_ADDRESS) {
+            // RFC 2464, 6: on Ethernet it is one unit long.
+            if length != 8 {
+                return Err(malformed);
+            }
+            if mac(option, 2) != own {
+                return Err(DropReason::SpoofedNeighbour);
+            }
+        }
+        at += length;
+        seen += 1;
+    }
+    match at {
+        at if at < end => Err(DropReason::HeaderChain),
+        at if at > end => Err(malformed),
+        _ => Ok(()),
+    }
 }
 
 /// Reads into `inner` the packet that an ICMP error quotes, as far as the first eight bytes after its IP header.

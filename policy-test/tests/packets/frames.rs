@@ -10,6 +10,9 @@ use etherparse::{
     TcpHeader, UdpHeader,
 };
 
+/// What every frame here comes from, and `web`'s own.
+pub(crate) const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0xaa, 2];
+
 pub(crate) const ETHERNET: usize = 14;
 pub(crate) const IPV4: u16 = 0x0800;
 pub(crate) const IPV6: u16 = 0x86dd;
@@ -233,7 +236,7 @@ pub(crate) fn padding(more: u8) -> Vec<u8> {
 pub(crate) fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     let header = Ethernet2Header {
         destination: [2, 0, 0, 0, 0xaa, 1],
-        source: [2, 0, 0, 0, 0xaa, 2],
+        source: OWN_MAC,
         ether_type: ethertype.into(),
     };
     [header.to_bytes().as_slice(), payload].concat()
@@ -258,7 +261,7 @@ pub(crate) fn tagged(frame: &[u8], tags: &[u16]) -> Vec<u8> {
 pub(crate) fn arp(operation: u16, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     let mut packet = vec![0, 1, 8, 0, 6, 4];
     packet.extend(operation.to_be_bytes());
-    packet.extend([2, 0, 0, 0, 0xaa, 2]);
+    packet.extend(OWN_MAC);
     packet.extend(sender.octets());
     packet.extend([0; 6]);
     packet.extend(target.octets());

@@ -11,7 +11,7 @@ use policy_common::{
 };
 use policy_test::testrun::{Ring, Verdict};
 
-use crate::frames::ip;
+use crate::frames::{OWN_MAC, ip};
 
 /// `web` may be called on 80/tcp, 53/udp and by ping from `client`, and may call `db` on
 /// 5432/tcp and 53/udp and ping it.
@@ -58,6 +58,7 @@ impl World {
         ring.endpoint(web, "web", "web", &[ip("10.0.0.2"), ip("fd00::2")]);
         ring.endpoint(db, "db", "db", &[ip("10.0.0.3"), ip("fd00::3")]);
         ring.endpoint(client, "client", "client", &[ip("10.0.0.4"), ip("fd00::4")]);
+        ring.change("web", |spec| spec.mac = Some(OWN_MAC))?;
         ring.policies(POLICIES)?;
         ring.sync()?;
         Ok(World { ring, web, stranger })
