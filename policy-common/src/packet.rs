@@ -375,6 +375,7 @@ fn parse_ipv4<S: Source>(source: &S, offset: usize, packet: &mut Packet) -> Resu
     packet.source[0] = ip.word(12);
     packet.destination[0] = ip.word(16);
     packet.transport = (offset + header) as u32;
+    fits(flags_offset & 0x1fff, total - header, packet.protocol)?;
     parse_transport(source, packet, offset + header, total - header)
 }
 
@@ -399,10 +400,17 @@ fn parse_ipv6<S: Source>(source: &S, offset: usize, packet: &mut Packet) -> Resu
     let mut next = ip.u8(6);
     let mut transport = offset + 40;
     let mut followed = 0;
+    let mut place = 0;
     // RFC 8200, 4: each extension header names the next and, but for the fragment header, its own
     // length.
     while followed < MAX_EXTENSION_HEADERS {
         let length = match next {
+            // RFC 8200, 4.1: nowhere but at the beginning.
+            protocol::HOP_BY_HOP if followed != 0 => return Err(DropReason::Malformed),
+            // A piece of a piece.
+            protocol::FRAGMENT if matches!(packet.fragment, Fragment::First) => {
+                return Err(DropReason::HeaderChain);
+            }
             protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS => {
                 let header = source.view::<2>(transport).ok_or(DropReason::Malformed)?;
                 next = header.u8(0);
@@ -420,6 +428,7 @@ fn parse_ipv6<S: Source>(source: &S, offset: usize, packet: &mut Packet) -> Resu
                 let flags_offset = header.be16(2);
                 packet.fragment_id = u32::from_be(header.word(4));
                 packet.fragment = fragment(flags_offset >> 3, flags_offset & 1 != 0);
+                place = flags_offset >> 3;
                 8
             }
             _ => break,
@@ -440,6 +449,7 @@ fn parse_ipv6<S: Source>(source: &S, offset: usize, packet: &mut Packet) -> Resu
     }
     packet.protocol = next;
     packet.transport = transport as u32;
+    fits(place, payload - headers, next)?;
     parse_transport(source, packet, transport, payload - headers)
 }
 
@@ -452,6 +462,18 @@ fn fragment(offset: u16, more: bool) -> Fragment {
     } else {
         Fragment::Whole
     }
+}
+
+/// Holds a fragment against its place, in units of eight bytes: it must not lie over the TCP header, all
+/// of which is in the first one and decided the verdict (RFC 1858, RFC 3128), nor end beyond the
+/// longest packet (RFC 791, 3.1; RFC 8200, 4.5).
+#[inline(always)]
+fn fits(place: u16, length: usize, protocol: u8) -> Result<(), DropReason> {
+    let over_header = protocol == protocol::TCP && (place == 1 || place == 2);
+    if over_header || place != 0 && usize::from(place) * 8 + length > 0xffff {
+        return Err(DropReason::Malformed);
+    }
+    Ok(())
 }
 
 /// Reads ports, flags or ICMP type; `length` is what the IP header says follows it.
@@ -486,6 +508,13 @@ fn parse_transport<S: Source>(
                 return Err(DropReason::Malformed);
             }
             let header = source.view::<8>(offset).ok_or(DropReason::Malformed)?;
+            // RFC 768: the header and the data. The first fragment speaks for all of them; a jumbogram's
+            // says nothing (RFC 2675, 4).
+            let said = usize::from(header.be16(4));
+            let whole = matches!(packet.fragment, Fragment::Whole) && length <= 0xffff;
+            if packet.protocol == protocol::UDP && whole && (said < 8 || said > length) {
+                return Err(DropReason::Malformed);
+            }
             packet.source_port = header.be16(0);
             packet.destination_port = header.be16(2);
             packet.policy_port = packet.destination_port;
@@ -618,7 +647,7 @@ pub fn neighbour_options<S: Source>(
 /// # Errors
 ///
 /// [`DropReason::UnrelatedIcmp`] if the quotation is too short or too strange to be matched with a
-/// connection: a later fragment, an IPv6 extension header, another IP version.
+/// connection: a later fragment, an IPv6 extension header other than a fragment's, another IP version.
 #[inline(always)]
 pub fn quoted<S: Source>(source: &S, error: &Packet, inner: &mut Packet) -> Result<(), DropReason> {
     let offset = error.transport as usize + 8;
@@ -645,6 +674,15 @@ pub fn quoted<S: Source>(source: &S, error: &Packet, inner: &mut Packet) -> Resu
             inner.source = [ip.word(8), ip.word(12), ip.word(16), ip.word(20)];
             inner.destination = [ip.word(24), ip.word(28), ip.word(32), ip.word(36)];
             inner.transport = (offset + 40) as u32;
+            // Without it, no path would be found that a fragmented packet fits through.
+            if inner.protocol == protocol::FRAGMENT {
+                let fragment = source.view::<8>(offset + 40).ok_or(unrelated)?;
+                if fragment.be16(2) >> 3 != 0 {
+                    return Err(unrelated);
+                }
+                inner.protocol = fragment.u8(0);
+                inner.transport += 8;
+            }
         }
     }
     let header = source.view::<8>(inner.transport as usize).ok_or(unrelated)?;

@@ -7,6 +7,7 @@
 //! The programs are attached to nothing: no packet but the given ones meets them.
 
 mod empty;
+mod memory;
 mod outside;
 
 use std::{collections::BTreeMap, fs, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -30,7 +31,8 @@ use policy_agent::kernel::{
 use policy_api::{messages::RuleName, yaml};
 use policy_common::{
     abi::{
-        Counter, DropKey, Event, EventBudget, EventKind, Flow, FlowKeyV4, FlowKeyV6, StagedCounter,
+        Counter, DropKey, Event, EventBudget, EventKind, Flow, FlowKeyV4, FlowKeyV6, Fragment,
+        FragmentKey, StagedCounter,
     },
     maps as name,
 };
@@ -46,6 +48,7 @@ use policy_core::{
 
 use crate::lab::{BPFFS, Lab};
 
+pub use memory::Flows;
 pub use outside::{Entry, OUTSIDE_MAC};
 
 /// Offsets in the kernel's `struct __sk_buff` and `struct xdp_md` (include/uapi/linux/bpf.h).
@@ -90,9 +93,6 @@ pub struct Drops {
     pub other: Vec<Counter>,
 }
 
-/// Connections of one family.
-pub type Flows<K> = Vec<(K, Flow)>;
-
 /// The programs in the kernel, with maps of their own.
 pub struct Ring {
     lab: Lab,
@@ -104,6 +104,7 @@ pub struct Ring {
     events: RingBuf<MapData>,
     flows_v4: HashMap<MapData, FlowKeyV4, Flow>,
     flows_v6: HashMap<MapData, FlowKeyV6, Flow>,
+    fragments: HashMap<MapData, FragmentKey, Fragment>,
     compiler: Compiler,
     /// What the maps hold once [`Ring::sync`] has been called.
     pub model: Model,
@@ -135,6 +136,7 @@ impl Ring {
             events: open(&pins, name::EVENTS)?,
             flows_v4: open(&pins, name::CONNTRACK_V4)?,
             flows_v6: open(&pins, name::CONNTRACK_V6)?,
+            fragments: open(&pins, name::FRAGMENTS)?,
             compiler: Compiler::new(),
             model: Model::default(),
             pins: folder,
@@ -507,38 +509,6 @@ impl Ring {
             taken.push(events::decode(&item).context("an event of another size")?);
         }
         Ok(taken)
-    }
-
-    /// Every connection.
-    ///
-    /// # Errors
-    /// If a map cannot be read.
-    pub fn flows(&self) -> Result<(Flows<FlowKeyV4>, Flows<FlowKeyV6>), MapError> {
-        Ok((
-            self.flows_v4.iter().collect::<Result<_, _>>()?,
-            self.flows_v6.iter().collect::<Result<_, _>>()?,
-        ))
-    }
-
-    /// Forgets connections.
-    ///
-    /// # Errors
-    /// If a map cannot be written.
-    pub fn forget_flows(
-        &mut self,
-        v4: impl IntoIterator<Item = FlowKeyV4>,
-        v6: impl IntoIterator<Item = FlowKeyV6>,
-    ) -> Result<(), MapError> {
-        v4.into_iter().try_for_each(|key| self.flows_v4.remove(&key))?;
-        v6.into_iter().try_for_each(|key| self.flows_v6.remove(&key))
-    }
-
-    /// Writes a connection, as time alone would make it.
-    ///
-    /// # Errors
-    /// If the map cannot be written.
-    pub fn set_flow_v4(&mut self, key: FlowKeyV4, flow: Flow) -> Result<(), MapError> {
-        self.flows_v4.insert(key, flow, 0)
     }
 }
 

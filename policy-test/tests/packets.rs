@@ -21,6 +21,10 @@ mod hostile;
 mod icmp;
 #[path = "packets/neighbours.rs"]
 mod neighbours;
+#[path = "packets/reference.rs"]
+mod reference;
+#[path = "packets/shapes.rs"]
+mod shapes;
 #[path = "packets/staged.rs"]
 mod staged;
 #[path = "packets/world.rs"]

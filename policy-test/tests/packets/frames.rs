@@ -147,10 +147,23 @@ impl Way {
 
     /// A piece of an IPv4 datagram; `offset` in units of eight bytes.
     pub(crate) fn piece(self, id: u16, offset: u16, more: bool, payload: &[u8]) -> Vec<u8> {
+        self.piece_of(UDP, id, offset, more, payload)
+    }
+
+    /// The same of another protocol.
+    pub(crate) fn piece_of(
+        self,
+        protocol: u8,
+        id: u16,
+        offset: u16,
+        more: bool,
+        payload: &[u8],
+    ) -> Vec<u8> {
         let (IpAddr::V4(from), IpAddr::V4(to)) = (self.from.0, self.to.0) else {
-            return self.chain_to(&[(44, fragment_header(id, offset, more))], UDP, payload);
+            let header = fragment_header(id, offset, more);
+            return self.chain_to(&[(44, header)], protocol, payload);
         };
-        let packet = ipv4(from, to, UDP, payload, |header| {
+        let packet = ipv4(from, to, protocol, payload, |header| {
             header.identification = id;
             header.dont_fragment = false;
             header.more_fragments = more;
@@ -240,6 +253,27 @@ pub(crate) fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
         ether_type: ethertype.into(),
     };
     [header.to_bytes().as_slice(), payload].concat()
+}
+
+/// The same frame from another Ethernet address.
+pub(crate) fn from_mac(frame: &[u8], mac: [u8; 6]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame[6..12].copy_from_slice(&mac);
+    frame
+}
+
+/// The same frame, some bytes of what follows its Ethernet header changed.
+pub(crate) fn network(frame: &[u8], changes: &[(usize, u8)]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    for &(at, value) in changes {
+        frame[ETHERNET + at] = value;
+    }
+    frame
+}
+
+/// 10.0.0.x.
+pub(crate) fn ip4(low: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, low)
 }
 
 /// The same frame to everybody.
