@@ -5,7 +5,13 @@
 //! the packet may move (RFC 791 options, RFC 8200 extension headers, IEEE 802.1Q tags), and what
 //! cannot be followed is an error with a name, never a guess.
 
-use crate::abi::{DropReason, Family, Mac, service};
+use crate::abi::{DropReason, Family, service};
+
+mod link;
+mod quoted;
+
+pub use link::{arp_sender, neighbour_options, neighbour_target, sender};
+pub use quoted::quoted;
 
 /// Ethernet header, bytes.
 const ETH_LEN: usize = 14;
@@ -18,13 +24,6 @@ const ETHERTYPE_IPV6: u16 = 0x86dd;
 const MAX_VLAN_TAGS: usize = 2;
 /// RFC 8200 (4.1) recommends each of six headers at most once.
 const MAX_EXTENSION_HEADERS: usize = 6;
-/// Two addresses, a nonce (RFC 7527) and what secure discovery adds (RFC 3971, 5), with room to spare.
-const MAX_NEIGHBOUR_OPTIONS: usize = 8;
-/// ICMPv6 type (RFC 4861, 4.1).
-const ROUTER_SOLICITATION: u8 = 133;
-/// Options of neighbour discovery (RFC 4861, 4.6).
-const SOURCE_LINK_ADDRESS: u8 = 1;
-const TARGET_LINK_ADDRESS: u8 = 2;
 
 /// IP protocol numbers (IANA).
 pub mod protocol {
@@ -300,30 +299,6 @@ pub fn network_layer<S: Source>(source: &S) -> Option<(Family, Address, Address)
     }
 }
 
-/// The Ethernet address that a frame says it comes from.
-#[inline(always)]
-pub fn sender<S: Source>(source: &S) -> Option<Mac> {
-    Some(mac(source.view::<ETH_LEN>(0)?, 6))
-}
-
-/// Holds the hardware address that an ARP header at `offset` gives for its sender against `own`.
-///
-/// # Errors
-///
-/// [`DropReason::SpoofedArp`] if it differs, [`DropReason::Malformed`] if it is cut short.
-#[inline(always)]
-pub fn arp_sender<S: Source>(source: &S, offset: usize, own: Mac) -> Result<(), DropReason> {
-    let arp = source.view::<14>(offset).ok_or(DropReason::Malformed)?;
-    if mac(arp, 8) == own { Ok(()) } else { Err(DropReason::SpoofedArp) }
-}
-
-#[inline(always)]
-fn mac<V: View>(view: V, at: usize) -> Mac {
-    let [a, b, c, d] = view.word(at).to_ne_bytes();
-    let [e, f] = view.be16(at + 4).to_be_bytes();
-    crate::abi::mac([a, b, c, d, e, f])
-}
-
 /// How many routers an IPv6 packet may still pass; `None` for everything else. 255 and 1 are what
 /// nobody beyond a router can make arrive, or have arrive (RFC 4861, 7.1; RFC 2710, 3).
 #[inline(always)]
@@ -583,132 +558,6 @@ fn icmpv6_kind(kind: u8) -> Kind {
         130..=132 | 143 => Kind::Multicast,
         _ => Kind::IcmpOther,
     }
-}
-
-/// The target address of a neighbour solicitation or advertisement (RFC 4861, 4.3 and 4.4).
-///
-/// # Errors
-///
-/// [`DropReason::Malformed`] if it is cut short.
-#[inline(always)]
-pub fn neighbour_target<S: Source>(source: &S, packet: &Packet) -> Result<Address, DropReason> {
-    let header = source.view::<24>(packet.transport as usize).ok_or(DropReason::Malformed)?;
-    Ok([header.word(8), header.word(12), header.word(16), header.word(20)])
-}
-
-/// Holds the link-layer addresses that a neighbour solicitation or advertisement or a router
-/// solicitation gives (RFC 4861, 4.6.1) against `own`; `transport` is where its ICMPv6 header starts.
-///
-/// # Errors
-///
-/// [`DropReason::SpoofedNeighbour`] if one differs, [`DropReason::Malformed`] if the options are cut
-/// short or have no length, [`DropReason::HeaderChain`] if there are too many.
-#[inline(always)]
-pub fn neighbour_options<S: Source>(
-    source: &S,
-    transport: usize,
-    own: Mac,
-) -> Result<(), DropReason> {
-    let malformed = DropReason::Malformed;
-    // Such a message is longer than what Ethernet pads, so that nothing lies behind it.
-    let end = source.len();
-    let mut at = match source.view::<1>(transport).ok_or(malformed)?.u8(0) {
-        ROUTER_SOLICITATION => transport + 8,
-        _ => transport + 24,
-    };
-    let mut seen = 0;
-    while seen < MAX_NEIGHBOUR_OPTIONS && at < end {
-        let option = source.view::<8>(at).ok_or(malformed)?;
-        let length = usize::from(option.u8(1)) * 8;
-        if length == 0 {
-            return Err(malformed);
-        }
-        if matches!(option.u8(0), SOURCE_LINK_ADDRESS | TARGET_LINK_ADDRESS) {
-            // RFC 2464, 6: on Ethernet it is one unit long.
-            if length != 8 {
-                return Err(malformed);
-            }
-            if mac(option, 2) != own {
-                return Err(DropReason::SpoofedNeighbour);
-            }
-        }
-        at += length;
-        seen += 1;
-    }
-    match at {
-        at if at < end => Err(DropReason::HeaderChain),
-        at if at > end => Err(malformed),
-        _ => Ok(()),
-    }
-}
-
-/// Reads into `inner` the packet that an ICMP error quotes, as far as the first eight bytes after its IP header.
-///
-/// # Errors
-///
-/// [`DropReason::UnrelatedIcmp`] if the quotation is too short or too strange to be matched with a
-/// connection: a later fragment, an IPv6 extension header other than a fragment's, another IP version.
-#[inline(always)]
-pub fn quoted<S: Source>(source: &S, error: &Packet, inner: &mut Packet) -> Result<(), DropReason> {
-    let offset = error.transport as usize + 8;
-    let unrelated = DropReason::UnrelatedIcmp;
-    *inner = Packet { family: error.family, ..Packet::UNKNOWN };
-    match error.family {
-        Family::V4 => {
-            let ip = source.view::<20>(offset).ok_or(unrelated)?;
-            let header = usize::from(ip.u8(0) & 0x0f) * 4;
-            if ip.u8(0) >> 4 != 4 || header < 20 || ip.be16(6) & 0x1fff != 0 {
-                return Err(unrelated);
-            }
-            inner.protocol = ip.u8(9);
-            inner.source = [ip.word(12), 0, 0, 0];
-            inner.destination = [ip.word(16), 0, 0, 0];
-            inner.transport = (offset + header) as u32;
-        }
-        Family::V6 => {
-            let ip = source.view::<40>(offset).ok_or(unrelated)?;
-            if ip.u8(0) >> 4 != 6 {
-                return Err(unrelated);
-            }
-            inner.protocol = ip.u8(6);
-            inner.source = [ip.word(8), ip.word(12), ip.word(16), ip.word(20)];
-            inner.destination = [ip.word(24), ip.word(28), ip.word(32), ip.word(36)];
-            inner.transport = (offset + 40) as u32;
-            // Without it, no path would be found that a fragmented packet fits through.
-            if inner.protocol == protocol::FRAGMENT {
-                let fragment = source.view::<8>(offset + 40).ok_or(unrelated)?;
-                if fragment.be16(2) >> 3 != 0 {
-                    return Err(unrelated);
-                }
-                inner.protocol = fragment.u8(0);
-                inner.transport += 8;
-            }
-        }
-    }
-    let header = source.view::<8>(inner.transport as usize).ok_or(unrelated)?;
-    match (inner.protocol, inner.family) {
-        (protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP, _) => {
-            inner.source_port = header.be16(0);
-            inner.destination_port = header.be16(2);
-            inner.policy_port = inner.destination_port;
-            inner.kind = if inner.protocol == protocol::TCP { Kind::Tcp } else { Kind::Stateful };
-        }
-        (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => {
-            inner.kind = match inner.family {
-                Family::V4 => icmp_kind(header.u8(0)),
-                Family::V6 => icmpv6_kind(header.u8(0)),
-            };
-            match inner.kind {
-                _ if header.u8(1) != 0 => return Err(unrelated),
-                Kind::EchoRequest => inner.source_port = header.be16(4),
-                Kind::EchoReply => inner.destination_port = header.be16(4),
-                _ => return Err(unrelated),
-            }
-            inner.policy_port = header.be16(0);
-        }
-        _ => inner.kind = Kind::Stateful,
-    }
-    Ok(())
 }
 
 #[cfg(test)]

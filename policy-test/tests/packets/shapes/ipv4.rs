@@ -85,7 +85,8 @@ pub(super) fn rows() -> Vec<Row> {
             .drops(Policy, 17, 53),
         into("from loopback", Way::new("127.0.0.1", 1, "10.0.0.2", 80).tcp(SYN))
             .drops(Policy, 6, 80),
-        into("from a group", Way::new("224.0.0.1", 1, "10.0.0.2", 53).udp()).drops(Policy, 17, 53),
+        into("from a group of IPv4", Way::new("224.0.0.1", 1, "10.0.0.2", 53).udp())
+            .drops(Policy, 17, 53),
         into("from everybody", Way::new("255.255.255.255", 1, "10.0.0.2", 53).udp())
             .drops(Policy, 17, 53),
         into("from oneself (land)", Way::new("10.0.0.2", 80, "10.0.0.2", 80).tcp(SYN))
