@@ -7,7 +7,7 @@
 // tidy: long file because the ABI is one definition, read and versioned as a whole.
 
 /// Version of everything in this module. Part of the pin path.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Policy direction, as seen from the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,17 +99,17 @@ drop_reasons! {
     Pending = 1, "pending";
     /// The source address is not one of the endpoint's own.
     SpoofedSource = 2, "spoofed-source";
-    /// An ARP frame claims an address that is not the endpoint's own.
+    /// An ARP frame claims a protocol or hardware address that is not the endpoint's own.
     SpoofedArp = 3, "spoofed-arp";
-    /// A neighbour advertisement claims an address that is not the endpoint's own.
+    /// A neighbour discovery message claims an address, of either layer, that is not the endpoint's own.
     SpoofedNeighbour = 4, "spoofed-neighbour";
     /// A container sent a router advertisement or an ICMP redirect.
     RogueRouter = 5, "rogue-router";
-    /// A header is cut short or contradicts itself.
+    /// A header is cut short, contradicts itself, or would be overwritten by a fragment.
     Malformed = 6, "malformed";
     /// The frame carries a protocol that is not IPv4, IPv6 or ARP.
     UnsupportedEthertype = 7, "unsupported-ethertype";
-    /// More VLAN tags or IPv6 extension headers than the parser follows.
+    /// More VLAN tags, IPv6 extension headers or neighbour discovery options than the parser follows.
     HeaderChain = 8, "header-chain";
     /// A later fragment whose first fragment was not seen.
     Fragment = 9, "fragment";
@@ -123,6 +123,8 @@ drop_reasons! {
     Untracked = 13, "untracked";
     /// A map that the decision needs had no entry; the agent and the kernel disagree.
     Fault = 14, "fault";
+    /// The Ethernet source address is not the endpoint's own.
+    SpoofedMac = 15, "spoofed-mac";
 }
 
 /// Number of drop reasons, the size of `DROPS_OTHER`.
@@ -162,6 +164,16 @@ pub const PLANE_PRE_DNAT: u32 = 1 << 30;
 /// Addresses that an endpoint may own in each family, its link-local address included.
 pub const ADDRESSES_PER_FAMILY: usize = 4;
 
+/// An Ethernet address in the order of its bytes on the wire, and two zero bytes, so that it is one
+/// word to compare. All zero, which no station has: not known.
+pub type Mac = [u8; 8];
+
+/// The address of six octets.
+#[inline(always)]
+pub const fn mac([a, b, c, d, e, f]: [u8; 6]) -> Mac {
+    [a, b, c, d, e, f, 0, 0]
+}
+
 /// What the datapath knows of one enforced interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -173,6 +185,8 @@ pub struct Endpoint {
     /// Under [`PLANE_PRE_DNAT`], the rule id that says that no policy has decided; else
     /// [`RULE_NONE`].
     pub undecided: u32,
+    /// Own Ethernet address, if it is known.
+    pub mac: Mac,
     /// Own IPv4 addresses, network order; unused slots are 0.0.0.0.
     pub v4: [[u8; 4]; ADDRESSES_PER_FAMILY],
     /// Own IPv6 addresses, network order; unused slots are `::`.
@@ -330,6 +344,8 @@ pub struct Flow {
     pub cut: u8,
     /// At a host endpoint [`FLOW_LOCAL`] or [`FLOW_FORWARD`], else 0.
     pub plane: u8,
+    /// [`Endpoint::mac`] when the verdict was computed: what the endpoint's packets come from.
+    pub mac: Mac,
 }
 
 /// Key of `FRAGMENTS`: what RFC 791 and RFC 8200 say identifies the fragments of one packet.
@@ -362,6 +378,8 @@ pub struct Fragment {
     pub rule: u32,
     /// Low half of the [`Globals::revision`] under which it passed.
     pub revision: u32,
+    /// Ethernet address that it came from, if a container sent it: the others do, too.
+    pub mac: Mac,
 }
 
 /// Key of `GUARD`.
@@ -611,15 +629,15 @@ macro_rules! abi_types {
 }
 
 abi_types! {
-    Endpoint: 136,
+    Endpoint: 144,
     ClassKey: 8,
     ClassRef: 8,
     Interval: 16,
     FlowKeyV4: 20,
     FlowKeyV6: 44,
-    Flow: 72,
+    Flow: 80,
     FragmentKey: 44,
-    Fragment: 16,
+    Fragment: 24,
     GuardKey: 20,
     Globals: 8,
     Counter: 16,

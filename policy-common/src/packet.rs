@@ -7,6 +7,12 @@
 
 use crate::abi::{DropReason, Family, service};
 
+mod link;
+mod quoted;
+
+pub use link::{arp_sender, neighbour_options, neighbour_target, sender};
+pub use quoted::quoted;
+
 /// Ethernet header, bytes.
 const ETH_LEN: usize = 14;
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -158,7 +164,7 @@ pub struct Packet {
     pub destination_port: u16,
     /// What policy calls the port: the destination port, or ICMP `type << 8 | code`.
     pub policy_port: u16,
-    /// Offset of the transport header from the start of the frame.
+    /// Offset of the transport or ARP header from the start of the frame.
     pub transport: u32,
 }
 
@@ -319,6 +325,7 @@ fn parse_arp<S: Source>(source: &S, offset: usize, packet: &mut Packet) -> Resul
         return Err(DropReason::Malformed);
     }
     packet.kind = Kind::Arp;
+    packet.transport = offset as u32;
     packet.source[0] = arp.word(14);
     packet.destination[0] = arp.word(24);
     Ok(())
@@ -351,6 +358,7 @@ fn parse_ipv4<S: Source>(source: &S, offset: usize, packet: &mut Packet) -> Resu
     packet.source[0] = ip.word(12);
     packet.destination[0] = ip.word(16);
     packet.transport = (offset + header) as u32;
+    fits(flags_offset & 0x1fff, total - header, packet.protocol)?;
     parse_transport(source, packet, offset + header, total - header)
 }
 
@@ -375,10 +383,17 @@ fn parse_ipv6<S: Source>(source: &S, offset: usize, packet: &mut Packet) -> Resu
     let mut next = ip.u8(6);
     let mut transport = offset + 40;
     let mut followed = 0;
+    let mut place = 0;
     // RFC 8200, 4: each extension header names the next and, but for the fragment header, its own
     // length.
     while followed < MAX_EXTENSION_HEADERS {
         let length = match next {
+            // RFC 8200, 4.1: nowhere but at the beginning.
+            protocol::HOP_BY_HOP if followed != 0 => return Err(DropReason::Malformed),
+            // A piece of a piece.
+            protocol::FRAGMENT if matches!(packet.fragment, Fragment::First) => {
+                return Err(DropReason::HeaderChain);
+            }
             protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS => {
                 let header = source.view::<2>(transport).ok_or(DropReason::Malformed)?;
                 next = header.u8(0);
@@ -396,6 +411,7 @@ fn parse_ipv6<S: Source>(source: &S, offset: usize, packet: &mut Packet) -> Resu
                 let flags_offset = header.be16(2);
                 packet.fragment_id = u32::from_be(header.word(4));
                 packet.fragment = fragment(flags_offset >> 3, flags_offset & 1 != 0);
+                place = flags_offset >> 3;
                 8
             }
             _ => break,
@@ -417,6 +433,7 @@ fn parse_ipv6<S: Source>(source: &S, offset: usize, packet: &mut Packet) -> Resu
     }
     packet.protocol = next;
     packet.transport = transport as u32;
+    fits(place, payload - headers, next)?;
     parse_transport(source, packet, transport, payload - headers)
 }
 
@@ -429,6 +446,18 @@ fn fragment(offset: u16, more: bool) -> Fragment {
     } else {
         Fragment::Whole
     }
+}
+
+/// Holds a fragment against its place, in units of eight bytes: it must not lie over the TCP header, all
+/// of which is in the first one and decided the verdict (RFC 1858, RFC 3128), nor end beyond the
+/// longest packet (RFC 791, 3.1; RFC 8200, 4.5).
+#[inline(always)]
+fn fits(place: u16, length: usize, protocol: u8) -> Result<(), DropReason> {
+    let over_header = protocol == protocol::TCP && (place == 1 || place == 2);
+    if over_header || place != 0 && usize::from(place) * 8 + length > 0xffff {
+        return Err(DropReason::Malformed);
+    }
+    Ok(())
 }
 
 /// Reads ports, flags or ICMP type; `length` is what the IP header says follows it.
@@ -463,6 +492,13 @@ fn parse_transport<S: Source>(
                 return Err(DropReason::Malformed);
             }
             let header = source.view::<8>(offset).ok_or(DropReason::Malformed)?;
+            // RFC 768: the header and the data. The first fragment speaks for all of them; a jumbogram's
+            // says nothing (RFC 2675, 4).
+            let said = usize::from(header.be16(4));
+            let whole = matches!(packet.fragment, Fragment::Whole) && length <= 0xffff;
+            if packet.protocol == protocol::UDP && whole && (said < 8 || said > length) {
+                return Err(DropReason::Malformed);
+            }
             packet.source_port = header.be16(0);
             packet.destination_port = header.be16(2);
             packet.policy_port = packet.destination_port;
@@ -531,77 +567,6 @@ fn icmpv6_kind(kind: u8) -> Kind {
         130..=132 | 143 => Kind::Multicast,
         _ => Kind::IcmpOther,
     }
-}
-
-/// The target address of a neighbour solicitation or advertisement (RFC 4861, 4.3 and 4.4).
-///
-/// # Errors
-///
-/// [`DropReason::Malformed`] if it is cut short.
-#[inline(always)]
-pub fn neighbour_target<S: Source>(source: &S, packet: &Packet) -> Result<Address, DropReason> {
-    let header = source.view::<24>(packet.transport as usize).ok_or(DropReason::Malformed)?;
-    Ok([header.word(8), header.word(12), header.word(16), header.word(20)])
-}
-
-/// Reads into `inner` the packet that an ICMP error quotes, as far as the first eight bytes after its IP header.
-///
-/// # Errors
-///
-/// [`DropReason::UnrelatedIcmp`] if the quotation is too short or too strange to be matched with a
-/// connection: a later fragment, an IPv6 extension header, another IP version.
-#[inline(always)]
-pub fn quoted<S: Source>(source: &S, error: &Packet, inner: &mut Packet) -> Result<(), DropReason> {
-    let offset = error.transport as usize + 8;
-    let unrelated = DropReason::UnrelatedIcmp;
-    *inner = Packet { family: error.family, ..Packet::UNKNOWN };
-    match error.family {
-        Family::V4 => {
-            let ip = source.view::<20>(offset).ok_or(unrelated)?;
-            let header = usize::from(ip.u8(0) & 0x0f) * 4;
-            if ip.u8(0) >> 4 != 4 || header < 20 || ip.be16(6) & 0x1fff != 0 {
-                return Err(unrelated);
-            }
-            inner.protocol = ip.u8(9);
-            inner.source = [ip.word(12), 0, 0, 0];
-            inner.destination = [ip.word(16), 0, 0, 0];
-            inner.transport = (offset + header) as u32;
-        }
-        Family::V6 => {
-            let ip = source.view::<40>(offset).ok_or(unrelated)?;
-            if ip.u8(0) >> 4 != 6 {
-                return Err(unrelated);
-            }
-            inner.protocol = ip.u8(6);
-            inner.source = [ip.word(8), ip.word(12), ip.word(16), ip.word(20)];
-            inner.destination = [ip.word(24), ip.word(28), ip.word(32), ip.word(36)];
-            inner.transport = (offset + 40) as u32;
-        }
-    }
-    let header = source.view::<8>(inner.transport as usize).ok_or(unrelated)?;
-    match (inner.protocol, inner.family) {
-        (protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP, _) => {
-            inner.source_port = header.be16(0);
-            inner.destination_port = header.be16(2);
-            inner.policy_port = inner.destination_port;
-            inner.kind = if inner.protocol == protocol::TCP { Kind::Tcp } else { Kind::Stateful };
-        }
-        (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => {
-            inner.kind = match inner.family {
-                Family::V4 => icmp_kind(header.u8(0)),
-                Family::V6 => icmpv6_kind(header.u8(0)),
-            };
-            match inner.kind {
-                _ if header.u8(1) != 0 => return Err(unrelated),
-                Kind::EchoRequest => inner.source_port = header.be16(4),
-                Kind::EchoReply => inner.destination_port = header.be16(4),
-                _ => return Err(unrelated),
-            }
-            inner.policy_port = header.be16(0);
-        }
-        _ => inner.kind = Kind::Stateful,
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -13,10 +13,11 @@ use policy_common::{
 use sha2::{Digest as _, Sha256};
 
 /// SHA-256 of the snapshot of each version. Lines are only ever added.
-const VERSIONS: [(u32, &str); 3] = [
+const VERSIONS: [(u32, &str); 4] = [
     (1, "d6f9f7d2c56ecb261b4ca89930f4cb58f51a1af98ad48f41f3ff6710c554ec5d"),
     (2, "37a54d7f8a8392552834d8cb54fb7b5b138dd1ab6f996b3b1c0d7bb0e1af638d"),
     (3, "23e27204c1e84613115ac67a8e5b1a7c5344760bc410abd52f36bb4e47b976e0"),
+    (4, "a09c5fca40112bd8589cfd0f6ffd35b05ca8de6fe56ca4c14cde87755791525a"),
 ];
 
 const SNAPSHOT: &str = include_str!("abi_snapshot.txt");
@@ -48,7 +49,7 @@ fn layout() -> Result<String, std::fmt::Error> {
     let mut out = String::new();
     let mut described = Vec::new();
     describe! { out, described;
-        Endpoint { ifindex, undecided, v4, v6, tables, defaults, adopt_until_ns }
+        Endpoint { ifindex, undecided, mac, v4, v6, tables, defaults, adopt_until_ns }
         ClassKey { table, peer }
         ClassRef { offset, len }
         Interval { start, verdict, staged, log }
@@ -56,10 +57,10 @@ fn layout() -> Result<String, std::fmt::Error> {
         FlowKeyV6 { ifindex, local, remote, local_port, remote_port, protocol, pad }
         Flow {
             packets, bytes, created_ns, seen_ns, revision, rule, peer, staged, direction, state,
-            cut, plane,
+            cut, plane, mac,
         }
         FragmentKey { ifindex, id, source, destination, protocol, direction, pad }
-        Fragment { seen_ns, rule, revision }
+        Fragment { seen_ns, rule, revision, mac }
         GuardKey { bridge, address }
         Globals { revision }
         Counter { packets, bytes }

@@ -4,7 +4,7 @@ use aya_ebpf::maps::LruHashMap;
 use policy_common::{
     abi::{
         Direction, FLOW_FIN_ORIGINAL, FLOW_FIN_REPLY, FLOW_REPLIED, FLOW_RESET, Flow, FlowKeyV4,
-        FlowKeyV6,
+        FlowKeyV6, Mac,
     },
     packet::{Address, Kind, Packet, protocol, tcp},
 };
@@ -159,9 +159,9 @@ pub fn account(flow: &mut Flow, visit: &Visit) {
     }
 }
 
-/// A fresh entry for a flow that a packet opens.
+/// A fresh entry for a flow that a packet opens; `mac` is the endpoint's.
 #[inline(always)]
-pub fn open(visit: &Visit, rule: u32) -> Flow {
+pub fn open(visit: &Visit, rule: u32, mac: Mac) -> Flow {
     Flow {
         packets: [1, 0],
         bytes: [u64::from(visit.length), 0],
@@ -175,5 +175,6 @@ pub fn open(visit: &Visit, rule: u32) -> Flow {
         state: 0,
         cut: 0,
         plane: visit.plane,
+        mac,
     }
 }

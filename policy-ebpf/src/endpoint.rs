@@ -11,7 +11,9 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::error;
 use policy_common::{
-    abi::{Direction, DropReason, Endpoint, Family, Flow, LOG_NONE, PEER_NONE, RULE_NONE, service},
+    abi::{
+        Direction, DropReason, Endpoint, Family, Flow, LOG_NONE, Mac, PEER_NONE, RULE_NONE, service,
+    },
     packet::{Address, Fragment, Kind, Packet, parse, parse_plain, protocol, quoted, tcp},
 };
 
@@ -130,19 +132,27 @@ pub fn run<const HOST: bool>(ctx: &TcContext, direction: Direction) -> i32 {
             if !HOST && matches!(drop.reason, DropReason::Fault) {
                 complain(ctx, visit.ifindex);
             }
-            emit::record(&Dropped {
-                ifindex: visit.ifindex,
-                length: visit.length,
-                direction,
-                peer: visit.peer,
-                staged: visit.staged,
-                log: visit.log,
-                drop,
-                packet: &visit.packet,
-            });
+            refuse(&visit, drop.reason as u32, drop.rule);
             TC_ACT_SHOT
         }
     }
+}
+
+/// Counts a drop and tells of it. Not inlined, for the stack's sake. Always 0: see [`Ruling`].
+#[inline(never)]
+fn refuse(visit: &Visit, reason: u32, rule: u32) -> u32 {
+    let reason = DropReason::from_u8(reason as u8).unwrap_or(DropReason::Fault);
+    emit::record(&Dropped {
+        ifindex: visit.ifindex,
+        length: visit.length,
+        direction: visit.direction,
+        peer: visit.peer,
+        staged: visit.staged,
+        log: visit.log,
+        drop: Drop { reason, rule },
+        packet: &visit.packet,
+    });
+    0
 }
 
 /// Tells the agent's log that the maps contradict each other: a bug, or somebody else's write.
@@ -200,7 +210,7 @@ pub extern "C" fn parse_any(ctx: *mut __sk_buff) -> u32 {
 #[inline(always)]
 fn track<T: Table, const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Result<u32, Drop> {
     if matches!(visit.packet.fragment, Fragment::Later) {
-        let rule = fragment::follow(visit).result()?;
+        let rule = fragment::follow(ctx, visit).result()?;
         emit::count_rule(rule, visit.length);
         return Ok(rule);
     }
@@ -227,10 +237,11 @@ fn track<T: Table, const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Resu
                     // SAFETY: as above; other CPUs' writes are discussed at `Flow`.
                     let flow = unsafe { &mut *flow };
                     admit(visit, flow)?;
+                    neighbour::speaks_as(ctx, flow.mac, visit.direction)?;
                     conntrack::account(flow, visit);
                     flow.rule
                 }
-                _ => begin::<T>(visit, &key).result()?,
+                _ => begin::<T>(ctx, visit, &key).result()?,
             }
         }
         Kind::IcmpError if HOST => related_at_host::<T>(ctx, visit)?,
@@ -242,19 +253,20 @@ fn track<T: Table, const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Resu
             }
             stateless_at_host(ctx, visit).result()?
         }
-        Kind::IcmpOther => stateless(visit).result()?,
+        Kind::IcmpOther => stateless(ctx, visit).result()?,
         // Anybody in the world can send one of these: policy decides who may.
-        Kind::Router if foreign_router(visit) => stateless(visit).result()?,
+        Kind::Router if foreign_router(visit) => stateless(ctx, visit).result()?,
         Kind::Neighbour | Kind::Router | Kind::Multicast | Kind::Arp => {
             if neighbour::on_link(ctx, visit) {
                 neighbour::discovery(ctx, visit.endpoint()?, visit)?;
+                neighbour::hardware(ctx, visit)?;
                 return Ok(RULE_NONE);
             }
-            stateless(visit).result()?
+            stateless(ctx, visit).result()?
         }
     };
     if matches!(visit.packet.fragment, Fragment::First) {
-        fragment::remember(visit, rule);
+        fragment::remember(ctx, visit, rule);
     }
     emit::count_rule(rule, visit.length);
     Ok(rule)
@@ -269,14 +281,14 @@ fn foreign_router(visit: &Visit) -> bool {
 
 /// Opens a connection, if policy allows it.
 #[inline(never)]
-fn begin<T: Table>(visit: &mut Visit, key: &T::Key) -> Ruling {
-    Ruling::from(decide(visit).map(|admission| {
+fn begin<T: Table>(ctx: &TcContext, visit: &mut Visit, key: &T::Key) -> Ruling {
+    Ruling::from(decide(ctx, visit).map(|admission| {
         // Multicast, broadcast, and frames that a bridge floods because it does not know better
         // meet policy each time: no answer is expected from their destination address.
         if admission.own {
             // An LRU insert fails only when no element can be freed at once; then this packet
             // passes and the next one is decided again.
-            let _ = T::map().insert(key, conntrack::open(visit, admission.rule), 0);
+            let _ = T::map().insert(key, conntrack::open(visit, admission.rule, admission.mac), 0);
         }
         admission.rule
     }))
@@ -286,7 +298,7 @@ fn begin<T: Table>(visit: &mut Visit, key: &T::Key) -> Ruling {
 #[inline(never)]
 fn begin_at_host<T: Table>(visit: &Visit, rule: u32) -> u32 {
     let key = T::key(visit.ifindex, visit.direction, &visit.packet);
-    let _ = T::map().insert(key, conntrack::open(visit, rule), 0);
+    let _ = T::map().insert(key, conntrack::open(visit, rule, Mac::default()), 0);
     0
 }
 
@@ -298,8 +310,8 @@ fn stateless_at_host(ctx: &TcContext, visit: &mut Visit) -> Ruling {
 
 /// Decides a packet that opens no connection.
 #[inline(never)]
-fn stateless(visit: &mut Visit) -> Ruling {
-    Ruling::from(decide(visit).map(|admission| admission.rule))
+fn stateless(ctx: &TcContext, visit: &mut Visit) -> Ruling {
+    Ruling::from(decide(ctx, visit).map(|admission| admission.rule))
 }
 
 /// Lets a packet of a known connection pass if policy still does, at a host endpoint.
@@ -381,6 +393,7 @@ fn decide_again(visit: &mut Visit, flow: &mut Flow) -> Result<u32, Drop> {
     flow.rule = verdict.rule;
     flow.peer = verdict.peer;
     flow.cut = !verdict.allow as u8;
+    flow.mac = endpoint.mac;
     // Last: another CPU that sees the new revision must see the new verdict.
     flow.revision = visit.revision;
     Ok(verdict.rule)
@@ -392,17 +405,20 @@ struct Admission {
     rule: u32,
     /// Whether the endpoint's side of the packet is one of its own addresses.
     own: bool,
+    /// The endpoint's.
+    mac: Mac,
 }
 
 /// Decides a packet that belongs to no known connection.
 #[inline(always)]
-fn decide(visit: &mut Visit) -> Result<Admission, Drop> {
+fn decide(ctx: &TcContext, visit: &mut Visit) -> Result<Admission, Drop> {
     let endpoint = visit.endpoint()?;
     let (local, remote) = visit.ends();
     let own = neighbour::owns(endpoint, visit.packet.family, &local);
     if matches!(visit.direction, Direction::Egress) && !own {
         return Err(Drop::from(DropReason::SpoofedSource));
     }
+    neighbour::speaks_as(ctx, endpoint.mac, visit.direction)?;
     if matches!(visit.packet.kind, Kind::EchoReply) {
         return Err(Drop::from(DropReason::UnrelatedIcmp));
     }
@@ -419,7 +435,7 @@ fn decide(visit: &mut Visit) -> Result<Admission, Drop> {
     if !verdict.allow {
         return Err(Drop { reason: DropReason::Policy, rule: verdict.rule });
     }
-    Ok(Admission { rule: verdict.rule, own })
+    Ok(Admission { rule: verdict.rule, own, mac: endpoint.mac })
 }
 
 /// An ICMP error passes if it is about a connection that may pass; the ruling is that one's. In two
@@ -504,6 +520,7 @@ fn find_quoted<const HOST: bool>(ctx: &TcContext, visit: &mut Visit) -> Result<u
         if outbound && !neighbour::owns(endpoint, visit.packet.family, &visit.packet.source) {
             return Err(Drop::from(DropReason::SpoofedSource));
         }
+        neighbour::speaks_as(ctx, endpoint.mac, visit.direction)?;
     }
     let mut inner = Packet::UNKNOWN;
     quoted(&TcBytes(ctx), &visit.packet, &mut inner)?;

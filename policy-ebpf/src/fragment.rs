@@ -1,15 +1,17 @@
 //! Later fragments carry no ports: they follow the verdict of the first one.
 
+use aya_ebpf::programs::TcContext;
 use policy_common::{
-    abi::{DropReason, Family, Fragment as Remembered, FragmentKey, mapped},
+    abi::{DropReason, Family, Fragment as Remembered, FragmentKey},
     packet::Address,
 };
 
 use crate::{
     emit::{Drop, Ruling},
     endpoint::Visit,
-    lookup::{bytes4, bytes16},
+    lookup::bytes16,
     maps::FRAGMENTS,
+    neighbour::sender,
 };
 
 /// How long the kernel itself waits for the rest of a packet (`net.ipv4.ipfrag_time`), ns.
@@ -17,10 +19,12 @@ const LIFETIME_NS: u64 = 30_000_000_000;
 
 #[inline(always)]
 fn address(family: Family, address: &Address) -> [u8; 16] {
-    match family {
-        Family::V4 => mapped(bytes4(address)),
-        Family::V6 => bytes16(address),
-    }
+    let [first, second, third, fourth] = *address;
+    // By words, as `mapped` has it by bytes: those would be laid out on the stack twice.
+    bytes16(&match family {
+        Family::V4 => [0, 0, 0xffff_u32.to_be(), first],
+        Family::V6 => [first, second, third, fourth],
+    })
 }
 
 #[inline(always)]
@@ -43,21 +47,26 @@ fn key(visit: &Visit) -> FragmentKey {
 
 /// Remembers that a first fragment passed.
 #[inline(never)]
-pub fn remember(visit: &Visit, rule: u32) {
+pub fn remember(ctx: &TcContext, visit: &Visit, rule: u32) {
     // An LRU insert fails only on contention for its last free element; the rest of this one
     // packet is dropped then, and counted.
     let _ = FRAGMENTS.insert(
         key(visit),
-        Remembered { seen_ns: visit.now, rule, revision: visit.revision as u32 },
+        Remembered {
+            seen_ns: visit.now,
+            rule,
+            revision: visit.revision as u32,
+            mac: sender(ctx, visit.direction),
+        },
         0,
     );
 }
 
 /// The rule that let the first fragment pass; a drop for [`DropReason::Fragment`] if none passed
-/// lately under the policy of now.
+/// lately under the policy of now, for [`DropReason::SpoofedMac`] if it came from somebody else.
 #[inline(never)]
-pub fn follow(visit: &Visit) -> Ruling {
-    // SAFETY: two words, read once; a recycled element is another passed first fragment.
+pub fn follow(ctx: &TcContext, visit: &Visit) -> Ruling {
+    // SAFETY: a few words, read once; a recycled element is another passed first fragment.
     let first = unsafe { FRAGMENTS.get(key(visit)) };
     Ruling::from(match first {
         // A policy that has changed in between costs the rest of one packet.
@@ -65,7 +74,11 @@ pub fn follow(visit: &Visit) -> Ruling {
             if first.revision == visit.revision as u32
                 && visit.now.saturating_sub(first.seen_ns) < LIFETIME_NS =>
         {
-            Ok(first.rule)
+            if first.mac == sender(ctx, visit.direction) {
+                Ok(first.rule)
+            } else {
+                Err(Drop::from(DropReason::SpoofedMac))
+            }
         }
         _ => Err(Drop::from(DropReason::Fragment)),
     })

@@ -2,17 +2,19 @@
 //! network to have a policy on); an endpoint may only speak for its own addresses. What looks like
 //! them but comes from afar or goes there is decided by policy, as every other packet.
 
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, programs::TcContext};
 use policy_common::{
-    abi::{ADDRESSES_PER_FAMILY, Direction, DropReason, Endpoint, Family},
-    packet::{Address, Kind, hop_limit, neighbour_target},
+    abi::{ADDRESSES_PER_FAMILY, Direction, DropReason, Endpoint, Family, Mac},
+    packet::{
+        self, Address, Fragment, Kind, arp_sender, hop_limit, neighbour_options, neighbour_target,
+    },
 };
 
 use crate::{
     endpoint::Visit,
     lookup::{bytes4, bytes16},
     maps::ADDRESSES_V6,
-    verifier::TcBytes,
+    verifier::{TcBytes, TcFrame},
 };
 
 /// ICMPv6 type of a neighbour advertisement (RFC 4861, 4.4).
@@ -44,6 +46,38 @@ pub fn owns(endpoint: &Endpoint, family: Family, address: &Address) -> bool {
             }
             false
         }
+    }
+}
+
+/// Whether a packet comes from the Ethernet address of its endpoint: a bridge learns from every frame
+/// who is where (IEEE 802.1Q, 8.7), so another's would draw that one's frames to the endpoint. Where
+/// the own address is not known, any will do that a station may have.
+///
+/// # Errors
+///
+/// [`DropReason::SpoofedMac`].
+#[inline(always)]
+pub fn speaks_as(ctx: &TcContext, own: Mac, direction: Direction) -> Result<(), DropReason> {
+    if matches!(direction, Direction::Ingress) {
+        return Ok(());
+    }
+    let sender = sender(ctx, direction);
+    let [first, ..] = sender;
+    let unknown = own == Mac::default();
+    if own != sender && !(unknown && first & 1 == 0) {
+        return Err(DropReason::SpoofedMac);
+    }
+    Ok(())
+}
+
+/// The Ethernet address that a frame comes from which leaves an endpoint; all zero for one that
+/// enters it.
+#[inline(always)]
+pub fn sender(ctx: &TcContext, direction: Direction) -> Mac {
+    match direction {
+        Direction::Ingress => Mac::default(),
+        // A frame without one is malformed, and has been dropped.
+        Direction::Egress => packet::sender(&TcFrame(ctx)).unwrap_or_default(),
     }
 }
 
@@ -90,12 +124,18 @@ pub fn on_link(ctx: &TcContext, visit: &Visit) -> bool {
 ///
 /// # Errors
 ///
-/// [`DropReason::SpoofedArp`], [`DropReason::RogueRouter`], [`DropReason::SpoofedNeighbour`],
-/// [`DropReason::SpoofedSource`].
+/// [`DropReason::SpoofedMac`], [`DropReason::SpoofedArp`], [`DropReason::RogueRouter`],
+/// [`DropReason::SpoofedNeighbour`], [`DropReason::SpoofedSource`], [`DropReason::Malformed`].
 #[inline(never)]
 pub fn discovery(ctx: &TcContext, endpoint: &Endpoint, visit: &Visit) -> Result<(), DropReason> {
     let packet = &visit.packet;
     let router = matches!(packet.kind, Kind::Router);
+    // Nobody may fragment discovery, and nobody listens to it (RFC 6980, 5): its options might lie in
+    // a later fragment.
+    let discovery = router || matches!(packet.kind, Kind::Neighbour);
+    if discovery && !matches!(packet.fragment, Fragment::Whole) {
+        return Err(DropReason::Malformed);
+    }
     if matches!(visit.direction, Direction::Ingress) {
         // RFC 4861, 6.1.2 and 8.1: routers speak from their link-local addresses.
         let fine = !router || link_local(&packet.source);
@@ -104,11 +144,12 @@ pub fn discovery(ctx: &TcContext, endpoint: &Endpoint, visit: &Visit) -> Result<
     if router {
         return Err(DropReason::RogueRouter);
     }
+    speaks_as(ctx, endpoint.mac, visit.direction)?;
     // ARP probes (RFC 5227), duplicate address detection (RFC 4862, 5.4.2) and the first listener
     // report (RFC 3590) come from no address.
     let source = &packet.source;
+    let arp = matches!(packet.kind, Kind::Arp);
     if !unspecified(source) && !owns(endpoint, packet.family, source) {
-        let arp = matches!(packet.kind, Kind::Arp);
         return Err(if arp { DropReason::SpoofedArp } else { DropReason::SpoofedSource });
     }
     if matches!(packet.kind, Kind::Neighbour) && packet.policy_port >> 8 == NEIGHBOUR_ADVERTISEMENT
@@ -119,4 +160,46 @@ pub fn discovery(ctx: &TcContext, endpoint: &Endpoint, visit: &Visit) -> Result<
         }
     }
     Ok(())
+}
+
+/// Holds what an endpoint says of its link-layer address against what its frame says, which
+/// [`discovery`] has checked. A step of its own, for the stack's sake.
+///
+/// # Errors
+///
+/// [`DropReason::SpoofedArp`], [`DropReason::SpoofedNeighbour`]; [`DropReason::Malformed`] and
+/// [`DropReason::HeaderChain`] for options that cannot be held against anything.
+#[inline(always)]
+pub fn hardware(ctx: &TcContext, visit: &Visit) -> Result<(), DropReason> {
+    let packet = &visit.packet;
+    let says = matches!(packet.kind, Kind::Arp | Kind::Neighbour);
+    if !says || matches!(visit.direction, Direction::Ingress) {
+        return Ok(());
+    }
+    let sender = u64::from_ne_bytes(sender(ctx, visit.direction));
+    let arp = u32::from(matches!(packet.kind, Kind::Arp));
+    match link_addresses(ctx.as_ptr().cast(), packet.transport, arp, sender) {
+        0 => Ok(()),
+        reason => Err(DropReason::from_u8(reason as u8).unwrap_or(DropReason::Fault)),
+    }
+}
+
+/// Why the link-layer addresses in an ARP or neighbour discovery header at `offset` are not to be
+/// believed; 0 if they are.
+///
+/// A global function: see `lookup::search`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn link_addresses(ctx: *mut __sk_buff, offset: u32, arp: u32, own: u64) -> u32 {
+    let ctx = TcContext::new(ctx);
+    let (offset, own) = (offset as usize, own.to_ne_bytes());
+    let honest = if arp != 0 {
+        arp_sender(&TcBytes(&ctx), offset, own)
+    } else {
+        neighbour_options(&TcBytes(&ctx), offset, own)
+    };
+    match honest {
+        Ok(()) => 0,
+        Err(reason) => reason as u32,
+    }
 }

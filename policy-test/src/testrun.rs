@@ -7,6 +7,7 @@
 //! The programs are attached to nothing: no packet but the given ones meets them.
 
 mod empty;
+mod memory;
 mod outside;
 mod verifier;
 
@@ -31,7 +32,8 @@ use policy_agent::kernel::{
 use policy_api::{messages::RuleName, yaml};
 use policy_common::{
     abi::{
-        Counter, DropKey, Event, EventBudget, EventKind, Flow, FlowKeyV4, FlowKeyV6, StagedCounter,
+        Counter, DropKey, Event, EventBudget, EventKind, Flow, FlowKeyV4, FlowKeyV6, Fragment,
+        FragmentKey, StagedCounter,
     },
     maps as name,
 };
@@ -48,6 +50,7 @@ use policy_core::{
 
 use crate::lab::{BPFFS, Lab};
 
+pub use memory::Flows;
 pub use outside::{Entry, OUTSIDE_MAC};
 pub use verifier::Verifier;
 
@@ -93,9 +96,6 @@ pub struct Drops {
     pub other: Vec<Counter>,
 }
 
-/// Connections of one family.
-pub type Flows<K> = Vec<(K, Flow)>;
-
 /// The programs in the kernel, with maps of their own.
 pub struct Ring {
     lab: Lab,
@@ -107,6 +107,7 @@ pub struct Ring {
     events: RingBuf<MapData>,
     flows_v4: HashMap<MapData, FlowKeyV4, Flow>,
     flows_v6: HashMap<MapData, FlowKeyV6, Flow>,
+    fragments: HashMap<MapData, FragmentKey, Fragment>,
     compiler: Compiler,
     /// What the maps hold once [`Ring::sync`] has been called.
     pub model: Model,
@@ -138,6 +139,7 @@ impl Ring {
             events: open(&pins, name::EVENTS)?,
             flows_v4: open(&pins, name::CONNTRACK_V4)?,
             flows_v6: open(&pins, name::CONNTRACK_V6)?,
+            fragments: open(&pins, name::FRAGMENTS)?,
             compiler: Compiler::new(),
             model: Model::default(),
             pins: folder,
@@ -499,38 +501,6 @@ impl Ring {
             taken.push(events::decode(&item).context("an event of another size")?);
         }
         Ok(taken)
-    }
-
-    /// Every connection.
-    ///
-    /// # Errors
-    /// If a map cannot be read.
-    pub fn flows(&self) -> Result<(Flows<FlowKeyV4>, Flows<FlowKeyV6>), MapError> {
-        Ok((
-            self.flows_v4.iter().collect::<Result<_, _>>()?,
-            self.flows_v6.iter().collect::<Result<_, _>>()?,
-        ))
-    }
-
-    /// Forgets connections.
-    ///
-    /// # Errors
-    /// If a map cannot be written.
-    pub fn forget_flows(
-        &mut self,
-        v4: impl IntoIterator<Item = FlowKeyV4>,
-        v6: impl IntoIterator<Item = FlowKeyV6>,
-    ) -> Result<(), MapError> {
-        v4.into_iter().try_for_each(|key| self.flows_v4.remove(&key))?;
-        v6.into_iter().try_for_each(|key| self.flows_v6.remove(&key))
-    }
-
-    /// Writes a connection, as time alone would make it.
-    ///
-    /// # Errors
-    /// If the map cannot be written.
-    pub fn set_flow_v4(&mut self, key: FlowKeyV4, flow: Flow) -> Result<(), MapError> {
-        self.flows_v4.insert(key, flow, 0)
     }
 }
 

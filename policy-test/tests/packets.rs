@@ -13,12 +13,22 @@ mod counters;
 mod edges;
 #[path = "packets/frames.rs"]
 mod frames;
+#[path = "packets/generated.rs"]
+mod generated;
 #[path = "packets/hostile.rs"]
 mod hostile;
 #[path = "packets/icmp.rs"]
 mod icmp;
+#[path = "packets/mac.rs"]
+mod mac;
 #[path = "packets/neighbours.rs"]
 mod neighbours;
+#[path = "packets/reference.rs"]
+mod reference;
+#[path = "packets/regressions.rs"]
+mod regressions;
+#[path = "packets/shapes.rs"]
+mod shapes;
 #[path = "packets/staged.rs"]
 mod staged;
 #[path = "packets/world.rs"]

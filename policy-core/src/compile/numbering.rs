@@ -459,6 +459,7 @@ fn base(spec: &EndpointSpec) -> Result<Endpoint, CapacityError> {
     Ok(Endpoint {
         ifindex: spec.ifindex,
         undecided: RULE_NONE,
+        mac: spec.mac.map(abi::mac).unwrap_or_default(),
         v4: slots(spec, &v4)?,
         v6: slots(spec, &v6)?,
         tables: [0; 2],

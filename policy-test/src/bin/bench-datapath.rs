@@ -31,6 +31,9 @@ const ENDS: [(&str, &str); 2] = [("10.0.0.1", "10.1.0.1"), ("fd00::1", "fd01::1"
 /// How far the costs may differ from world to world.
 const FLAT: &str = "all flat within 10 % over rules and endpoints";
 
+/// What all frames come from, the subject's own among them.
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
 /// What is measured.
 struct Case {
     name: &'static str,
@@ -189,6 +192,7 @@ fn cases() -> Result<Vec<Case>> {
 fn world(ring: &mut Ring, rules: usize, endpoints: usize) -> Result<u32> {
     let subject = ring.interface("subject")?;
     ring.endpoint(subject, "subject", "subject", &[ip("10.0.0.1")?, ip("fd00::1")?]);
+    ring.change("subject", |spec| spec.mac = Some(MAC))?;
     for index in 1..endpoints {
         let number = u32::try_from(index)?;
         let addresses = [
@@ -266,7 +270,6 @@ fn median(samples: &mut [f64]) -> f64 {
 
 /// A TCP segment in an Ethernet frame.
 fn tcp(from: &str, from_port: u16, to: &str, to_port: u16, flags: u8) -> Result<Vec<u8>> {
-    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
     let builder = etherparse::PacketBuilder::ethernet2(MAC, MAC);
     let builder = match (ip(from)?, ip(to)?) {
         (IpAddr::V4(from), IpAddr::V4(to)) => builder.ipv4(from.octets(), to.octets(), 64),

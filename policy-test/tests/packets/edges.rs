@@ -16,6 +16,9 @@ use crate::{
     world::{World, drops, passes},
 };
 
+/// What `web`'s Ethernet address gives (RFC 4291, appendix A).
+const LINK_LOCAL: &str = "fe80::ff:fe00:aa02";
+
 const LISTS: &str = r"
 apiVersion: projectcalico.org/v3
 kind: GlobalNetworkSet
@@ -53,12 +56,10 @@ fn the_guard_knows_who_lives_on_its_bridge() -> Result<()> {
     let bridge = world.ring.interface("bridge")?;
     world.ring.change("web", |spec| spec.bridge = Some(bridge))?;
     world.ring.sync()?;
-    let link_local = format!("fe80::ff:fe00:{:x}", world.web);
     let guard = |hook, frame: &[u8]| world.ring.judge(hook, bridge, frame);
     let leaves = |frame: &[u8]| guard(Hook::FromBridge, frame);
     let enters = |frame: &[u8]| guard(Hook::ToBridge, frame);
-    for (own, other) in
-        [("10.0.0.2", "10.0.0.3"), ("fd00::2", "fd00::3"), (link_local.as_str(), "fe80::77")]
+    for (own, other) in [("10.0.0.2", "10.0.0.3"), ("fd00::2", "fd00::3"), (LINK_LOCAL, "fe80::77")]
     {
         let way = Way::new(own, 1, other, 2);
         passes("own", &leaves(&way.udp())?)?;

@@ -10,6 +10,9 @@ use etherparse::{
     TcpHeader, UdpHeader,
 };
 
+/// What every frame here comes from, and `web`'s own.
+pub(crate) const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0xaa, 2];
+
 pub(crate) const ETHERNET: usize = 14;
 pub(crate) const IPV4: u16 = 0x0800;
 pub(crate) const IPV6: u16 = 0x86dd;
@@ -144,10 +147,23 @@ impl Way {
 
     /// A piece of an IPv4 datagram; `offset` in units of eight bytes.
     pub(crate) fn piece(self, id: u16, offset: u16, more: bool, payload: &[u8]) -> Vec<u8> {
+        self.piece_of(UDP, id, offset, more, payload)
+    }
+
+    /// The same of another protocol.
+    pub(crate) fn piece_of(
+        self,
+        protocol: u8,
+        id: u16,
+        offset: u16,
+        more: bool,
+        payload: &[u8],
+    ) -> Vec<u8> {
         let (IpAddr::V4(from), IpAddr::V4(to)) = (self.from.0, self.to.0) else {
-            return self.chain_to(&[(44, fragment_header(id, offset, more))], UDP, payload);
+            let header = fragment_header(id, offset, more);
+            return self.chain_to(&[(44, header)], protocol, payload);
         };
-        let packet = ipv4(from, to, UDP, payload, |header| {
+        let packet = ipv4(from, to, protocol, payload, |header| {
             header.identification = id;
             header.dont_fragment = false;
             header.more_fragments = more;
@@ -233,10 +249,31 @@ pub(crate) fn padding(more: u8) -> Vec<u8> {
 pub(crate) fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     let header = Ethernet2Header {
         destination: [2, 0, 0, 0, 0xaa, 1],
-        source: [2, 0, 0, 0, 0xaa, 2],
+        source: OWN_MAC,
         ether_type: ethertype.into(),
     };
     [header.to_bytes().as_slice(), payload].concat()
+}
+
+/// The same frame from another Ethernet address.
+pub(crate) fn from_mac(frame: &[u8], mac: [u8; 6]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame[6..12].copy_from_slice(&mac);
+    frame
+}
+
+/// The same frame, some bytes of what follows its Ethernet header changed.
+pub(crate) fn network(frame: &[u8], changes: &[(usize, u8)]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    for &(at, value) in changes {
+        frame[ETHERNET + at] = value;
+    }
+    frame
+}
+
+/// 10.0.0.x.
+pub(crate) fn ip4(low: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, low)
 }
 
 /// The same frame to everybody.
@@ -258,7 +295,7 @@ pub(crate) fn tagged(frame: &[u8], tags: &[u16]) -> Vec<u8> {
 pub(crate) fn arp(operation: u16, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     let mut packet = vec![0, 1, 8, 0, 6, 4];
     packet.extend(operation.to_be_bytes());
-    packet.extend([2, 0, 0, 0, 0xaa, 2]);
+    packet.extend(OWN_MAC);
     packet.extend(sender.octets());
     packet.extend([0; 6]);
     packet.extend(target.octets());

@@ -7,7 +7,7 @@ use policy_test::testrun::Action;
 
 use crate::{
     frames::{
-        ARP, ETHERNET, ICMP, IPV4, SYN, Way, arp, ethernet, fragment_header, ip, padding, tagged,
+        ARP, ICMP, IPV4, SYN, Way, arp, ethernet, fragment_header, ip, network, padding, tagged,
     },
     world::World,
 };
@@ -93,35 +93,26 @@ fn options_and_extension_headers_hide_nothing() -> Result<()> {
     Ok(())
 }
 
-/// `frame`, with some bytes of what follows the Ethernet header changed.
-fn with(frame: &[u8], changes: &[(usize, u8)]) -> Vec<u8> {
-    let mut frame = frame.to_vec();
-    for &(at, value) in changes {
-        frame[ETHERNET + at] = value;
-    }
-    frame
-}
-
 #[test]
 fn headers_that_contradict_themselves_are_malformed() -> Result<()> {
     let world = World::new()?;
     let v4 = Way::new("10.0.0.2", 1, "10.0.0.3", 5432).tcp(SYN);
     let v6 = Way::new("fd00::2", 1, "fd00::3", 5432).tcp(SYN);
     let cases: [(&str, Vec<u8>); 14] = [
-        ("version 6 under IPv4", with(&v4, &[(0, 0x65)])),
-        ("a header of four words", with(&v4, &[(0, 0x44)])),
-        ("a header of none", with(&v4, &[(0, 0x40)])),
-        ("a header that is all there is", with(&v4, &[(0, 0x4f)])),
-        ("no length", with(&v4, &[(2, 0), (3, 0)])),
-        ("less than the header", with(&v4, &[(2, 0), (3, 19)])),
-        ("more than the frame", with(&v4, &[(2, 0), (3, 45)])),
-        ("without room for ports", with(&v4, &[(2, 0), (3, 22)])),
-        ("a data offset of four words", with(&v4, &[(32, 0x40)])),
-        ("a data offset past the end", with(&v4, &[(32, 0xf0)])),
-        ("version 4 under IPv6", with(&v6, &[(0, 0x45)])),
-        ("more than the frame", with(&v6, &[(4, 0xff)])),
-        ("no payload", with(&v6, &[(4, 0), (5, 0)])),
-        ("a data offset past the end", with(&v6, &[(52, 0xf0)])),
+        ("version 6 under IPv4", network(&v4, &[(0, 0x65)])),
+        ("a header of four words", network(&v4, &[(0, 0x44)])),
+        ("a header of none", network(&v4, &[(0, 0x40)])),
+        ("a header that is all there is", network(&v4, &[(0, 0x4f)])),
+        ("no length", network(&v4, &[(2, 0), (3, 0)])),
+        ("less than the header", network(&v4, &[(2, 0), (3, 19)])),
+        ("more than the frame", network(&v4, &[(2, 0), (3, 45)])),
+        ("without room for ports", network(&v4, &[(2, 0), (3, 22)])),
+        ("a data offset of four words", network(&v4, &[(32, 0x40)])),
+        ("a data offset past the end", network(&v4, &[(32, 0xf0)])),
+        ("version 4 under IPv6", network(&v6, &[(0, 0x45)])),
+        ("more than the frame", network(&v6, &[(4, 0xff)])),
+        ("no payload", network(&v6, &[(4, 0), (5, 0)])),
+        ("a data offset past the end", network(&v6, &[(52, 0xf0)])),
     ];
     for (what, frame) in cases {
         world.drops_out(what, &frame, DropReason::Malformed)?;

@@ -9,9 +9,12 @@ use policy_common::{
     abi::{Direction, DropKey, DropReason, Event, RULE_NONE},
     maps,
 };
-use policy_test::testrun::{Ring, Verdict};
+use policy_test::testrun::{Entry, Ring, Verdict};
 
-use crate::frames::ip;
+use crate::{
+    frames::{OWN_MAC, ip},
+    reference::Subject,
+};
 
 /// `web` may be called on 80/tcp, 53/udp and by ping from `client`, and may call `db` on
 /// 5432/tcp and 53/udp and ping it.
@@ -44,6 +47,8 @@ pub(crate) struct World {
     pub(crate) ring: Ring,
     /// 10.0.0.2, fd00::2.
     pub(crate) web: u32,
+    /// 10.0.0.5, fd00::5: no policy selects it.
+    pub(crate) free: u32,
     /// Not an endpoint.
     pub(crate) stranger: u32,
 }
@@ -54,13 +59,18 @@ impl World {
         let web = ring.interface("web")?;
         let db = ring.interface("db")?;
         let client = ring.interface("client")?;
+        let free = ring.interface("free")?;
         let stranger = ring.interface("stranger")?;
         ring.endpoint(web, "web", "web", &[ip("10.0.0.2"), ip("fd00::2")]);
         ring.endpoint(db, "db", "db", &[ip("10.0.0.3"), ip("fd00::3")]);
         ring.endpoint(client, "client", "client", &[ip("10.0.0.4"), ip("fd00::4")]);
+        ring.endpoint(free, "free", "free", &[ip("10.0.0.5"), ip("fd00::5")]);
+        for name in ["web", "free"] {
+            ring.change(name, |spec| spec.mac = Some(OWN_MAC))?;
+        }
         ring.policies(POLICIES)?;
         ring.sync()?;
-        Ok(World { ring, web, stranger })
+        Ok(World { ring, web, free, stranger })
     }
 
     /// `web` sends a frame.
@@ -71,6 +81,34 @@ impl World {
     /// `web` gets a frame.
     pub(crate) fn gets(&self, frame: &[u8]) -> Result<Verdict> {
         self.ring.judge(Hook::ToEndpoint, self.web, frame)
+    }
+
+    /// Where the frames of an endpoint meet its fence.
+    pub(crate) fn entry(&self, subject: Subject, direction: Direction) -> Entry {
+        let ifindex = match subject {
+            Subject::Web => self.web,
+            Subject::Free => self.free,
+        };
+        let hook = match direction {
+            Direction::Egress => Hook::FromEndpoint,
+            Direction::Ingress => Hook::ToEndpoint,
+        };
+        (hook, ifindex).into()
+    }
+
+    /// An endpoint sends or gets a frame. What was counted is forgotten at once, so that looking at the
+    /// counters costs the same for the last of many frames as for the first.
+    pub(crate) fn shows(
+        &mut self,
+        subject: Subject,
+        direction: Direction,
+        frame: &[u8],
+    ) -> Result<Verdict> {
+        let verdict = self.ring.judge_at(self.entry(subject, direction), frame)?;
+        if let Verdict::Drop(key) = &verdict {
+            self.ring.forget_drop(key)?;
+        }
+        Ok(verdict)
     }
 
     pub(crate) fn passes_out(&self, what: &str, frame: &[u8]) -> Result<()> {
