@@ -439,14 +439,17 @@ impl Shared {
         }
     }
 
-    /// Reads the MAC address behind a static endpoint's veth. It gives the link-local address that
-    /// neighbour discovery comes from, and nothing else depends on it: a workload that changes it
-    /// changes only how itself is reached.
+    /// Reads the MAC address behind a static endpoint's veth: what its frames must come from, and what
+    /// gives its link-local address. A workload's root may change it, and the next notice of the veth
+    /// is followed; but not to another endpoint's, whose frames it would draw to itself.
     fn learn_mac(&self, link: &Link) {
         let (Some(nsid), Some(peer)) = (link.link_netnsid, link.link) else { return };
         match Netlink::open().and_then(|mut netlink| netlink.peer_mac(nsid, peer)) {
             Ok(Some(mac)) => self.update(|view| {
-                view.peer_macs.insert(link.ifindex, mac);
+                let mut others = view.peer_macs.iter().filter(|(of, _)| **of != link.ifindex);
+                if !others.any(|(_, known)| *known == mac) {
+                    view.peer_macs.insert(link.ifindex, mac);
+                }
             }),
             Ok(None) => {}
             Err(error) => debug!(interface = link.name, %error, "no MAC address to be had"),
