@@ -27,6 +27,8 @@ mod mac;
 mod neighbours;
 #[path = "packets/reference.rs"]
 mod reference;
+#[path = "packets/regressions.rs"]
+mod regressions;
 #[path = "packets/shapes.rs"]
 mod shapes;
 #[path = "packets/staged.rs"]

@@ -45,7 +45,7 @@ fn a_neighbours_hardware_address_draws_none_of_its_frames() {
         }
         assert_eq!(seen.received(), served, "a frame under a forged address arrived ({over:?})");
         let moved = stage.drops().since(&before);
-        assert!(moved.for_reason("spoofed-mac") >= 3, "{over:?}: {moved:#?}");
+        assert!(moved.for_reason("spoofed-mac") >= 1, "{over:?}: {moved:#?}");
 
         call_it(&stage, "bad", &own);
         assert_eq!(stage.netns("bad").try_udp(db, LIMIT).unwrap(), Reach::Answered, "{over:?}");
