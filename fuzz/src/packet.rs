@@ -8,8 +8,8 @@ use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use policy_common::{
     abi::{DropReason, Family},
     packet::{
-        self, Address, Fragment, Kind, Packet, Source, View, hop_limit, neighbour_target,
-        network_layer, parse_plain, protocol, quoted,
+        self, Address, Fragment, Kind, Packet, Source, View, arp_sender, hop_limit,
+        neighbour_options, neighbour_target, network_layer, parse_plain, protocol, quoted, sender,
     },
 };
 
@@ -85,8 +85,12 @@ fn read(frame: &[u8]) -> Option<Packet> {
         assert!(named, "{reason:?} is no reason of the parser's");
         return None;
     }
+    let own = sender(&source).expect("a frame that could be read has a sender");
+    let transport = packet.transport as usize;
     if packet.kind == Kind::Arp {
         assert_eq!(network, None);
+        let honest = frame[transport + 8..transport + 14] == own[..6];
+        assert_eq!(arp_sender(&source, transport, own).is_ok(), honest);
         return Some(packet);
     }
     assert_eq!(network, Some((packet.family, packet.source, packet.destination)));
@@ -94,6 +98,14 @@ fn read(frame: &[u8]) -> Option<Packet> {
     consistent(&packet);
     let target = neighbour_target(&source, &packet);
     assert_eq!(target.is_ok(), packet.transport as usize + 24 <= frame.len());
+
+    if let Err(reason) = neighbour_options(&source, transport, own) {
+        let named = matches!(
+            reason,
+            DropReason::Malformed | DropReason::HeaderChain | DropReason::SpoofedNeighbour
+        );
+        assert!(named, "{reason:?} is no reason of the options'");
+    }
 
     let mut inner = Packet::UNKNOWN;
     match quoted(&source, &packet, &mut inner) {

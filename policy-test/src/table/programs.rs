@@ -107,6 +107,7 @@ impl Programs {
         match self.endpoint(path.source) {
             Some(index) => {
                 let from = Entry::from((Hook::FromEndpoint, index));
+                let frame = self.ring.addressed(from, frame.clone());
                 self.end(from, &frame, service.port, egress)?;
             }
             None if is_away(&self.ring.model, path.source) => {

@@ -69,6 +69,20 @@ impl Ring {
         host.ip_batch(&addresses.into_iter().map(local).collect::<Vec<_>>())
     }
 
+    /// A frame as its sender's fence sees it: from the Ethernet address of the endpoint that it meets
+    /// there, where one is known. Elsewhere it stays as it is.
+    #[must_use]
+    pub fn addressed(&self, entry: Entry, mut frame: Vec<u8>) -> Vec<u8> {
+        let endpoint = || self.model.endpoints.values().find(|it| it.ifindex == entry.ifindex);
+        if entry.hook == Hook::FromEndpoint
+            && let Some(mac) = endpoint().and_then(|it| it.mac)
+            && let Some(source) = frame.get_mut(6..12)
+        {
+            source.copy_from_slice(&mac);
+        }
+        frame
+    }
+
     /// Loads the programs of host endpoints, which take the verifier longest.
     ///
     /// # Errors

@@ -413,7 +413,8 @@ impl Trial {
                 };
                 // On the way in the program has to find out.
                 let passed_on = shot.ask.forwarded == Some(true) && hook == Hook::ToUplink;
-                (Entry { hook, ifindex: shot.ifindex, passed_on }, shot.frame.clone())
+                let entry = Entry { hook, ifindex: shot.ifindex, passed_on };
+                (entry, self.ring.addressed(entry, shot.frame.clone()))
             })
             .collect();
         let actions = self.ring.run_all(&frames).map_err(general)?;
