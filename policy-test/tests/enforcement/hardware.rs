@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use policy_test::net::{Reach, UdpEcho};
+use policy_test::{
+    net::{Reach, UdpEcho},
+    wait,
+};
 
 use crate::stage::{LIMIT, Over, SHORT, Stage};
 
@@ -50,4 +53,39 @@ fn a_neighbours_hardware_address_draws_none_of_its_frames() {
         call_it(&stage, "bad", &own);
         assert_eq!(stage.netns("bad").try_udp(db, LIMIT).unwrap(), Reach::Answered, "{over:?}");
     }
+}
+
+/// Without `spec.mac` the agent looks for itself what is behind the veth. A change is followed when the
+/// veth is heard of again, but not to what another endpoint has.
+#[test]
+fn a_hardware_address_that_was_learnt_is_not_changed_for_a_neighbours() {
+    let stage = Stage::new(&[]);
+    let (own, victims) = (hardware(&stage, "bad"), hardware(&stage, "web"));
+    let db = SocketAddr::new(stage.address("db", Over::V4), 53);
+    let _db = UdpEcho::start(stage.netns("db"), db).unwrap();
+    let web = SocketAddr::new(stage.address("web", Over::V4), 53);
+    let _web = UdpEcho::start(stage.netns("web"), web).unwrap();
+    let veth = stage.workloads["bad"].host_interface().to_owned();
+    let notice = || {
+        for state in ["down", "up"] {
+            stage.netns("host").ip(&["link", "set", &veth, state]).unwrap();
+        }
+    };
+    let reached = |to| stage.netns("bad").try_udp(to, SHORT).unwrap() == Reach::Answered;
+    assert_eq!(stage.netns("bad").try_udp(db, LIMIT).unwrap(), Reach::Answered);
+
+    call_it(&stage, "bad", "02:00:00:00:77:05");
+    notice();
+    wait::until("the new address", LIMIT, || reached(db)).unwrap();
+
+    call_it(&stage, "bad", &victims);
+    notice();
+    // Heard of, if the way back is: the agent takes notices one after the other.
+    for _ in 0..3 {
+        assert!(!reached(db), "the neighbour's address was taken");
+        assert_eq!(stage.netns("host").try_udp(web, LIMIT).unwrap(), Reach::Answered);
+    }
+    call_it(&stage, "bad", &own);
+    notice();
+    wait::until("the old address", LIMIT, || reached(db)).unwrap();
 }

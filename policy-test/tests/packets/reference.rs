@@ -95,6 +95,9 @@ pub(crate) fn read(frame: &[u8]) -> (Packet, Result<(), DropReason>) {
 /// protocol.
 type Key = (Subject, (IpAddr, u16), (IpAddr, u16), u8);
 
+/// What identifies the pieces of one packet: identification, source, destination, protocol (in IPv4).
+type Pieces = (Subject, Direction, u32, IpAddr, IpAddr, u8);
+
 struct Known {
     opened: Direction,
     seen: u64,
@@ -115,7 +118,7 @@ pub(crate) struct Refusal {
 #[derive(Default)]
 pub(crate) struct Reference {
     flows: HashMap<Key, Known>,
-    firsts: HashMap<(Subject, Direction, u32, IpAddr, IpAddr, u8), (u64, Option<Mac>)>,
+    firsts: HashMap<Pieces, (u64, Option<Mac>)>,
     /// Seconds.
     now: u64,
 }
@@ -236,7 +239,7 @@ impl Reference {
         let goes_on = match visit.packet.kind {
             Kind::EchoRequest => !reply,
             Kind::EchoReply => reply,
-            Kind::Tcp if syn => !known.closing && !(reply && known.replied),
+            Kind::Tcp if syn => !(known.closing || reply && known.replied),
             _ => true,
         };
         (now - known.seen <= lifetime && goes_on).then_some(known)
