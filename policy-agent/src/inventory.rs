@@ -15,7 +15,7 @@ use policy_core::{
     model::{EndpointId, EndpointSpec, Model},
     peers::PeerName,
     plan::Image,
-    shared::Shared,
+    shared::{Shared, SharedMap},
     validate::{Claims, Object, StaticEndpoint},
 };
 
@@ -58,7 +58,7 @@ pub struct Inventory {
 #[derive(Clone, Debug)]
 pub struct Sources {
     view: Shared<View>,
-    statics: Shared<BTreeMap<Arc<ResourceName>, Arc<Entry>>>,
+    statics: SharedMap<Arc<ResourceName>, Arc<Entry>>,
     host_endpoints: Shared<BTreeMap<String, Arc<HostEndpoint>>>,
     docker: Option<Arc<DockerSnapshot>>,
 }

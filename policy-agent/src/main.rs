@@ -4,6 +4,12 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use policy_agent::{config::Cli, run};
+use tikv_jemallocator::Jemalloc;
+
+/// Long-lived small values stand between short-lived ones, a hundred thousand at a change of many
+/// policies: glibc's allocator takes twice the time for that and gives little of the room back.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     match run::main(Cli::parse()) {

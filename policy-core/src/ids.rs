@@ -6,12 +6,7 @@
 //! that came with them is executed. A number that was freed is given out again as late as possible,
 //! because counters and connections may still bear it.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    hash::Hash,
-    ops::Deref,
-    sync::Arc,
-};
+use std::{collections::HashMap, hash::Hash, ops::Deref, sync::Arc};
 
 use policy_api::messages::RuleName;
 use policy_common::{
@@ -23,7 +18,7 @@ use policy_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{digest::Digest, peers::PeerName};
+use crate::{digest::Digest, peers::PeerName, shared::SharedMap};
 
 mod draft;
 mod stored;
@@ -37,9 +32,9 @@ use stored::Stored;
 /// The names behind the numbers, for whoever only reads. Cloning shares.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Names {
-    rules: Arc<BTreeMap<u32, Arc<RuleName>>>,
-    logs: Arc<BTreeMap<u32, Arc<[RuleName]>>>,
-    peers: Arc<BTreeMap<u32, PeerName>>,
+    rules: SharedMap<u32, Arc<RuleName>>,
+    logs: SharedMap<u32, Arc<[RuleName]>>,
+    peers: SharedMap<u32, PeerName>,
 }
 
 impl Names {
@@ -146,25 +141,17 @@ impl Ids {
 
     /// Carries out the changes of one plan.
     pub fn apply(&mut self, changes: &IdChanges) {
-        if !changes.rules.is_empty() {
-            let rules = Arc::make_mut(&mut self.names.rules);
-            self.rules.apply(&changes.rules, rules, |name| Arc::new(name.clone()));
+        self.rules.apply(&changes.rules, |name| Arc::new(name.clone()));
+        self.logs.apply(&changes.logs, |list| list.as_slice().into());
+        self.peers.apply(&changes.peers, |digest| *digest);
+        self.tables.apply(&changes.tables, |digest| *digest);
+        self.lists.apply(&changes.lists, |digest| *digest);
+        self.names.rules = self.rules.keys.clone();
+        self.names.logs = self.logs.keys.clone();
+        for id in &changes.peers.gone {
+            self.names.peers.remove(id);
         }
-        if !changes.logs.is_empty() {
-            let logs = Arc::make_mut(&mut self.names.logs);
-            self.logs.apply(&changes.logs, logs, |list| list.as_slice().into());
-        }
-        let mut unnamed = BTreeMap::new();
-        self.peers.apply(&changes.peers, &mut unnamed, |digest| *digest);
-        self.tables.apply(&changes.tables, &mut unnamed, |digest| *digest);
-        self.lists.apply(&changes.lists, &mut unnamed, |digest| *digest);
-        if !changes.peers.gone.is_empty() || !changes.peer_names.is_empty() {
-            let names = Arc::make_mut(&mut self.names.peers);
-            for id in &changes.peers.gone {
-                names.remove(id);
-            }
-            names.extend(changes.peer_names.iter().cloned());
-        }
+        self.names.peers.extend(changes.peer_names.iter().cloned());
         for content in &changes.classes_gone {
             if let Some(class) = self.classes.remove(content) {
                 self.contents.remove(&class);
@@ -182,9 +169,9 @@ impl Ids {
 
 /// Ids of one kind.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Registry<K: Eq + Hash> {
+pub(crate) struct Registry<K: Clone + Eq + Hash> {
     ids: HashMap<K, u32>,
-    keys: BTreeMap<u32, K>,
+    keys: SharedMap<u32, K>,
     /// Where the search for a free number goes on.
     next: u32,
     first: u32,
@@ -194,7 +181,7 @@ pub(crate) struct Registry<K: Eq + Hash> {
 
 impl<K: Clone + Eq + Hash> Registry<K> {
     fn new(first: u32, end: u32) -> Self {
-        Registry { ids: HashMap::new(), keys: BTreeMap::new(), next: first, first, end }
+        Registry { ids: HashMap::new(), keys: SharedMap::default(), next: first, first, end }
     }
 
     fn restore(first: u32, end: u32, next: u32, keys: impl IntoIterator<Item = (u32, K)>) -> Self {
@@ -213,22 +200,14 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         }
     }
 
-    fn apply<N>(
-        &mut self,
-        changes: &draft::Delta<N>,
-        names: &mut BTreeMap<u32, K>,
-        key: impl Fn(&N) -> K,
-    ) {
+    fn apply<N>(&mut self, changes: &draft::Delta<N>, key: impl Fn(&N) -> K) {
         for id in &changes.gone {
             if let Some(key) = self.keys.remove(id) {
                 self.ids.remove(&key);
             }
-            names.remove(id);
         }
         for (id, name) in &changes.new {
-            let key = key(name);
-            self.insert(*id, key.clone());
-            names.insert(*id, key);
+            self.insert(*id, key(name));
         }
         if let Some(next) = changes.next {
             self.next = next.clamp(self.first, self.end - 1);

@@ -16,7 +16,7 @@ use crate::{
     host::{Failsafe, HostEndpoint, Plane, Published},
     labels::Labels,
     policy::{Policy, PolicyKey, StagedAction},
-    shared::Shared,
+    shared::{Shared, SharedMap},
     tiers::Tier,
 };
 
@@ -105,13 +105,13 @@ pub struct Model {
     /// Tiers of `Tier` resources, by name. Those that are built in exist without one.
     pub tiers: Shared<BTreeMap<String, Tier>>,
     /// Policies in force. The tier of each exists.
-    pub policies: Shared<BTreeMap<PolicyKey, Arc<Policy>>>,
+    pub policies: SharedMap<PolicyKey, Arc<Policy>>,
     /// Network sets by (namespace, name).
-    pub network_sets: Shared<BTreeMap<(String, String), Arc<NetworkSet>>>,
+    pub network_sets: SharedMap<(String, String), Arc<NetworkSet>>,
     /// Labels of `v1` Namespace documents, by namespace. A namespace that has none still exists.
     pub namespaces: Shared<BTreeMap<String, Labels>>,
     /// Endpoints.
-    pub endpoints: Shared<BTreeMap<EndpointId, Arc<EndpointSpec>>>,
+    pub endpoints: SharedMap<EndpointId, Arc<EndpointSpec>>,
     /// The host's own addresses; the peer with the label `palisade.io/host`.
     pub host_addresses: Shared<BTreeSet<IpAddr>>,
     /// Uplinks that the XDP program is on: interface index to labels.

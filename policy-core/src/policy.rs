@@ -77,6 +77,17 @@ impl PolicyKey {
     pub fn enforced(&self) -> PolicyKey {
         PolicyKey { kind: self.kind.enforced(), ..self.clone() }
     }
+
+    /// The key of the staged policy that would become this one, or take it away.
+    #[must_use]
+    pub fn staged(&self) -> PolicyKey {
+        let kind = match self.kind.enforced() {
+            PolicyKind::NetworkPolicy => PolicyKind::StagedNetworkPolicy,
+            PolicyKind::KubernetesNetworkPolicy => PolicyKind::StagedKubernetesNetworkPolicy,
+            _ => PolicyKind::StagedGlobalNetworkPolicy,
+        };
+        PolicyKey { kind, ..self.clone() }
+    }
 }
 
 impl fmt::Display for PolicyKey {

@@ -1,14 +1,18 @@
-//! A part of a value that its copies share until one of them changes it.
+//! Parts of a value that its copies share until one of them changes it.
 //!
-//! In: any value. Out: the same value behind a pointer, so that a copy costs nothing and two copies
-//! that have stayed together are known to be equal without a look inside.
+//! In: any value. Out: the same value behind a pointer ([`Shared`]), so that a copy costs nothing and
+//! two copies that have stayed together are known to be equal without a look inside. Of a map of
+//! many entries ([`SharedMap`]) not even the one that changes is copied whole.
 
 use std::{
+    borrow::Borrow,
     cmp::Ordering,
-    collections::BTreeMap,
-    ops::{Deref, DerefMut},
+    fmt::{self, Debug},
+    ops::{Deref, DerefMut, Index},
     sync::Arc,
 };
+
+use immutable_chunkmap::map::Map;
 
 /// A shared part. Reads like the value itself; the first write after a copy was made copies it.
 #[derive(Debug, Default)]
@@ -71,14 +75,142 @@ where
     }
 }
 
+/// Few entries a chunk: one chunk is what a change copies.
+type Chunks<K, V> = Map<K, V, 32>;
+
+/// A sorted map. A copy costs nothing, and a change of one that has been copied costs the logarithm
+/// of its size.
+#[derive(Clone)]
+pub struct SharedMap<K: Ord + Clone, V: Clone>(Shared<Chunks<K, V>>);
+
+impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
+    /// Whether both are one value. If not, they may still be equal.
+    pub fn same(&self, other: &Self) -> bool {
+        self.0.same(&other.0)
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The value of a key.
+    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        self.0.get(key)
+    }
+
+    /// Whether there is a value of this key.
+    pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.get(key).is_some()
+    }
+
+    /// Adds or replaces; returns what was replaced.
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+        self.0.insert_cow(key, value)
+    }
+
+    /// Removes; returns what was there. A map that does not have the key stays the same.
+    pub fn remove<Q: Ord>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
+        if self.contains_key(key) { self.0.remove_cow(key) } else { None }
+    }
+
+    /// Keeps the entries that `keep` wants.
+    pub fn retain(&mut self, keep: impl Fn(&K, &V) -> bool) {
+        let kept = self.iter().filter(|(key, value)| keep(key, value));
+        *self = kept.map(|(key, value)| (key.clone(), value.clone())).collect();
+    }
+
+    /// Entries, by ascending key.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.0.into_iter()
+    }
+
+    /// Keys, ascending.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.iter().map(|(key, _)| key)
+    }
+
+    /// Values, by ascending key.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.iter().map(|(_, value)| value)
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> Default for SharedMap<K, V> {
+    fn default() -> Self {
+        SharedMap(Shared::from(Chunks::new()))
+    }
+}
+
+impl<K: Ord + Clone + Debug, V: Clone + Debug> Debug for SharedMap<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl<K: Ord + Clone, V: Clone + PartialEq> PartialEq for SharedMap<K, V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.same(other) || self.len() == other.len() && self.iter().eq(other.iter())
+    }
+}
+
+impl<Q: Ord, K: Ord + Clone + Borrow<Q>, V: Clone> Index<&Q> for SharedMap<K, V> {
+    type Output = V;
+
+    fn index(&self, key: &Q) -> &V {
+        &(*self.0)[key]
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for SharedMap<K, V> {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
+        let mut map = Chunks::new();
+        for (key, value) in entries {
+            map.insert_cow(key, value);
+        }
+        SharedMap(map.into())
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> Extend<(K, V)> for SharedMap<K, V> {
+    fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, entries: I) {
+        for (key, value) in entries {
+            self.insert(key, value);
+        }
+    }
+}
+
+impl<'a, K: Ord + Clone, V: Clone> IntoIterator for &'a SharedMap<K, V> {
+    type Item = (&'a K, &'a V);
+    type IntoIter = <&'a Chunks<K, V> as IntoIterator>::IntoIter;
+
+    fn into_iter(self) -> Self::IntoIter {
+        (&*self.0).into_iter()
+    }
+}
+
 /// One key's value in a map that has changed, before and now; at least one of them is there.
 pub(crate) type Difference<'a, K, V> = (&'a K, Option<&'a Arc<V>>, Option<&'a Arc<V>>);
 
 /// Where two maps differ, by key, ascending: one pass over both, and no look into values that they
 /// share.
-pub(crate) fn differences<'a, K: Ord, V: PartialEq>(
-    before: &'a BTreeMap<K, Arc<V>>,
-    now: &'a BTreeMap<K, Arc<V>>,
+pub(crate) fn differences<'a, K: Ord + Clone, V: PartialEq>(
+    before: &'a SharedMap<K, Arc<V>>,
+    now: &'a SharedMap<K, Arc<V>>,
 ) -> impl Iterator<Item = Difference<'a, K, V>> {
     let (mut olds, mut news) = (before.iter().peekable(), now.iter().peekable());
     std::iter::from_fn(move || {
@@ -110,12 +242,12 @@ mod tests {
 
     #[test]
     fn maps_differ_where_a_value_comes_goes_or_is_another() {
-        let map = |entries: &[(u8, u8)]| -> BTreeMap<u8, Arc<u8>> {
+        let map = |entries: &[(u8, u8)]| -> SharedMap<u8, Arc<u8>> {
             entries.iter().map(|(key, value)| (*key, Arc::new(*value))).collect()
         };
         let before = map(&[(1, 1), (2, 2), (3, 3), (5, 5)]);
         let mut now = before.clone();
-        now.extend(map(&[(0, 0), (2, 9), (3, 3), (7, 7)]));
+        now.extend([(0, 0), (2, 9), (3, 3), (7, 7)].map(|(key, value)| (key, Arc::new(value))));
         now.remove(&5);
         let found: Vec<_> = differences(&before, &now)
             .map(|(key, old, new)| (*key, old.map(|it| **it), new.map(|it| **it)))
@@ -136,5 +268,25 @@ mod tests {
         assert_eq!((first.as_slice(), second.as_slice()), (&[1, 2][..], &[1, 2, 3][..]));
         second.pop();
         assert_eq!(first, second);
+    }
+
+    #[test]
+    fn a_changed_map_leaves_its_copies_alone_and_stays_sorted() {
+        let first: SharedMap<u32, u32> = (0..1000).map(|key| (key * 7 % 1000, key)).collect();
+        let mut second = first.clone();
+        assert!(first.same(&second));
+        assert_eq!((second.insert(7, 0), second.insert(2000, 1)), (Some(1), None));
+        assert_eq!((second.remove(&0), second.remove(&5000)), (Some(0), None));
+        assert_eq!((first.len(), first.get(&7), first.get(&0)), (1000, Some(&1), Some(&0)));
+        assert_eq!((second.len(), second.get(&7), second.get(&0)), (1000, Some(&0), None));
+        assert!(second.keys().is_sorted() && first != second);
+    }
+
+    #[test]
+    fn removing_what_is_not_there_changes_nothing() {
+        let first: SharedMap<u8, u8> = [(1, 1)].into_iter().collect();
+        let mut second = first.clone();
+        second.remove(&2);
+        assert!(first.same(&second));
     }
 }

@@ -52,7 +52,7 @@ mod warnings;
 
 pub use advice::advice;
 pub use claims::Claims;
-pub use references::{open_references, references, undeletable};
+pub use references::{open_references, references, references_of, undeletable};
 
 use report::Report;
 

@@ -43,6 +43,7 @@ use policy_core::{
     labels::{self, Labels},
     model::{EndpointId, EndpointSpec, Model},
     plan::{Image, Op},
+    shared::SharedMap,
     validate::{self, Object},
 };
 
@@ -184,8 +185,10 @@ impl Ring {
     /// # Errors
     /// If there is none of that name.
     pub fn change(&mut self, name: &str, change: impl FnOnce(&mut EndpointSpec)) -> Result<()> {
-        let spec = self.model.endpoints.get_mut(&id(name)).with_context(|| format!("no {name}"))?;
-        change(Arc::make_mut(spec));
+        let spec = self.model.endpoints.get(&id(name)).with_context(|| format!("no {name}"))?;
+        let mut spec = EndpointSpec::clone(spec);
+        change(&mut spec);
+        self.model.endpoints.insert(id(name), Arc::new(spec));
         Ok(())
     }
 
@@ -199,8 +202,8 @@ impl Ring {
     /// # Errors
     /// If they are none.
     pub fn policies(&mut self, text: &str) -> Result<()> {
-        self.model.policies.clear();
-        self.model.network_sets.clear();
+        self.model.policies = SharedMap::default();
+        self.model.network_sets = SharedMap::default();
         self.add_policies(text)
     }
 

@@ -372,7 +372,7 @@ fn a_dropped_plan_takes_no_rule_from_the_rows_in_the_maps() {
     let (mut compiler, mut kernel) = (Compiler::new(), Kernel::default());
     run(&mut compiler, &mut kernel, &model);
     let mut asked = model.clone();
-    asked.policies.clear();
+    asked.policies = Default::default();
     asked.host_addresses.insert(ip("10.0.0.254"));
     for _ in 0..3 {
         compiler.plan(&asked).unwrap();

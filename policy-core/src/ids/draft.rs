@@ -103,15 +103,9 @@ impl<N> Default for Delta<N> {
     }
 }
 
-impl<N> Delta<N> {
-    pub(super) fn is_empty(&self) -> bool {
-        self.gone.is_empty() && self.new.is_empty() && self.next.is_none()
-    }
-}
-
 /// Ids of one kind, with the changes of a plan.
 #[derive(Clone, Debug)]
-pub(crate) struct Drafted<'a, K: Eq + Hash> {
+pub(crate) struct Drafted<'a, K: Clone + Eq + Hash> {
     base: &'a Registry<K>,
     new: HashMap<K, u32>,
     keys: BTreeMap<u32, K>,

@@ -67,7 +67,8 @@ impl From<Stored> for Ids {
             Registry::restore(like.first, like.end, next, keys)
         }
         let empty = Ids::default();
-        let peer_names = stored.peers.iter().map(|(id, _, name)| (*id, name.clone())).collect();
+        let peer_names: Vec<_> =
+            stored.peers.iter().map(|(id, _, name)| (*id, name.clone())).collect();
         let peers = stored.peers.into_iter().map(|(id, key, _)| (id, key)).collect();
         let classes: HashMap<Digest, ClassRef> = stored
             .classes
@@ -78,9 +79,9 @@ impl From<Stored> for Ids {
         let logs = all(&empty.logs, stored.next_log, stored.logs, Arc::from);
         Ids {
             names: Names {
-                rules: Arc::new(rules.keys.clone()),
-                logs: Arc::new(logs.keys.clone()),
-                peers: Arc::new(peer_names),
+                rules: rules.keys.clone(),
+                logs: logs.keys.clone(),
+                peers: peer_names.into_iter().collect(),
             },
             rules,
             logs,

@@ -6,7 +6,7 @@ fn assign(registry: &mut Registry<&'static str>, key: &'static str) -> Option<u3
     let base = registry.clone();
     let mut drafted = Drafted::of(&base);
     let id = drafted.assign(&key, |_| false);
-    registry.apply(&drafted.delta(|key| key), &mut BTreeMap::new(), |key| *key);
+    registry.apply(&drafted.delta(|key| key), |key| *key);
     id
 }
 
@@ -18,7 +18,7 @@ fn a_freed_number_is_reused_last() {
     let base = registry.clone();
     let mut drafted = Drafted::of(&base);
     drafted.free([1, 4]);
-    registry.apply(&drafted.delta(|key| key), &mut BTreeMap::new(), |key| *key);
+    registry.apply(&drafted.delta(|key| key), |key| *key);
     assert_eq!(assign(&mut registry, "c"), Some(3));
     assert_eq!(assign(&mut registry, "b"), Some(2));
     assert_eq!(assign(&mut registry, "d"), Some(4));

@@ -5,7 +5,10 @@
 //! enforced as their authors mean them. Upstream asks for the tier when a policy is created and
 //! leaves a policy without one inert; a policy that is there and does nothing is what we refuse.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use policy_api::{
     diagnostic::Diagnostic,
@@ -15,6 +18,7 @@ use policy_api::{
 
 use super::Object;
 use crate::{
+    model::Model,
     policy::{Policy, PolicyKey, Reach},
     tiers,
 };
@@ -26,18 +30,56 @@ pub fn references<'a>(
 ) -> Vec<(ResourceName, Diagnostic)> {
     let known = known_tiers(objects.clone());
     without_tier(objects.clone(), &known)
-        .map(|(object, policy)| {
-            let (tier, key) = (&policy.tier, &policy.key);
-            let message = format!("{key} is in the tier `{tier}`, which does not exist");
-            let hint = format!(
-                "apply a `{CALICO}` Tier `{tier}` before the policy or together with it; delete a \
-                 tier after its policies or together with them"
-            );
-            let diagnostic = Diagnostic::error("spec.tier", message).with_hint(hint);
-            (object.resource_name(), diagnostic)
-        })
+        .map(|(object, policy)| (object.resource_name(), no_tier(policy)))
         .chain(out_of_order(objects))
         .collect()
+}
+
+/// The same of some policies of a model.
+pub fn references_of<'a>(
+    model: &Model,
+    policies: impl Iterator<Item = &'a Arc<Policy>>,
+) -> Vec<(ResourceName, Diagnostic)> {
+    let wrong = |policy: &Arc<Policy>| {
+        let name = Object::Policy(Arc::clone(policy)).resource_name();
+        let known =
+            tiers::built_in(&policy.tier).is_some() || model.tiers.contains_key(&policy.tier);
+        let staged = policy.staged.and_then(|_| {
+            let field = model.policies.get(&policy.key.enforced()).and_then(|it| early(it))?;
+            Some(not_staged(policy, field))
+        });
+        let wrong = (!known).then(|| no_tier(policy)).into_iter().chain(staged);
+        wrong.map(|diagnostic| (name.clone(), diagnostic)).collect::<Vec<_>>()
+    };
+    policies.flat_map(wrong).collect()
+}
+
+fn no_tier(policy: &Policy) -> Diagnostic {
+    let (tier, key) = (&policy.tier, &policy.key);
+    let message = format!("{key} is in the tier `{tier}`, which does not exist");
+    let hint = format!(
+        "apply a `{CALICO}` Tier `{tier}` before the policy or together with it; delete a tier \
+         after its policies or together with them"
+    );
+    Diagnostic::error("spec.tier", message).with_hint(hint)
+}
+
+/// The field by which a policy is asked before others.
+fn early(policy: &Policy) -> Option<&'static str> {
+    match policy {
+        Policy { untracked: true, .. } => Some("doNotTrack"),
+        Policy { reach: Reach::PreDnat, .. } => Some("preDNAT"),
+        _ => None,
+    }
+}
+
+fn not_staged(policy: &Policy, field: &str) -> Diagnostic {
+    let message = format!(
+        "{} is in force with `{field}`, and what takes the place of such a policy cannot be staged",
+        policy.key.enforced()
+    );
+    let hint = "give the staged policy another name, or change the one in force";
+    Diagnostic::error("metadata.name", message).with_hint(hint)
 }
 
 /// Staged policies of the name of one that is asked before others: what those would say if it were
@@ -52,23 +94,12 @@ fn out_of_order<'a>(
     let before: BTreeMap<&PolicyKey, &str> = objects
         .clone()
         .filter_map(policies)
-        .filter_map(|policy| match &**policy {
-            Policy { untracked: true, .. } => Some((&policy.key, "doNotTrack")),
-            Policy { reach: Reach::PreDnat, .. } => Some((&policy.key, "preDNAT")),
-            _ => None,
-        })
+        .filter_map(|policy| Some((&policy.key, early(policy)?)))
         .collect();
     objects.filter_map(move |object| {
         let policy = policies(object).filter(|policy| policy.staged.is_some())?;
         let field = before.get(&policy.key.enforced())?;
-        let message = format!(
-            "{} is in force with `{field}`, and what takes the place of such a \
-                               policy cannot be staged",
-            policy.key.enforced()
-        );
-        let hint = "give the staged policy another name, or change the one in force";
-        let diagnostic = Diagnostic::error("metadata.name", message).with_hint(hint);
-        Some((object.resource_name(), diagnostic))
+        Some((object.resource_name(), not_staged(policy, field)))
     })
 }
 

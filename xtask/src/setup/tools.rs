@@ -1,4 +1,4 @@
-//! Programs that the tests and the demo start.
+//! Programs that the build, the tests and the demo start.
 //!
 //! Inputs: a purpose, `PATH`. Outputs: the Debian packages of the programs that are missing.
 
@@ -14,6 +14,9 @@ struct Tool {
     package: &'static str,
     purpose: &'static str,
 }
+
+const BUILD: [Tool; 1] =
+    [Tool { program: "make", package: "make", purpose: "builds the agent's allocator" }];
 
 const LAB: [Tool; 1] =
     [Tool { program: "ip", package: "iproute2", purpose: "builds the namespaces of the lab" }];
@@ -39,7 +42,7 @@ const BUSYBOX_PACKAGE: &str = "busybox-static";
 /// # Errors
 /// If a package cannot be installed, or its program is still missing afterwards.
 pub(crate) fn ensure(purpose: Purpose, progress: &Progress) -> Result<()> {
-    if matches!(purpose, Purpose::Build | Purpose::Fuzz) {
+    if purpose == Purpose::Fuzz {
         return Ok(());
     }
     let packages = missing(purpose);
@@ -63,9 +66,11 @@ pub(crate) fn ensure(purpose: Purpose, progress: &Progress) -> Result<()> {
 
 /// Packages whose programs are not there, each once.
 fn missing(purpose: Purpose) -> Vec<&'static str> {
+    let lab: &[Tool] = if purpose == Purpose::Build { &[] } else { &LAB };
     let tests: &[Tool] = if purpose == Purpose::Test { &TESTS } else { &[] };
-    let mut packages: Vec<_> = LAB
+    let mut packages: Vec<_> = BUILD
         .iter()
+        .chain(lab)
         .chain(tests)
         .filter(|tool| find(tool.program).is_none())
         .inspect(|tool| eprintln!("need  {} ({}): {}", tool.package, tool.program, tool.purpose))

@@ -91,7 +91,7 @@ fn a_policy_without_endpoints() {
     );
     // Where nothing runs yet, nothing is said.
     let mut empty = model(&[&none]);
-    empty.endpoints.clear();
+    empty.endpoints = Default::default();
     expect_of(&empty, &everything(&[&none]), &[]);
 }
 

@@ -45,7 +45,7 @@ fn deciding(model: &Model) -> BTreeSet<(String, String)> {
 /// One policy with the rules of all, so that more of them meet.
 fn one_policy(mut model: Model) -> Model {
     let mut all: Vec<Arc<Policy>> = model.policies.values().cloned().collect();
-    model.policies.clear();
+    model.policies = Default::default();
     let Some(first) = all.pop() else { return model };
     let mut policy = (*first).clone();
     // What is staged decides nothing.
