@@ -360,6 +360,23 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_line_before_others_is_named_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        for n in ["a", "b"] {
+            store.prepare(&[Change::Put(name(n), resource(n))]).unwrap();
+        }
+        drop(store);
+        let path = dir.path().join("journal.log");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[40] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let error = Store::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("journal.log: line 1 is damaged"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+
+    #[test]
     fn what_cannot_be_written_stays_in_the_journal_and_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();

@@ -35,7 +35,11 @@ impl Journal {
         let path = dir.join("journal.log");
         let bytes = read_if_there(&path)?;
         let mut changes = Vec::new();
-        for line in lines::contents(bytes.as_deref().unwrap_or_default()) {
+        let whole = lines::undamaged(bytes.as_deref().unwrap_or_default()).map_err(|line| {
+            let reason = format!("line {line} is damaged, and changes stand behind it");
+            StoreError::Content { path: path.clone(), reason }
+        })?;
+        for line in whole {
             let change: Vec<Change> = serde_json::from_slice(line).map_err(|error| {
                 StoreError::Content { path: path.clone(), reason: error.to_string() }
             })?;

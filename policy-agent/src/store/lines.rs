@@ -15,6 +15,18 @@ pub(super) fn contents(log: &[u8]) -> impl Iterator<Item = &[u8]> {
     log.split_inclusive(|byte| *byte == b'\n').map_while(content)
 }
 
+/// The same of a log of which every line counts.
+///
+/// # Errors
+///
+/// The number of a line, from 1 on, that is not whole and has one behind it that is: no crash tears a
+/// log there.
+pub(super) fn undamaged(log: &[u8]) -> Result<Vec<&[u8]>, usize> {
+    let whole: Vec<&[u8]> = contents(log).collect();
+    let mut behind = log.split_inclusive(|byte| *byte == b'\n').skip(whole.len() + 1);
+    if behind.any(|line| content(line).is_some()) { Err(whole.len() + 1) } else { Ok(whole) }
+}
+
 fn content(line: &[u8]) -> Option<&[u8]> {
     let line = line.strip_suffix(b"\n")?;
     let (digest, rest) = line.split_at_checked(32)?;

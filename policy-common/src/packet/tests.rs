@@ -266,7 +266,7 @@ fn fragments_are_told_apart() {
         })
     };
     for (offset, more, expected) in
-        [(0, true, Fragment::First), (1, true, Fragment::Later), (0x1fff, false, Fragment::Later)]
+        [(0, true, Fragment::First), (1, true, Fragment::Later), (0x1ff0, false, Fragment::Later)]
     {
         let frame = piece(offset, more);
         assert_eq!(plain(&frame), None);
@@ -276,6 +276,8 @@ fn fragments_are_told_apart() {
         let port = if expected == Fragment::First { 0xabab } else { 0 };
         assert_eq!((packet.source_port, packet.destination_port), (port, port));
     }
+    // No packet is longer than 65,535 bytes (RFC 791).
+    assert_eq!(parsed(&piece(0x1fff, false)), Err(DropReason::Malformed));
     let atomic = [&[protocol::UDP, 0, 0, 0, 0, 0, 0, 1], udp(5, 6).as_slice()].concat();
     let packet = parsed(&ipv6(protocol::FRAGMENT, &atomic)).unwrap();
     assert_eq!((packet.fragment, packet.destination_port), (Fragment::Whole, 6));

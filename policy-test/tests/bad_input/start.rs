@@ -10,6 +10,7 @@ use std::{
 };
 
 use policy_agent::kernel::features::Unfit;
+use policy_core::digest::Digest;
 use policy_test::{
     agent::{Agent, AgentOptions},
     lab::Lab,
@@ -203,7 +204,10 @@ fn damaged_state_is_named_and_not_thrown_away() {
     damage(&policy, "", &[name, "error: no resources"]);
     let copy = resources.join("copy.yaml");
     damage(&copy, &fs::read_to_string(&policy).unwrap(), &["copy.yaml", name, "stands twice"]);
-    damage(&stage.state().join("journal.json"), "[{", &["journal.json", "line 1"]);
+    // Two changes, the first of which somebody has touched.
+    let change = format!("{} []\n", Digest::of("log line", &b"[]"[..]));
+    let journal = format!("x{change}{change}");
+    damage(&stage.state().join("journal.log"), &journal, &["journal.log", "line 1"]);
     damage(&stage.state().join("ids.json"), "{\"rules\": 7}", &["ids.json"]);
     stage.agent.start().unwrap();
     assert_eq!(stage.agent.status().unwrap().policies, 1);
