@@ -9,6 +9,7 @@
 mod empty;
 mod memory;
 mod outside;
+mod stand_in;
 mod verifier;
 
 use std::{collections::BTreeMap, fs, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -389,11 +390,12 @@ impl Ring {
         let program =
             self.ebpf.program(hook.program()).context("the object has all its programs")?;
         let mut out = vec![0; ROOM];
+        let stand_in = self.stand_in(entry)?;
         let context = context(entry, frame.len())?;
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
-            ctx_in: Some(&context),
+            ctx_in: stand_in.is_none().then_some(&context[..]),
             repeat: count,
             ..TestRunOptions::new()
         };
