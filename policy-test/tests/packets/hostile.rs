@@ -83,7 +83,7 @@ fn options_and_extension_headers_hide_nothing() -> Result<()> {
         let denied = Way::new("fd00::2", 1, "fd00::3", 54).chain(&chain);
         let key = world.drops_out(&what, &denied, DropReason::Policy)?;
         assert_eq!((key.port, key.protocol), (54, 17));
-        let long = [&chain[..], &six].concat();
+        let long = [&chain[..], &vec![(OPTIONS, padding(0)); 6]].concat();
         let long = Way::new("fd00::2", 1, "fd00::3", 53).chain(&long);
         world.drops_out("more than six", &long, DropReason::HeaderChain)?;
     }
