@@ -137,8 +137,10 @@ impl Lab {
     pub fn bridge(&self, name: &str, addresses: &[&str]) -> Result<Bridge> {
         let addresses = parse(addresses)?;
         let host = self.host();
-        // Ports forward as soon as they are up, as Docker's do.
-        host.ip(&["link", "add", name, "type", "bridge", "forward_delay", "0"])?;
+        // Ports forward as soon as they are up, as Docker's do. Without snooping the bridge itself
+        // sends no membership reports, at moments of its own, that a count of drops would hold.
+        let bridge = ["type", "bridge", "forward_delay", "0", "mcast_snooping", "0"];
+        host.ip(&[&["link", "add", name][..], &bridge].concat())?;
         for address in &addresses {
             host.ip(&["address", "add", &address.text, "dev", name, "nodad"])?;
         }
