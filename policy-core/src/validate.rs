@@ -43,6 +43,7 @@ mod redundant;
 mod references;
 mod report;
 mod rule;
+mod sizes;
 mod staged;
 #[cfg(test)]
 mod tests;

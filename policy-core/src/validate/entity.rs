@@ -7,6 +7,7 @@ use policy_common::abi::Family;
 use super::{
     fields::{self, Masking},
     report::Report,
+    sizes,
 };
 use crate::{
     labels::{NAMESPACE_LABEL, NAMESPACE_PREFIX},
@@ -98,8 +99,10 @@ fn nets(
     expected: Option<Family>,
     report: &mut Report,
 ) -> Vec<IpNet> {
+    let texts = texts.unwrap_or_default();
+    sizes::NETS.check(path, texts.len(), report);
     let mut nets = Vec::new();
-    for (index, text) in texts.unwrap_or_default().iter().enumerate() {
+    for (index, text) in texts.iter().enumerate() {
         let path = format!("{path}[{index}]");
         let Some(net) = fields::net(&path, text, Masking::Strict, report) else { continue };
         let family = fields::family(&net);
@@ -156,6 +159,7 @@ fn port_list(
         }
         Ports::NamesOnly | Ports::Any => {}
     }
+    sizes::PORTS.check(path, values.len(), report);
     let mut list = Vec::new();
     for (index, value) in values.iter().enumerate() {
         let path = format!("{path}[{index}]");

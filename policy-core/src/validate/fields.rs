@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use policy_api::resource::{IntOrString, did_you_mean};
 use policy_common::abi::Family;
 
-use super::{names, report::Report};
+use super::{names, report::Report, sizes};
 use crate::{names::PROTOCOLS, policy::PortMatch, selector::Selector};
 
 /// IP protocol numbers (IANA).
@@ -248,6 +248,7 @@ pub(super) fn namespace_selector(
 
 fn any_selector(path: &str, text: Option<&str>, report: &mut Report) -> Option<Selector> {
     let text = text.filter(|text| !text.is_empty())?;
+    sizes::selector(path, text, report);
     match Selector::parse(text) {
         Ok(selector) => Some(selector),
         Err(error) => {

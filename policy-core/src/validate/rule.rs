@@ -8,6 +8,7 @@ use super::{
     fields::{self, ICMP, ICMPV6},
     names,
     report::Report,
+    sizes,
 };
 use crate::policy::{Action, EntityMatch, IcmpMatch, ProtocolMatch, Rule};
 
@@ -18,8 +19,11 @@ pub(super) fn rules(
     namespace: Option<&str>,
     report: &mut Report,
 ) -> Vec<Rule> {
-    let rules = rules.unwrap_or_default().iter().enumerate();
+    let rules = rules.unwrap_or_default();
+    sizes::RULES.check(path, rules.len(), report);
     rules
+        .iter()
+        .enumerate()
         .filter_map(|(index, wire)| {
             rule(&format!("{path}[{index}]"), index, wire, namespace, report)
         })

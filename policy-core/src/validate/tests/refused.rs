@@ -382,3 +382,63 @@ fn staged_policies() {
         assert!(decode(&value(&text)).is_ok(), "{text}");
     }
 }
+
+/// At the bound a list is taken; one more is refused, at the list's path.
+#[test]
+fn sizes_are_bounded_as_upstreams() {
+    let list = |count: usize, item: &dyn Fn(usize) -> String| {
+        (0..count).map(item).collect::<Vec<_>>().join(", ")
+    };
+    let side = |side: &str, field: &str, items: &str| {
+        np(&format!("{side}: [{{action: Deny, protocol: TCP, source: {{{field}: [{items}]}}}}]"))
+    };
+    let net = |it: usize| format!("10.{}.{}.0/24", it / 256, it % 256);
+    let port = |it: usize| format!("{}", 2 * it + 1);
+    // `a==''` and spaces, in characters and not in bytes.
+    let text = |count: usize| format!("\"a=='ä'{}\"", " ".repeat(count - 6));
+    let rule = |_: usize| "{action: Deny}".to_owned();
+    type Make<'a> = Box<dyn Fn(usize) -> String + 'a>;
+    let peer = |field: &'static str| -> Make<'_> {
+        Box::new(move |it| {
+            np(&format!("egress: [{{action: Deny, destination: {{{field}: {}}}}}]", text(it)))
+        })
+    };
+    let cases: Vec<(&str, usize, Make<'_>)> = vec![
+        ("spec.ingress", 1024, Box::new(|it| gnp(&format!("ingress: [{}]", list(it, &rule))))),
+        ("spec.egress", 1024, Box::new(|it| np(&format!("egress: [{}]", list(it, &rule))))),
+        (
+            "spec.ingress[0].source.nets",
+            256,
+            Box::new(|it| side("ingress", "nets", &list(it, &net))),
+        ),
+        (
+            "spec.egress[0].source.notNets",
+            256,
+            Box::new(|it| side("egress", "notNets", &list(it, &net))),
+        ),
+        (
+            "spec.ingress[0].source.ports",
+            50,
+            Box::new(|it| side("ingress", "ports", &list(it, &port))),
+        ),
+        (
+            "spec.egress[0].source.notPorts",
+            50,
+            Box::new(|it| side("egress", "notPorts", &list(it, &port))),
+        ),
+        ("spec.selector", 1024, Box::new(|it| np(&format!("selector: {}", text(it))))),
+        (
+            "spec.namespaceSelector",
+            1024,
+            Box::new(|it| gnp(&format!("namespaceSelector: {}", text(it)))),
+        ),
+        ("spec.egress[0].destination.selector", 1024, peer("selector")),
+        ("spec.egress[0].destination.notSelector", 1024, peer("notSelector")),
+        ("spec.egress[0].destination.namespaceSelector", 1024, peer("namespaceSelector")),
+    ];
+    for (path, bound, make) in cases {
+        let taken = make(bound);
+        assert!(decode(&value(&taken)).is_ok(), "{path}: {taken}");
+        check(path, &make(bound + 1), &[(path, &format!("at most {bound} are allowed"))]);
+    }
+}
