@@ -9,6 +9,7 @@
 //! else (temporary files, cgroups, pins in bpffs, named namespaces) carries the lab's name.
 
 pub mod agent;
+pub mod bench;
 pub mod binaries;
 pub mod demo;
 pub mod engine;

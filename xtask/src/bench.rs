@@ -1,9 +1,9 @@
 //! `cargo xtask bench`: figures, not verdicts.
 //!
-//! Inputs: root, and what the tests need. Outputs: a table for each bench; an exit code, 0 if
-//! everything could be measured, however slow it is.
+//! Inputs: root, and what the benches need. Outputs: a report with plots, or a table; an exit code,
+//! 0 if everything could be measured, however slow it is.
 
-use std::process::ExitCode;
+use std::{env, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
@@ -16,9 +16,17 @@ use crate::{
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Bench {
+    /// Two minutes instead of half an hour
+    #[arg(long)]
+    quick: bool,
+    /// Where to write the report [default: docs/bench, or with --quick bench in the target
+    /// directory]
+    #[arg(long, value_name = "FOLDER")]
+    output: Option<PathBuf>,
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -37,21 +45,37 @@ impl Bench {
              root"
         );
         let (purpose, profile, bin): (_, &[&str], _) = match self.what {
+            None => (Purpose::Bench, &["--release"], "bench-compare"),
             // The kernel runs the programs and measures them, and the object is the same in every
             // profile.
-            What::Datapath => (Purpose::Build, &[], "bench-datapath"),
-            What::Compile => (Purpose::Test, &["--release"], "bench-compile"),
+            Some(What::Datapath) => (Purpose::Build, &[], "bench-datapath"),
+            Some(What::Compile) => (Purpose::Test, &["--release"], "bench-compile"),
         };
         setup::ensure(workspace, purpose)?;
         // cargo builds no other package's binaries for one that it runs.
-        let agent = ["--quiet", "--package", "policy-agent"];
-        let built = workspace.cargo().arg("build").args(profile).args(agent).status();
+        let others = ["--quiet", "--package", "policy-agent", "--package", "policyctl"];
+        let built = workspace.cargo().arg("build").args(profile).args(others).status();
         if !built.context("start cargo build")?.success() {
             return Ok(ExitCode::FAILURE);
         }
         let run = ["--quiet", "--package", "policy-test", "--bin", bin];
-        let status = workspace.cargo().arg("run").args(profile).args(run).status();
-        let status = status.context("start cargo run")?;
+        let mut command = workspace.cargo();
+        command.arg("run").args(profile).args(run);
+        if self.what.is_none() {
+            command.arg("--").arg("--output").arg(self.output(workspace)?);
+            command.args(self.quick.then_some("--quick"));
+        }
+        let status = command.status().context("start cargo run")?;
         Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// A quick run is not to stand where a full one did.
+    fn output(&self, workspace: &Workspace) -> Result<PathBuf> {
+        Ok(match &self.output {
+            // The bench runs in the root; the caller may stand elsewhere.
+            Some(named) => env::current_dir()?.join(named),
+            None if self.quick => workspace.bench_dir(),
+            None => workspace.root().join("docs/bench"),
+        })
     }
 }

@@ -42,7 +42,7 @@ enum Task {
     Test(Test),
     /// Give random input to what reads input: packets, selectors, YAML, resources
     Fuzz(Fuzz),
-    /// Measure: `bench datapath` (as root)
+    /// Measure Palisade beside nftables and iptables, or alone (as root)
     Bench(Bench),
     /// Check the rules of the house: who may use whom, lengths of files, leftovers
     Tidy,

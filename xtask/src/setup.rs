@@ -30,6 +30,8 @@ pub(crate) struct Setup {
 /// What the machine is to be able to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Purpose {
+    /// `cargo xtask bench`
+    Bench,
     /// `cargo build`
     Build,
     /// `cargo xtask demo` on network namespaces

@@ -53,6 +53,11 @@ impl Workspace {
         self.target_dir.join("kernels")
     }
 
+    /// Where `bench --quick` leaves its report.
+    pub(crate) fn bench_dir(&self) -> PathBuf {
+        self.target_dir.join("bench")
+    }
+
     /// Where `cargo build` leaves programs.
     pub(crate) fn debug_dir(&self) -> PathBuf {
         self.target_dir.join("debug")

@@ -21,6 +21,11 @@ const BUILD: [Tool; 1] =
 const LAB: [Tool; 1] =
     [Tool { program: "ip", package: "iproute2", purpose: "builds the namespaces of the lab" }];
 
+const BENCH: [Tool; 2] = [
+    Tool { program: "iptables-nft", package: "iptables", purpose: "is measured beside ours" },
+    Tool { program: "nft", package: "nftables", purpose: "is measured beside ours" },
+];
+
 const TESTS: [Tool; 6] = [
     Tool {
         program: "dockerd",
@@ -81,6 +86,7 @@ pub(crate) fn ensure(purpose: Purpose, progress: &Progress) -> Result<()> {
 fn missing(purpose: Purpose) -> Vec<&'static str> {
     let lab: &[Tool] = if purpose == Purpose::Build { &[] } else { &LAB };
     let tests: &[Tool] = match purpose {
+        Purpose::Bench => &BENCH,
         Purpose::Test => &TESTS,
         Purpose::Kernels => &KERNELS,
         _ => &[],

@@ -1,0 +1,80 @@
+//! One TCP stream.
+//!
+//! Inputs: a topology, for how long. Outputs: bits a second that the server has read.
+
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Shutdown, TcpStream},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::bench::{
+    measure::joined,
+    topology::{Side, Topology, at, pin},
+};
+
+const PORT: u16 = 7_001;
+const BLOCK: usize = 128 << 10;
+const LIMIT: Duration = Duration::from_secs(5);
+
+pub(super) fn rate(on: &Topology, window: Duration) -> Result<f64> {
+    let listener = on.server.netns().tcp_listen(at(PORT))?;
+    let client = on.client.netns().tcp_connect(at(PORT), LIMIT).context("connect to the server")?;
+    let (server, _) = listener.accept()?;
+    client.set_write_timeout(Some(LIMIT))?;
+    server.set_read_timeout(Some(LIMIT))?;
+    let read = AtomicU64::new(0);
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| send(&client));
+        let receiver = scope.spawn(|| receive(&server, &read));
+        // The window has opened and the buffers have grown by then.
+        thread::sleep(window / 4);
+        let (before, started) = (read.load(Ordering::Relaxed), Instant::now());
+        thread::sleep(window);
+        let (after, lasted) = (read.load(Ordering::Relaxed), started.elapsed());
+        // Ends the reads, and the writes with an error.
+        let _ = server.shutdown(Shutdown::Both);
+        let _ = client.shutdown(Shutdown::Both);
+        for thread in [sender, receiver] {
+            joined(thread)?;
+        }
+        ensure!(after > before, "the stream stood still");
+        Ok((after - before) as f64 * 8.0 / lasted.as_secs_f64())
+    })
+}
+
+fn send(mut stream: &TcpStream) -> Result<()> {
+    pin(Side::Client)?;
+    let block = vec![0; BLOCK];
+    loop {
+        match stream.write(&block) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if is_end(error.kind()) => return Ok(()),
+            Err(error) => return Err(error).context("send"),
+        }
+    }
+}
+
+fn receive(mut stream: &TcpStream, read: &AtomicU64) -> Result<()> {
+    pin(Side::Server)?;
+    let mut block = vec![0; BLOCK];
+    loop {
+        match stream.read(&mut block) {
+            Ok(0) => return Ok(()),
+            Ok(length) => drop(read.fetch_add(length as u64, Ordering::Relaxed)),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if is_end(error.kind()) => return Ok(()),
+            Err(error) => return Err(error).context("receive"),
+        }
+    }
+}
+
+/// What a stream says that was shut down under its user.
+fn is_end(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::NotConnected)
+}
