@@ -4,8 +4,8 @@
 //! them. Started by `cargo xtask bench`.
 //!
 //! All contenders get the same rules, in the same topology, in rounds that are interleaved: each
-//! round measures each figure for each contender once, so that another load on the machine hits all alike,
-//! and ratios are of one round.
+//! round measures each figure for each contender once, one right after the other, so that another load
+//! on the machine hits all alike, and ratios are of one round.
 
 pub mod contender;
 pub mod datapath;
@@ -18,7 +18,10 @@ pub mod rules;
 pub mod statistics;
 pub mod topology;
 
-use std::time::{Duration, Instant};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 
@@ -26,7 +29,7 @@ use crate::bench::{
     contender::Kind,
     measure::{Measure, Stage},
     results::Results,
-    topology::{CLIENT, Topology},
+    topology::CLIENT,
 };
 
 /// How much to measure.
@@ -52,8 +55,8 @@ impl Effort {
         name: "full",
         sizes: &[1, 100, 1_000, 10_000],
         palisade_sizes: &[50_000],
-        rounds: 7,
-        window: Duration::from_millis(1_000),
+        rounds: 20,
+        window: Duration::from_millis(300),
         datapath: datapath::Effort::FULL,
     };
     /// About two minutes: shows that everything works, and orders of magnitude.
@@ -67,54 +70,59 @@ impl Effort {
     };
 }
 
-/// Measures all contenders with all numbers of rules.
+/// A number of rules, and who enforces so many.
+type Group = (u32, Vec<(Kind, Rc<Stage>)>);
+
+/// Measures all contenders with all numbers of rules. All of them are set up before the first is
+/// measured: a contender that is not at work costs nothing, and whatever disturbs the machine hits
+/// all numbers of rules alike, too.
 ///
 /// # Errors
 /// If one cannot be set up, or its packets do not go where its rules say.
 pub fn compare(effort: Effort) -> Result<Results> {
+    let groups = set_up(effort)?;
     let mut results = Results::default();
-    for &rules in effort.sizes {
-        compare_at(rules, &Kind::ALL, effort, &mut results)?;
-    }
-    let palisade =
-        Kind::ALL.map(|kind| (kind.is_palisade() || kind == Kind::NoPolicy).then_some(kind));
-    let palisade: Vec<Kind> = palisade.into_iter().flatten().collect();
-    for &rules in effort.palisade_sizes {
-        compare_at(rules, &palisade, effort, &mut results)?;
+    for round in 1..=effort.rounds {
+        let started = Instant::now();
+        for measure in Measure::ALL {
+            for (rules, stages) in &groups {
+                for (kind, stage) in stages {
+                    let samples = measure.run(stage, effort.window).with_context(|| {
+                        format!("{}, {rules} rules, round {round}: {measure:?}", kind.name())
+                    })?;
+                    for (figure, sample) in samples {
+                        results.push(figure, *kind, *rules, sample);
+                    }
+                }
+            }
+        }
+        eprintln!("round {round} of {}: {:.1?}", effort.rounds, started.elapsed());
     }
     Ok(results)
 }
 
-fn compare_at(rules: u32, kinds: &[Kind], effort: Effort, results: &mut Results) -> Result<()> {
-    let list = rules::rules(rules, CLIENT);
-    let mut stages = Vec::new();
-    for &kind in kinds {
-        let started = Instant::now();
-        let topology = Topology::new()?;
-        let contender = kind
-            .enforce(&topology, &list)
-            .with_context(|| format!("{}, {rules} rules", kind.name()))?;
-        stages.push((kind, Stage { contender, topology }));
-        eprintln!("{}: {rules} rules, up in {:.1?}", kind.name(), started.elapsed());
-    }
-    for round in 0..effort.rounds {
-        let started = Instant::now();
-        for measure in Measure::ALL {
-            for (kind, stage) in &stages {
-                let samples = measure.run(stage, effort.window).with_context(|| {
-                    format!("{}, {rules} rules, round {round}: {measure:?}", kind.name())
-                })?;
-                for (figure, sample) in samples {
-                    results.push(figure, *kind, rules, sample);
-                }
-            }
+fn set_up(effort: Effort) -> Result<Vec<Group>> {
+    let everybody = effort.sizes.iter().map(|&rules| (rules, Kind::ALL.to_vec()));
+    let palisade = Kind::ALL.into_iter().filter(|kind| kind.is_palisade());
+    let palisade: Vec<Kind> = [Kind::NoPolicy].into_iter().chain(palisade).collect();
+    let palisade = effort.palisade_sizes.iter().map(|&rules| (rules, palisade.clone()));
+    // Without rules, their number makes no difference.
+    let bare = Rc::new(Stage::new(Kind::NoPolicy, &[])?);
+    let stage = |kind, rules: u32| {
+        if kind == Kind::NoPolicy {
+            return Ok((kind, Rc::clone(&bare)));
         }
-        eprintln!(
-            "{rules} rules: round {} of {} in {:.1?}",
-            round + 1,
-            effort.rounds,
-            started.elapsed()
-        );
-    }
-    Ok(())
+        let started = Instant::now();
+        let stage = Stage::new(kind, &rules::rules(rules, CLIENT))
+            .with_context(|| format!("{}, {rules} rules", kind.name()))?;
+        eprintln!("{}, {rules} rules: up in {:.1?}", kind.name(), started.elapsed());
+        Ok((kind, Rc::new(stage)))
+    };
+    everybody
+        .chain(palisade)
+        .map(|(rules, kinds)| {
+            let stages: Result<Vec<_>> = kinds.into_iter().map(|kind| stage(kind, rules)).collect();
+            Ok((rules, stages?))
+        })
+        .collect()
 }

@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
     Ebpf, TestRun as _, TestRunOptions,
     maps::{HashMap, Map, MapData, MapError, RingBuf},
-    programs::{ProgramError, SchedClassifier, Xdp},
+    programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
 use nix::net::if_::if_nametoindex;
 use policy_agent::config::Attachment;
@@ -48,6 +48,7 @@ use policy_core::{
     shared::SharedMap,
     validate::{self, Object},
 };
+use serde_json::Value;
 
 use crate::lab::{BPFFS, Lab};
 
@@ -217,17 +218,23 @@ impl Ring {
     pub fn add_policies(&mut self, text: &str) -> Result<()> {
         let documents =
             yaml::read("policies", text.as_bytes()).map_err(|error| anyhow!("{error:?}"))?;
-        for document in documents {
-            match validate::decode(&document.value).map_err(|error| anyhow!("{error:?}"))? {
-                Object::Policy(policy) => {
-                    self.model.policies.insert(policy.key.clone(), policy);
-                }
-                Object::NetworkSet(set) => {
-                    let key = (set.namespace.clone(), set.name.clone());
-                    self.model.network_sets.insert(key, set);
-                }
-                other => bail!("{other:?} is neither a policy nor a network set"),
+        documents.iter().try_for_each(|document| self.add(&document.value))
+    }
+
+    /// Puts one more policy or network set into the model, however large it is.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn add(&mut self, resource: &Value) -> Result<()> {
+        match validate::decode(resource).map_err(|error| anyhow!("{error:?}"))? {
+            Object::Policy(policy) => {
+                self.model.policies.insert(policy.key.clone(), policy);
             }
+            Object::NetworkSet(set) => {
+                let key = (set.namespace.clone(), set.name.clone());
+                self.model.network_sets.insert(key, set);
+            }
+            other => bail!("{other:?} is neither a policy nor a network set"),
         }
         Ok(())
     }
@@ -347,16 +354,13 @@ impl Ring {
         Ok(Some((action(entry.hook, result.0)?, result.1)))
     }
 
-    /// Runs a TC program that does nothing but pass, to compare with.
+    /// Runs a program that does nothing but pass, of the kind that a hook takes, to compare with.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn repeat_empty(&self, frame: &[u8], count: u32) -> Result<Duration> {
-        let program: &SchedClassifier = self
-            .empty
-            .program(empty::PROGRAM)
-            .context("the empty object has its program")?
-            .try_into()?;
+    pub fn repeat_empty(&self, hook: Hook, frame: &[u8], count: u32) -> Result<Duration> {
+        let name = if hook == Hook::Uplink { empty::XDP } else { empty::TC };
+        let program = self.empty.program(name).context("the empty object has its programs")?;
         let mut out = vec![0; ROOM];
         let options = TestRunOptions {
             data_in: Some(frame),
@@ -364,7 +368,8 @@ impl Ring {
             repeat: count,
             ..TestRunOptions::new()
         };
-        Ok(self.lab.host().run(|| program.test_run(options))??.duration)
+        let run = || test_run(hook, program, options);
+        Ok(self.lab.host().run(run)??.1)
     }
 
     /// Runs programs on frames, one after the other.
@@ -399,11 +404,7 @@ impl Ring {
             repeat: count,
             ..TestRunOptions::new()
         };
-        let result = match hook {
-            Hook::Uplink => <&Xdp>::try_from(program).and_then(|it| it.test_run(options)),
-            _ => <&SchedClassifier>::try_from(program).and_then(|it| it.test_run(options)),
-        };
-        Ok(result.map(|result| (result.return_value, result.duration)))
+        Ok(test_run(hook, program, options))
     }
 
     /// Runs a program on a frame and holds it against the counters: a pass moves none of the drop
@@ -504,6 +505,19 @@ impl Ring {
         }
         Ok(taken)
     }
+}
+
+/// What a program said, and how long it took.
+fn test_run(
+    hook: Hook,
+    program: &Program,
+    options: TestRunOptions<'_>,
+) -> Result<(u32, Duration), ProgramError> {
+    let result = match hook {
+        Hook::Uplink => <&Xdp>::try_from(program).and_then(|it| it.test_run(options)),
+        _ => <&SchedClassifier>::try_from(program).and_then(|it| it.test_run(options)),
+    };
+    result.map(|result| (result.return_value, result.duration))
 }
 
 /// What a program's return value means.

@@ -2,15 +2,17 @@
 //!
 //! Inputs: root, an [`Effort`]. Outputs: a [`World`] for each number of rules and endpoints.
 //!
-//! All figures are the kernel's own (`BPF_PROG_TEST_RUN`). Rounds are interleaved, each beginning
-//! with the empty program, and the median over the rounds is shown, so that another load on the
-//! machine hits everything alike.
+//! All figures are the kernel's own (`BPF_PROG_TEST_RUN`). Rounds are interleaved, through all worlds,
+//! each beginning with the empty program, and the median over the rounds is shown, so that another
+//! load on the machine hits everything alike.
 //!
 //! A packet that opens a connection can do so only once, which leaves two ways to measure it. Warm:
 //! a SYN with a FIN opens a connection when it comes first, closes it when it comes again, opens it
 //! again, and so on, so twice its mean cost is that of an opening and of an established packet.
 //! Cold: one run for each of many port pairs, the empty program likewise; a single run finds the
 //! caches as another program left them, as the line below it shows.
+
+mod block_list;
 
 use std::{fmt::Write as _, net::IpAddr, time::Instant};
 
@@ -41,6 +43,8 @@ struct Case {
     /// For a frame that opens a connection and closes it by turns: the case to take away.
     established: Option<usize>,
 }
+
+pub use block_list::drop_at_uplink;
 
 /// How often to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,106 +107,115 @@ pub fn budgeted(worlds: &[World]) -> Vec<&'static str> {
     costs.iter().filter(|cost| cost.budget.is_some()).map(|cost| cost.name).collect()
 }
 
-/// Measures all worlds.
+/// Measures all worlds, round by round, each round in all of them.
 ///
 /// # Errors
 /// If the programs cannot be run, or do not say of a packet what they should.
 pub fn measure(effort: Effort) -> Result<Vec<World>> {
-    let measured =
-        WORLDS.into_iter().map(|(rules, endpoints)| measure_in(rules, endpoints, effort));
-    measured.collect()
-}
-
-fn measure_in(rules: u32, endpoints: u32, effort: Effort) -> Result<World> {
-    let started = Instant::now();
-    let mut ring = Ring::new(Sizes::default())?;
-    let loaded = started.elapsed();
-    let subject = world(&mut ring, rules, endpoints)?;
-    eprintln!(
-        "rules: {rules}, endpoints: {endpoints}; loaded in {loaded:.1?}, programmed in {:.1?}",
-        started.elapsed() - loaded
-    );
     let cases = cases()?;
-    // Opens the connections that the established cases are of.
-    for (source, destination) in ENDS {
-        let syn = tcp(source, 40_000, destination, 443, 0x02)?;
-        expect(&ring, Hook::FromEndpoint, subject, &syn, Action::Pass)?;
-        let answer = tcp(destination, 443, source, 40_000, 0x12)?;
-        expect(&ring, Hook::ToEndpoint, subject, &answer, Action::Pass)?;
+    let beds = WORLDS.into_iter().map(|(rules, endpoints)| Bed::new(rules, endpoints, cases.len()));
+    let mut beds = beds.collect::<Result<Vec<Bed>>>()?;
+    for _ in 0..effort.rounds {
+        for bed in &mut beds {
+            bed.round(&cases, effort)?;
+        }
     }
-    let mut costs = repeated(&ring, subject, &cases, effort)?;
-    costs.extend(single(&ring, subject, &cases[0], effort)?);
-    Ok(World { rules, endpoints, costs })
+    beds.into_iter().map(|bed| bed.finish(&cases, effort)).collect()
 }
 
-/// Means of many runs in a row.
-fn repeated(ring: &Ring, subject: u32, cases: &[Case], effort: Effort) -> Result<Vec<Cost>> {
-    let mut empty = Vec::new();
-    let mut samples = vec![Vec::new(); cases.len()];
-    for _ in 0..effort.rounds {
-        let base = nanos(ring.repeat_empty(&cases[0].frame, effort.repeat)?);
-        empty.push(base);
-        for (case, samples) in cases.iter().zip(&mut samples) {
-            let (action, duration) = ring
-                .repeat(case.hook, subject, &case.frame, effort.repeat)?
+/// A world on its way: the programs, and their samples so far.
+struct Bed {
+    rules: u32,
+    endpoints: u32,
+    ring: Ring,
+    subject: u32,
+    empty: Vec<f64>,
+    /// For each case.
+    samples: Vec<Vec<f64>>,
+}
+
+impl Bed {
+    fn new(rules: u32, endpoints: u32, cases: usize) -> Result<Self> {
+        let started = Instant::now();
+        let mut ring = Ring::new(Sizes::default())?;
+        let loaded = started.elapsed();
+        let subject = world(&mut ring, rules, endpoints)?;
+        eprintln!(
+            "rules: {rules}, endpoints: {endpoints}; loaded in {loaded:.1?}, programmed in {:.1?}",
+            started.elapsed() - loaded
+        );
+        // Opens the connections that the established cases are of.
+        for (source, destination) in ENDS {
+            let syn = tcp(source, 40_000, destination, 443, 0x02)?;
+            expect(&ring, Hook::FromEndpoint, subject, &syn, Action::Pass)?;
+            let answer = tcp(destination, 443, source, 40_000, 0x12)?;
+            expect(&ring, Hook::ToEndpoint, subject, &answer, Action::Pass)?;
+        }
+        let samples = vec![Vec::new(); cases];
+        Ok(Self { rules, endpoints, ring, subject, empty: Vec::new(), samples })
+    }
+
+    /// Means of many runs in a row.
+    fn round(&mut self, cases: &[Case], effort: Effort) -> Result<()> {
+        let base = nanos(self.ring.repeat_empty(cases[0].hook, &cases[0].frame, effort.repeat)?);
+        self.empty.push(base);
+        for (case, samples) in cases.iter().zip(&mut self.samples) {
+            let (action, duration) = self
+                .ring
+                .repeat(case.hook, self.subject, &case.frame, effort.repeat)?
                 .context("the kernel takes such a frame")?;
             ensure!(action == case.action, "{}: {action:?}", case.name);
             samples.push(nanos(duration) - base);
         }
+        Ok(())
     }
-    let mut costs = vec![Cost {
-        name: "the empty program itself",
-        budget: None,
-        nanos: median(&empty).context("at least one round")?,
-    }];
-    let medians: Option<Vec<f64>> = samples.iter().map(|samples| median(samples)).collect();
-    let medians = medians.context("at least one round")?;
-    for (case, &nanos) in cases.iter().zip(&medians) {
-        let nanos = match case.established {
-            Some(established) => 2.0 * nanos - medians[established],
-            None => nanos,
-        };
-        costs.push(Cost { name: case.name, budget: Some(case.budget), nanos });
-    }
-    Ok(costs)
-}
 
-/// Medians of single runs.
-fn single(ring: &Ring, subject: u32, established: &Case, effort: Effort) -> Result<Vec<Cost>> {
-    let mut costs = Vec::new();
-    for (name, (source, destination)) in
-        ["first packet, IPv4 TCP out, cold", "first packet, IPv6 TCP out, cold"]
-            .into_iter()
-            .zip(ENDS)
-    {
-        let frames =
-            (0..effort.singles).map(|port| tcp(source, 1024 + port, destination, 443, 0x02));
-        let nanos = cold(ring, subject, Hook::FromEndpoint, frames)?;
-        costs.push(Cost { name, budget: None, nanos });
+    /// Medians of the rounds, and of single runs.
+    fn finish(self, cases: &[Case], effort: Effort) -> Result<World> {
+        let mut costs = vec![Cost {
+            name: "the empty program itself",
+            budget: None,
+            nanos: median(&self.empty).context("at least one round")?,
+        }];
+        let medians: Option<Vec<f64>> =
+            self.samples.iter().map(|samples| median(samples)).collect();
+        let medians = medians.context("at least one round")?;
+        for (case, &nanos) in cases.iter().zip(&medians) {
+            let nanos = match case.established {
+                Some(established) => 2.0 * nanos - medians[established],
+                None => nanos,
+            };
+            costs.push(Cost { name: case.name, budget: Some(case.budget), nanos });
+        }
+        for (name, (source, destination)) in
+            ["first packet, IPv4 TCP out, cold", "first packet, IPv6 TCP out, cold"]
+                .into_iter()
+                .zip(ENDS)
+        {
+            let syn = |port| tcp(source, 1024 + port, destination, 443, 0x02);
+            let nanos = self.cold(Hook::FromEndpoint, (0..effort.singles).map(syn))?;
+            costs.push(Cost { name, budget: None, nanos });
+        }
+        let established = (0..effort.singles).map(|_| Ok(cases[0].frame.clone()));
+        let nanos = self.cold(cases[0].hook, established)?;
+        costs.push(Cost { name: "established, IPv4 TCP out, cold", budget: None, nanos });
+        Ok(World { rules: self.rules, endpoints: self.endpoints, costs })
     }
-    let frames = (0..effort.singles).map(|_| Ok(established.frame.clone()));
-    let nanos = cold(ring, subject, established.hook, frames)?;
-    costs.push(Cost { name: "established, IPv4 TCP out, cold", budget: None, nanos });
-    Ok(costs)
-}
 
-fn cold(
-    ring: &Ring,
-    subject: u32,
-    hook: Hook,
-    frames: impl Iterator<Item = Result<Vec<u8>>>,
-) -> Result<f64> {
-    let (mut bare, mut full) = (Vec::new(), Vec::new());
-    for frame in frames {
-        let frame = frame?;
-        bare.push(nanos(ring.repeat_empty(&frame, 1)?));
-        let (action, duration) =
-            ring.repeat(hook, subject, &frame, 1)?.context("the kernel takes such a frame")?;
-        ensure!(action == Action::Pass, "{action:?} where the frame was to pass");
-        full.push(nanos(duration));
+    /// The median of single runs, of frames that pass.
+    fn cold(&self, hook: Hook, frames: impl Iterator<Item = Result<Vec<u8>>>) -> Result<f64> {
+        let (mut bare, mut full) = (Vec::new(), Vec::new());
+        for frame in frames {
+            let frame = frame?;
+            bare.push(nanos(self.ring.repeat_empty(hook, &frame, 1)?));
+            let run = self.ring.repeat(hook, self.subject, &frame, 1)?;
+            let (action, duration) = run.context("the kernel takes such a frame")?;
+            ensure!(action == Action::Pass, "{action:?} where the frame was to pass");
+            full.push(nanos(duration));
+        }
+        let of = |samples: &[f64]| median(samples).context("at least one single run");
+        Ok(of(&full)? - of(&bare)?)
     }
-    let of = |samples: &[f64]| median(samples).context("at least one single run");
-    Ok(of(&full)? - of(&bare)?)
 }
 
 fn cases() -> Result<Vec<Case>> {

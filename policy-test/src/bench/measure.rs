@@ -16,7 +16,11 @@ use std::{panic, thread::ScopedJoinHandle, time::Duration};
 
 use anyhow::Result;
 
-use crate::bench::{contender::Contender, topology::Topology};
+use crate::bench::{
+    contender::{Contender, Kind},
+    rules::Rule,
+    topology::Topology,
+};
 
 /// A topology with its contender.
 pub struct Stage {
@@ -24,6 +28,18 @@ pub struct Stage {
     pub contender: Option<Box<dyn Contender>>,
     /// Where.
     pub topology: Topology,
+}
+
+impl Stage {
+    /// Makes a topology in which `rules` are enforced.
+    ///
+    /// # Errors
+    /// If that cannot be set up.
+    pub fn new(kind: Kind, rules: &[Rule]) -> Result<Self> {
+        let topology = Topology::new()?;
+        let contender = kind.enforce(&topology, rules)?;
+        Ok(Self { contender, topology })
+    }
 }
 
 /// What a thread of a generator came to.

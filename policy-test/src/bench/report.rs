@@ -10,7 +10,12 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use crate::bench::{Effort, datapath::World, measure::Figure, results::Results};
+use crate::bench::{
+    Effort,
+    datapath::{Cost, World},
+    measure::Figure,
+    results::Results,
+};
 
 /// A run and what it ran on.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub struct Run {
     pub results: Results,
     /// What packets cost in the kernel programs.
     pub worlds: Vec<World>,
+    /// What they cost at XDP.
+    pub uplink: Vec<Cost>,
 }
 
 impl Run {

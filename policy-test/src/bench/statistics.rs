@@ -55,6 +55,12 @@ pub fn median(samples: &[f64]) -> Option<f64> {
     Some(Summary::of(samples)?.median)
 }
 
+/// The mean, for what comes in bursts that most samples miss; `None` for no samples.
+#[must_use]
+pub fn mean(samples: &[f64]) -> Option<f64> {
+    (!samples.is_empty()).then(|| samples.iter().sum::<f64>() / samples.len() as f64)
+}
+
 /// Each sample over the one of the same round: what disturbs a machine for longer than a round
 /// hits both. Pairs without a base are left out.
 #[must_use]
@@ -92,6 +98,12 @@ mod tests {
     fn the_median_of_an_even_number_is_between_the_two_in_the_middle() {
         assert_eq!(median(&[1.0, 2.0, 3.0, 10.0]), Some(2.5));
         assert_eq!(median(&[]), None);
+    }
+
+    #[test]
+    fn a_burst_shows_in_the_mean() {
+        assert_eq!(mean(&[0.0, 0.0, 0.0, 0.4]), Some(0.1));
+        assert_eq!(mean(&[]), None);
     }
 
     #[test]

@@ -29,9 +29,10 @@ fn main() -> Result<()> {
     // First: a program that is missing is to be missed now, not after half an hour.
     let machine = machine::describe()?;
     let worlds = datapath::measure(effort.datapath)?;
+    let uplink = vec![datapath::drop_at_uplink(effort.datapath)?];
     let results = bench::compare(effort)?;
-    let goals = goals::all(&results, &worlds);
-    Run { effort, machine, results, worlds }.write(&arguments.output)?;
+    let goals = goals::all(&results, &worlds, &uplink);
+    Run { effort, machine, results, worlds, uplink }.write(&arguments.output)?;
     for goal in goals {
         let verdict = if goal.met { "met   " } else { "MISSED" };
         println!("{verdict}  {}: {}", goal.wanted, goal.seen);

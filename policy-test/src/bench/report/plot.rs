@@ -20,8 +20,8 @@ use crate::bench::{
 };
 
 /// Pixels.
-const SIZE: (u32, u32) = (860, 420);
-const LEGEND: u32 = 210;
+const SIZE: (u32, u32) = (920, 420);
+const LEGEND: u32 = 270;
 const LEGEND_LINE: i32 = 24;
 /// Numbers of rules, with room for the marks at both ends.
 const RULES: Range<f64> = 0.8..70_000.0;

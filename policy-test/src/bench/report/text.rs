@@ -8,8 +8,8 @@ use anyhow::Result;
 
 use crate::bench::{
     contender::Kind,
-    datapath::World,
-    goals::{self, Goal},
+    datapath::{Cost, World},
+    goals::{self, Goal, count},
     measure::Figure,
     report::{Run, figures},
     results::Results,
@@ -82,13 +82,17 @@ pub(super) fn readme(run: &Run) -> Result<String> {
         writeln!(text, "| {name} | {value} |")?;
     }
     writeln!(text, "\n{GOALS}\n")?;
-    text.push_str(&goals(&goals::all(&run.results, &run.worlds))?);
+    text.push_str(&goals(&goals::all(&run.results, &run.worlds, &run.uplink))?);
     writeln!(text, "\n{SET_UP}\n")?;
     for figure in Figure::ALL {
         text.push_str(&section(&run.results, figure)?);
     }
     writeln!(text, "{PROGRAMS}\n\n![nanoseconds over an empty program]({})\n", figures::PROGRAMS)?;
     text.push_str(&programs(&run.worlds)?);
+    for Cost { name, budget, nanos } in &run.uplink {
+        let budget = budget.map_or(String::new(), |budget| format!(", the goal is {budget} ns"));
+        writeln!(text, "\n{name}: {nanos:.0} ns over an XDP program that does nothing{budget}.")?;
+    }
     writeln!(text, "\n{AGAIN}")?;
     Ok(text)
 }
@@ -113,11 +117,7 @@ fn section(results: &Results, figure: Figure) -> Result<String> {
     let sizes = results.sizes();
     write!(text, "| {}; {} |", shown.unit, shown.better)?;
     for &rules in &sizes {
-        write!(
-            text,
-            " {} |",
-            if rules == 1 { "1 rule".to_owned() } else { format!("{rules} rules") }
-        )?;
+        write!(text, " {} |", count(rules))?;
     }
     writeln!(text, "\n|---|{}", "---:|".repeat(sizes.len()))?;
     for kind in results.contenders(figure) {
@@ -149,7 +149,7 @@ fn cell(results: &Results, figure: Figure, kind: Kind, rules: u32) -> String {
 fn programs(worlds: &[World]) -> Result<String> {
     let mut text = "| ns over empty | goal |".to_owned();
     for World { rules, endpoints, .. } in worlds {
-        write!(text, " {rules} rules, {endpoints} endpoints |")?;
+        write!(text, " {}, {endpoints} endpoints |", count(*rules))?;
     }
     writeln!(text, "\n|---|---:|{}", "---:|".repeat(worlds.len()))?;
     for cost in worlds.first().map_or(&[][..], |world| &world.costs) {
@@ -167,11 +167,11 @@ fn programs(worlds: &[World]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::{Effort, datapath::Cost};
+    use crate::bench::Effort;
 
     fn run() -> Run {
         let mut results = Results::default();
-        for (bare, fenced) in [(1_000_000.0, 900_000.0), (2_000_000.0, 1_900_000.0)] {
+        for (bare, fenced) in [(1_000_000.0, 900_000.0), (2_000_000.0, 1_960_000.0)] {
             results.push(Figure::Connects, Kind::NoPolicy, 1, bare);
             results.push(Figure::Connects, Kind::Palisade, 1, fenced);
         }
@@ -182,6 +182,7 @@ mod tests {
             machine: vec![("CPU", "Some CPU".to_owned())],
             results,
             worlds: vec![World { rules: 1, endpoints: 10, costs }],
+            uplink: vec![Cost { name: "XDP drop", budget: Some(60), nanos: 40.4 }],
         }
     }
 
@@ -189,13 +190,13 @@ mod tests {
     fn a_cell_has_median_quartiles_and_the_ratio_of_the_rounds() {
         let text = readme(&run()).unwrap();
         assert!(text.contains("| no policy | 1500.0 (1250.0–1750.0) | – |"), "{text}");
-        assert!(text.contains("| Palisade | 1400.0 (1150.0–1650.0) ×0.93 | 900.0 (900.0–900.0) |"));
+        assert!(text.contains("| Palisade | 1430.0 (1165.0–1695.0) ×0.94 | 900.0 (900.0–900.0) |"));
     }
 
     #[test]
     fn missed_goals_are_said_plainly() {
         let text = readme(&run()).unwrap();
-        assert!(text.contains("2 met, 1 missed."), "{text}");
+        assert!(text.contains("3 met, 1 missed."), "{text}");
         assert!(text.contains("| 250 ns at 1 rule and 10 endpoints | **missed** |"));
     }
 
@@ -205,5 +206,10 @@ mod tests {
         assert!(text.contains("the quick form: 3 rounds, 150 ms"));
         assert!(text.contains("| CPU | Some CPU |"));
         assert!(text.contains("| denied | 200 | 250 |"));
+        assert!(
+            text.contains(
+                "XDP drop: 40 ns over an XDP program that does nothing, the goal is 60 ns."
+            )
+        );
     }
 }
