@@ -54,7 +54,7 @@ pub enum Figure {
     OneWayPackets,
     /// The same, of a flow that the server has answered.
     AnsweredPackets,
-    /// Bits a second, one TCP stream.
+    /// Bits a second over TCP.
     Throughput,
     /// TCP connections a second, opened and closed.
     Connects,

@@ -68,6 +68,9 @@ impl Topology {
             netns.sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
             // Connects by the ten thousand need ports.
             netns.sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
+            // They come round within seconds. One that meets what is left of its last connection would
+            // now and then have to ask again, a second later.
+            netns.sysctl("net/ipv4/tcp_max_tw_buckets", "0")?;
         }
         Ok(Self { lab, client, server })
     }

@@ -1,6 +1,9 @@
-//! One TCP stream.
+//! TCP streams.
 //!
 //! Inputs: a topology, for how long. Outputs: bits a second that the server has read.
+//!
+//! Several streams at a time, so that neither CPU waits to be woken by the other: what is measured is
+//! the way of the packets, not the machine's interrupts.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -18,31 +21,42 @@ use crate::bench::{
 };
 
 const PORT: u16 = 7_001;
+const STREAMS: usize = 4;
 const BLOCK: usize = 128 << 10;
 const LIMIT: Duration = Duration::from_secs(5);
 
 pub(super) fn rate(on: &Topology, window: Duration) -> Result<f64> {
     let listener = on.server.netns().tcp_listen(at(PORT))?;
-    let client = on.client.netns().tcp_connect(at(PORT), LIMIT).context("connect to the server")?;
-    let (server, _) = listener.accept()?;
-    client.set_write_timeout(Some(LIMIT))?;
-    server.set_read_timeout(Some(LIMIT))?;
+    let open = |_| {
+        let client = on.client.netns().tcp_connect(at(PORT), LIMIT);
+        let client = client.context("connect to the server")?;
+        let (server, _) = listener.accept()?;
+        client.set_write_timeout(Some(LIMIT))?;
+        server.set_read_timeout(Some(LIMIT))?;
+        Ok((client, server))
+    };
+    let streams = (0..STREAMS).map(open).collect::<Result<Vec<_>>>()?;
     let read = AtomicU64::new(0);
     thread::scope(|scope| {
-        let sender = scope.spawn(|| send(&client));
-        let receiver = scope.spawn(|| receive(&server, &read));
-        // The window has opened and the buffers have grown by then.
+        let mut threads = Vec::new();
+        for (client, server) in &streams {
+            threads.push(scope.spawn(|| send(client)));
+            threads.push(scope.spawn(|| receive(server, &read)));
+        }
+        // The windows have opened and the buffers have grown by then.
         thread::sleep(window / 4);
         let (before, started) = (read.load(Ordering::Relaxed), Instant::now());
         thread::sleep(window);
         let (after, lasted) = (read.load(Ordering::Relaxed), started.elapsed());
-        // Ends the reads, and the writes with an error.
-        let _ = server.shutdown(Shutdown::Both);
-        let _ = client.shutdown(Shutdown::Both);
-        for thread in [sender, receiver] {
+        for (client, server) in &streams {
+            // Ends the reads, and the writes with an error.
+            let _ = server.shutdown(Shutdown::Both);
+            let _ = client.shutdown(Shutdown::Both);
+        }
+        for thread in threads {
             joined(thread)?;
         }
-        ensure!(after > before, "the stream stood still");
+        ensure!(after > before, "the streams stood still");
         Ok((after - before) as f64 * 8.0 / lasted.as_secs_f64())
     })
 }

@@ -60,7 +60,7 @@ pub(super) fn of(figure: Figure) -> Shown {
             unit: "Gbit/s",
             scale: 1e-9,
             digits: 1,
-            note: "One stream, sender and receiver on a CPU each, segments as large as the kernel makes them.",
+            note: "Four streams, senders on one CPU and receivers on the other, segments as large as the kernel makes them.",
             plot: Some("throughput.svg"),
             logarithmic: false,
         },
