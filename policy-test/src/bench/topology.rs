@@ -71,6 +71,8 @@ impl Topology {
             // They come round within seconds. One that meets what is left of its last connection would
             // now and then have to ask again, a second later.
             netns.sysctl("net/ipv4/tcp_max_tw_buckets", "0")?;
+            // Every kernel has it, and it sends as soon as it may: another paces by a clock.
+            netns.sysctl("net/ipv4/tcp_congestion_control", "reno")?;
         }
         Ok(Self { lab, client, server })
     }
