@@ -64,6 +64,9 @@ impl Bench {
         if self.what.is_none() {
             command.arg("--").arg("--output").arg(self.output(workspace)?);
             command.args(self.quick.then_some("--quick"));
+            if let Some(commit) = workspace.commit() {
+                command.args(["--commit", &commit]);
+            }
         }
         let status = command.status().context("start cargo run")?;
         Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

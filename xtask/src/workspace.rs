@@ -71,6 +71,15 @@ impl Workspace {
         command
     }
 
+    /// What is checked out, and whether something was changed since; `None` outside of a repository.
+    pub(crate) fn commit(&self) -> Option<String> {
+        let mut git = Command::new("git");
+        git.args(["describe", "--always", "--exclude=*", "--dirty=, with changes"]);
+        let output = git.current_dir(&self.root).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        (output.status.success() && !text.is_empty()).then_some(text)
+    }
+
     /// What the rustc that cargo calls answers to a question about itself.
     pub(crate) fn ask_rustc(&self, question: &str) -> Result<String> {
         let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());

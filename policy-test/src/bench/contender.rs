@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
 
 use crate::{
     bench::{rules::Rule, topology::Topology},
@@ -48,7 +49,7 @@ pub trait Contender {
 }
 
 /// The contenders, in the order in which they are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Kind {
     /// The host only routes: what all others are measured against.
     NoPolicy,

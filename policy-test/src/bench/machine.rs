@@ -1,6 +1,6 @@
 //! What the figures were measured on.
 //!
-//! Inputs: `/proc`, the programs' own versions. Outputs: a line for each thing that matters. Nothing
+//! Inputs: `/proc`, the programs' own versions, the commit. Outputs: a line for each thing that matters. Nothing
 //! names a path, a host or a person.
 
 use std::{fs, process::Command};
@@ -12,17 +12,21 @@ use nix::sys::utsname::uname;
 ///
 /// # Errors
 /// If the kernel or a program does not tell.
-pub fn describe() -> Result<Vec<(&'static str, String)>> {
+pub fn describe(commit: Option<&str>) -> Result<Vec<(&'static str, String)>> {
     let cpus = fs::read_to_string("/proc/cpuinfo")?;
     let memory = fs::read_to_string("/proc/meminfo")?;
     let kernel = uname()?.release().to_string_lossy().into_owned();
+    let palisade = match commit {
+        Some(commit) => format!("{}, commit {commit}", env!("CARGO_PKG_VERSION")),
+        None => env!("CARGO_PKG_VERSION").to_owned(),
+    };
     Ok(vec![
         ("CPU", cpu(&cpus).context("/proc/cpuinfo names no CPU")?),
         ("Memory", gibibytes(&memory).context("/proc/meminfo names no size")?),
         ("Kernel", format!("Linux {kernel}")),
         ("nftables", version("nft")?),
         ("iptables", version("iptables-nft")?),
-        ("Palisade", env!("CARGO_PKG_VERSION").to_owned()),
+        ("Palisade", palisade),
     ])
 }
 

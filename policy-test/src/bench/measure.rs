@@ -15,6 +15,7 @@ mod update;
 use std::{panic, thread::ScopedJoinHandle, time::Duration};
 
 use anyhow::Result;
+use clap::ValueEnum;
 
 use crate::bench::{
     contender::{Contender, Kind},
@@ -92,7 +93,7 @@ impl Figure {
 }
 
 /// A run that gives one sample for some figures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Measure {
     /// [`Figure::OneWayPackets`].
     OneWay,

@@ -1,6 +1,7 @@
 //! What a run has shown, for people.
 //!
-//! Inputs: results. Outputs: a folder with `README.md` and an SVG for each figure.
+//! Inputs: results. Outputs: a folder with `README.md` and an SVG for each figure. `profile.md`, which it
+//! points to, is written by hand.
 
 mod figures;
 mod plot;

@@ -17,6 +17,9 @@ struct Arguments {
     /// Fewer and shorter rounds
     #[arg(long)]
     quick: bool,
+    /// What was built, for the report
+    #[arg(long, value_name = "TEXT")]
+    commit: Option<String>,
     /// Where to write the report
     #[arg(long, value_name = "FOLDER")]
     output: PathBuf,
@@ -27,7 +30,7 @@ fn main() -> Result<()> {
     let effort = if arguments.quick { Effort::QUICK } else { Effort::FULL };
     let started = Instant::now();
     // First: a program that is missing is to be missed now, not after half an hour.
-    let machine = machine::describe()?;
+    let machine = machine::describe(arguments.commit.as_deref())?;
     let worlds = datapath::measure(effort.datapath)?;
     let uplink = vec![datapath::drop_at_uplink(effort.datapath)?];
     let results = bench::compare(effort)?;

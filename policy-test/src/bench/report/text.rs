@@ -47,7 +47,8 @@ ratios). Sender and receiver are bound to a CPU each. Bars in the plots are the 
 const GOALS: &str = "\
 ## Goals
 
-What the project has set itself, judged where the figures are worst.";
+What the project has set itself, judged where the figures are worst. Where the time goes stands in
+`docs/bench/profile.md`.";
 
 const PROGRAMS: &str = "\
 ## A packet in the kernel programs
