@@ -189,12 +189,13 @@ impl Tables {
         let host = peers.condition(&the_host());
         let Some(table) = self.tables.get_mut(&id) else { return Vec::new() };
         let script = script(&self.policies, self.settings, &mut self.classes, &table.layout, host);
+        let base = table::met_by_world(&script, peers);
         let signatures = table::signatures(&script, division, peers);
         let mut rows = Vec::new();
         for (peer, signature) in signatures {
             let default = table.defaults[signature.family];
             let class = *table.known.entry(signature).or_insert_with_key(|signature| {
-                let class = table::class_of(&script, signature, peers, &mut self.classes.logs);
+                let class = table::class_of(&script, &base, signature, &mut self.classes.logs);
                 self.classes.acquire(class)
             });
             if class != default {
@@ -222,7 +223,8 @@ impl Tables {
                 None => {
                     let (settings, classes) = (self.settings, &mut self.classes);
                     let script = script(&self.policies, settings, classes, &table.layout, host);
-                    let class = table::class_of(&script, &signature, peers, &mut classes.logs);
+                    let base = table::met_by_world(&script, peers);
+                    let class = table::class_of(&script, &base, &signature, &mut classes.logs);
                     let class = classes.acquire(class);
                     *table.known.entry(signature).or_insert(class)
                 }
@@ -338,10 +340,11 @@ impl Tables {
         }
 
         let script = script(&self.policies, self.settings, &mut self.classes, &layout, host);
+        let base = table::met_by_world(&script, peers);
         let mut known = HashMap::new();
         let defaults = FAMILIES.map(|family| {
             let world = Signature { family: family as usize, ..Signature::default() };
-            let class = table::class_of(&script, &world, peers, &mut self.classes.logs);
+            let class = table::class_of(&script, &base, &world, &mut self.classes.logs);
             let class = self.classes.acquire(class);
             known.insert(world, class);
             class

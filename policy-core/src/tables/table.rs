@@ -148,20 +148,25 @@ pub(super) fn signatures(
     signatures
 }
 
-/// The class of a peer.
+/// The rules that the world meets, by family, ascending.
+pub(super) fn met_by_world(script: &Script<'_>, peers: &Peers) -> [Vec<usize>; 2] {
+    FAMILIES.map(|family| {
+        let family = family as usize;
+        let meets =
+            |rule: &TableRule<'_>| rule.families[family] && peers.world_meets(rule.peers)[family];
+        (0..script.rules.len()).filter(|&index| meets(&script.rules[index])).collect()
+    })
+}
+
+/// The class of a peer. `base` is what the world meets: the same for all peers of a table, and as long
+/// to find as its rules are many.
 pub(super) fn class_of(
     script: &Script<'_>,
+    base: &[Vec<usize>; 2],
     signature: &Signature,
-    peers: &Peers,
     logs: &mut LogLists,
 ) -> Vec<Interval> {
-    // What the world meets, in its family.
-    let family = signature.family;
-    let meets =
-        |rule: &TableRule<'_>| rule.families[family] && peers.world_meets(rule.peers)[family];
-    let base: Vec<usize> =
-        (0..script.rules.len()).filter(|&index| meets(&script.rules[index])).collect();
-    let met: Vec<(usize, Arc<Region>)> = toggle(&base, &signature.toggled)
+    let met: Vec<(usize, Arc<Region>)> = toggle(&base[signature.family], &signature.toggled)
         .into_iter()
         .map(|index| (index, region(script, index, signature)))
         .collect();
