@@ -92,7 +92,7 @@ pub(super) fn of(figure: Figure) -> Shown {
             digits: 2,
             note: "Of the same exchanges.",
             plot: Some("latency-p99.svg"),
-            logarithmic: false,
+            logarithmic: true,
         },
         Figure::FloodPackets => Shown {
             title: "Denied flood: packets offered",
