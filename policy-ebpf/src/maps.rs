@@ -14,8 +14,8 @@ use aya_ebpf::{
 use policy_common::{
     abi::{
         BlockKeyV4, BlockKeyV6, ClassKey, ClassRef, Counter, DROP_REASONS, DropCounter, DropKey,
-        EVENT_KINDS, Endpoint, EventBudget, FailsafeKey, Flow, FlowKeyV4, FlowKeyV6, Fragment,
-        FragmentKey, Globals, GuardKey, Interval, PublishedKey, StagedCounter,
+        EVENT_KINDS, Endpoint, EventBudget, FailsafeKey, Flow, FlowCounter, FlowKeyV4, FlowKeyV6,
+        Fragment, FragmentKey, Globals, GuardKey, Interval, PublishedKey, StagedCounter,
     },
     maps as size,
     packet::Packet,
@@ -57,6 +57,9 @@ pub static CONNTRACK_V4: LruHashMap<FlowKeyV4, Flow> =
 #[map]
 pub static CONNTRACK_V6: LruHashMap<FlowKeyV6, Flow> =
     LruHashMap::with_max_entries(size::CONNTRACK_V6_ENTRIES, 0);
+
+#[map]
+pub static FLOWS: PerCpuArray<FlowCounter> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment> =

@@ -26,6 +26,7 @@ use policy_agent::kernel::{
     counters::Counters,
     events,
     features::Features,
+    flows,
     load::{self, Sizes},
     maps::Maps,
     pin::{Hook, Pins},
@@ -109,6 +110,8 @@ pub struct Ring {
     flows_v4: HashMap<MapData, FlowKeyV4, Flow>,
     flows_v6: HashMap<MapData, FlowKeyV6, Flow>,
     fragments: HashMap<MapData, FragmentKey, Fragment>,
+    /// The connection tables, as an agent counts them.
+    pub tables: flows::Flows,
     compiler: Compiler,
     /// What the maps hold once [`Ring::sync`] has been called.
     pub model: Model,
@@ -141,6 +144,7 @@ impl Ring {
             flows_v4: open(&pins, name::CONNTRACK_V4)?,
             flows_v6: open(&pins, name::CONNTRACK_V6)?,
             fragments: open(&pins, name::FRAGMENTS)?,
+            tables: flows::Flows::open(&pins)?,
             compiler: Compiler::new(),
             model: Model::default(),
             pins: folder,

@@ -19,6 +19,8 @@ mod generated;
 mod hostile;
 #[path = "packets/icmp.rs"]
 mod icmp;
+#[path = "packets/lifetime.rs"]
+mod lifetime;
 #[path = "packets/mac.rs"]
 mod mac;
 #[path = "packets/neighbours.rs"]

@@ -27,6 +27,8 @@ enum What {
     Datapath,
     /// What a change of policies or endpoints costs the compiler and the agent
     Compile,
+    /// What a full connection table costs the agent
+    Conntrack,
 }
 
 impl Bench {
@@ -41,6 +43,7 @@ impl Bench {
             // profile.
             What::Datapath => (Purpose::Build, &[], "bench-datapath"),
             What::Compile => (Purpose::Test, &["--release"], "bench-compile"),
+            What::Conntrack => (Purpose::Test, &["--release"], "bench-conntrack"),
         };
         setup::ensure(workspace, purpose)?;
         // cargo builds no other package's binaries for one that it runs.
