@@ -12,7 +12,9 @@ mod outside;
 mod stand_in;
 mod verifier;
 
-use std::{collections::BTreeMap, fs, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fs, io, net::IpAddr, path::PathBuf, slice, sync::Arc, time::Duration,
+};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
@@ -257,6 +259,20 @@ impl Ring {
         let planned = self.compiler.plan(&self.model)?;
         self.maps.execute(&planned.plan.ops)?;
         planned.plan.ops.iter().for_each(watch);
+        self.compiler.commit(planned);
+        Ok(())
+    }
+
+    /// As [`Ring::sync`], one operation after the other; `after` sees the programs after each.
+    ///
+    /// # Errors
+    /// As [`Ring::sync`], and those of `after`.
+    pub fn sync_slowly(&mut self, mut after: impl FnMut(&Ring, &Op) -> Result<()>) -> Result<()> {
+        let planned = self.compiler.plan(&self.model)?;
+        for op in &planned.plan.ops {
+            self.maps.execute(slice::from_ref(op))?;
+            after(self, op)?;
+        }
         self.compiler.commit(planned);
         Ok(())
     }
