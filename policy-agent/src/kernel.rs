@@ -7,6 +7,7 @@
 //! - [`maps`]: typed handles; carries out `policy_core::plan` operations, reads back the image.
 //! - [`counters`]: what the programs counted.
 //! - [`events`]: what they tell.
+//! - [`flows`]: the connections that they know.
 //! - [`clock`]: their clock.
 
 pub mod attach;
@@ -14,6 +15,7 @@ pub mod clock;
 pub mod counters;
 pub mod events;
 pub mod features;
+pub mod flows;
 pub mod load;
 pub mod maps;
 pub mod pin;

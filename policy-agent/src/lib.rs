@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod config;
+pub mod conntrack;
 pub mod fence;
 pub mod inventory;
 pub mod kernel;

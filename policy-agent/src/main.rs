@@ -7,7 +7,8 @@ use policy_agent::{config::Cli, run};
 use tikv_jemallocator::Jemalloc;
 
 /// Long-lived small values stand between short-lived ones, a hundred thousand at a change of many
-/// policies: glibc's allocator takes twice the time for that and gives little of the room back.
+/// policies: glibc's allocator takes twice the time for that and gives little of the room back. How it
+/// is set stands in `.cargo/config.toml`.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 

@@ -3,6 +3,8 @@
 //! Labels are names, never container ids or addresses. The number of drop series is bounded: what
 //! comes after [`MAX_DROP_SERIES`] is summed under `other`.
 
+mod connections;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -30,7 +32,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::warn;
 
+use connections::Connections;
+
 use crate::{
+    conntrack::Census,
     kernel::counters::Counters,
     observer::{icmp, protocol_name},
     published::Published,
@@ -146,11 +151,13 @@ struct Source {
 }
 
 impl Metrics {
-    /// Metrics of these counters; `retired` is what was counted on interfaces that are gone.
+    /// Metrics of these counters; `retired` is what was counted on interfaces that are gone, `census`
+    /// the newest count of connections.
     pub fn new(
         counters: Counters,
         published: watch::Receiver<Arc<Published>>,
         retired: DropTotals,
+        census: watch::Receiver<Census>,
     ) -> Metrics {
         let retired = retired
             .into_iter()
@@ -177,6 +184,7 @@ impl Metrics {
             fence_seconds.clone(),
         );
         registry.register_collector(Box::new(KernelCollector(Arc::clone(&source))));
+        registry.register_collector(Box::new(Connections(census)));
         Metrics { registry, source, apply_seconds, fence_seconds }
     }
 

@@ -20,12 +20,14 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     agent::{self, Agent, Parts},
     config::{Cli, Command, Config, LogFormat},
+    conntrack::{self, Census},
     fence::{Fence, Scope},
     kernel::{
         attach::{self, Attacher},
         counters::Counters,
         events::{Events, forward_log},
         features::Features,
+        flows::Flows,
         load,
         maps::Maps,
         pin::Pins,
@@ -142,8 +144,14 @@ async fn run(config: Config) -> Result<()> {
         components: Vec::new(),
         features: features.describe(),
     }));
-    let metrics =
-        Arc::new(Metrics::new(Counters::open(&pins)?, readers.clone(), agent::retired(&store)?));
+    let (census, counted) = watch::channel(Census::default());
+    let metrics = Arc::new(Metrics::new(
+        Counters::open(&pins)?,
+        readers.clone(),
+        agent::retired(&store)?,
+        counted.clone(),
+    ));
+    let census = tokio::spawn(conntrack::count(Flows::open(&pins)?, census));
     let observer = Observer::default();
     let events = Events::open(&pins)?;
     let reader = tokio::spawn(part("drop events", observer.clone().run(events, readers.clone())));
@@ -155,6 +163,7 @@ async fn run(config: Config) -> Result<()> {
         published: readers,
         observer,
         metrics: Arc::clone(&metrics),
+        census: counted,
         comparing: Arc::new(tokio::sync::Semaphore::new(1)),
     });
     let metrics_routes = server::metrics(Arc::clone(&metrics));
@@ -169,7 +178,7 @@ async fn run(config: Config) -> Result<()> {
     info!(socket = %socket.display(), "ready");
     let ended = agent.run(requests, stop).await;
 
-    for task in [reader, kernel_log, api, metrics] {
+    for task in [reader, kernel_log, census, api, metrics] {
         task.abort();
     }
     // A socket nobody listens on would look like an agent that hangs.

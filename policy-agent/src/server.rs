@@ -42,7 +42,8 @@ use tokio::{
 };
 
 use crate::{
-    metrics::Metrics, observer::Observer, preview, published::Published, resources::Resources,
+    conntrack::Census, metrics::Metrics, observer::Observer, preview, published::Published,
+    resources::Resources,
 };
 
 /// Largest request body: a million CIDRs as JSON are about 25 MB.
@@ -132,6 +133,8 @@ pub struct Api {
     pub observer: Observer,
     /// What the kernel counted.
     pub metrics: Arc<Metrics>,
+    /// The newest count of connections.
+    pub census: watch::Receiver<Census>,
     /// One permit: each comparison takes the memory of two compiled models.
     pub comparing: Arc<Semaphore>,
 }
@@ -400,7 +403,9 @@ async fn aside<T: Send + 'static>(
 }
 
 async fn status(State(api): State<Api>) -> Json<Status> {
-    Json(api.published.borrow().status())
+    let mut status = api.published.borrow().status();
+    status.maps.extend(api.census.borrow().usage());
+    Json(status)
 }
 
 async fn explain_flow(

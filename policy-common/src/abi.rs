@@ -7,7 +7,7 @@
 // tidy: long file because the ABI is one definition, read and versioned as a whole.
 
 /// Version of everything in this module. Part of the pin path.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Policy direction, as seen from the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,6 +125,8 @@ drop_reasons! {
     Fault = 14, "fault";
     /// The Ethernet source address is not the endpoint's own.
     SpoofedMac = 15, "spoofed-mac";
+    /// A source route or a routing header sends the packet on from its destination address to others.
+    SourceRouted = 16, "source-routed";
 }
 
 /// Number of drop reasons, the size of `DROPS_OTHER`.
@@ -309,6 +311,9 @@ pub const FLOW_FIN_ORIGINAL: u8 = 1 << 1;
 pub const FLOW_FIN_REPLY: u8 = 1 << 2;
 /// [`Flow::state`]: TCP, an RST has been seen.
 pub const FLOW_RESET: u8 = 1 << 3;
+/// [`Flow::state`]: the original direction has gone on after an answer (TCP: the handshake is
+/// complete), or TCP was picked up in its middle.
+pub const FLOW_ASSURED: u8 = 1 << 4;
 
 /// [`Flow::plane`]: a process of the host is at its near end.
 pub const FLOW_LOCAL: u8 = 1;
@@ -346,6 +351,18 @@ pub struct Flow {
     pub plane: u8,
     /// [`Endpoint::mac`] when the verdict was computed: what the endpoint's packets come from.
     pub mac: Mac,
+}
+
+/// The one value of `FLOWS`, of each CPU: what became of new entries, by [`Family`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct FlowCounter {
+    /// Connections that got an entry of their own. Those less the entries that are there were
+    /// taken for others: the table was full.
+    pub opened: [u64; 2],
+    /// Connections that got none: no entry could be freed at once. The packet passes, and the next
+    /// one is decided anew.
+    pub refused: [u64; 2],
 }
 
 /// Key of `FRAGMENTS`: what RFC 791 and RFC 8200 say identifies the fragments of one packet.
@@ -396,8 +413,9 @@ pub struct GuardKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Globals {
-    /// Rises with every change of a table, an address or an endpoint; a connection whose verdict
-    /// is of another revision is decided anew at its next packet.
+    /// Rises with every change of a table, an address, an endpoint or a block list; a connection whose
+    /// verdict is of another revision is decided anew at its next packet, and a match of a prefix is
+    /// looked up anew.
     pub revision: u64,
 }
 
@@ -636,6 +654,7 @@ abi_types! {
     FlowKeyV4: 20,
     FlowKeyV6: 44,
     Flow: 80,
+    FlowCounter: 32,
     FragmentKey: 44,
     Fragment: 24,
     GuardKey: 20,

@@ -2,6 +2,7 @@
 //! the packet parser. `no_std`, no allocation; the one definition that both sides compile.
 //!
 //! - [`abi`]: every type that crosses the boundary, its layout asserted at compile time.
+//! - [`conntrack`]: how long connections live.
 //! - [`maps`]: the names of the maps and programs, and their default sizes.
 //! - [`packet`]: the header parser, generic over a byte source, so that the very code that the
 //!   verifier accepted can be fuzzed on the host.
@@ -11,5 +12,6 @@
 #![no_std]
 
 pub mod abi;
+pub mod conntrack;
 pub mod maps;
 pub mod packet;

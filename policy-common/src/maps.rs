@@ -21,6 +21,8 @@ pub const INTERVALS: &str = "INTERVALS";
 pub const CONNTRACK_V4: &str = "CONNTRACK_V4";
 /// LRU hash: [`crate::abi::FlowKeyV6`] -> [`crate::abi::Flow`].
 pub const CONNTRACK_V6: &str = "CONNTRACK_V6";
+/// Per-CPU array of one [`crate::abi::FlowCounter`].
+pub const FLOWS: &str = "FLOWS";
 /// LRU hash: [`crate::abi::FragmentKey`] -> [`crate::abi::Fragment`].
 pub const FRAGMENTS: &str = "FRAGMENTS";
 /// Hash: [`crate::abi::GuardKey`] -> 1; the addresses that may use a managed bridge.
@@ -64,6 +66,7 @@ pub const PINNED: &[&str] = &[
     INTERVALS,
     CONNTRACK_V4,
     CONNTRACK_V6,
+    FLOWS,
     FRAGMENTS,
     GUARD,
     GLOBALS,

@@ -13,11 +13,12 @@ use policy_common::{
 use sha2::{Digest as _, Sha256};
 
 /// SHA-256 of the snapshot of each version. Lines are only ever added.
-const VERSIONS: [(u32, &str); 4] = [
+const VERSIONS: [(u32, &str); 5] = [
     (1, "d6f9f7d2c56ecb261b4ca89930f4cb58f51a1af98ad48f41f3ff6710c554ec5d"),
     (2, "37a54d7f8a8392552834d8cb54fb7b5b138dd1ab6f996b3b1c0d7bb0e1af638d"),
     (3, "23e27204c1e84613115ac67a8e5b1a7c5344760bc410abd52f36bb4e47b976e0"),
     (4, "a09c5fca40112bd8589cfd0f6ffd35b05ca8de6fe56ca4c14cde87755791525a"),
+    (5, "37c7d6f810cc550dbc5d6c4dba1359cb91d377a6f95779003b18429f8989c150"),
 ];
 
 const SNAPSHOT: &str = include_str!("abi_snapshot.txt");
@@ -59,6 +60,7 @@ fn layout() -> Result<String, std::fmt::Error> {
             packets, bytes, created_ns, seen_ns, revision, rule, peer, staged, direction, state,
             cut, plane, mac,
         }
+        FlowCounter { opened, refused }
         FragmentKey { ifindex, id, source, destination, protocol, direction, pad }
         Fragment { seen_ns, rule, revision, mac }
         GuardKey { bridge, address }
@@ -103,6 +105,7 @@ fn layout() -> Result<String, std::fmt::Error> {
         ("FLOW_FIN_ORIGINAL", u64::from(FLOW_FIN_ORIGINAL)),
         ("FLOW_FIN_REPLY", u64::from(FLOW_FIN_REPLY)),
         ("FLOW_RESET", u64::from(FLOW_RESET)),
+        ("FLOW_ASSURED", u64::from(FLOW_ASSURED)),
         ("FLOW_LOCAL", u64::from(FLOW_LOCAL)),
         ("FLOW_FORWARD", u64::from(FLOW_FORWARD)),
         ("PLANE_FORWARD", u64::from(PLANE_FORWARD)),

@@ -1,22 +1,24 @@
 //! Connections: one entry a flow and endpoint, found from both directions.
 
-use aya_ebpf::maps::LruHashMap;
+use aya_ebpf::{
+    bindings::{BPF_EXIST, BPF_NOEXIST},
+    maps::LruHashMap,
+};
 use policy_common::{
     abi::{
-        Direction, FLOW_FIN_ORIGINAL, FLOW_FIN_REPLY, FLOW_REPLIED, FLOW_RESET, Flow, FlowKeyV4,
-        FlowKeyV6, Mac,
+        Direction, FLOW_ASSURED, FLOW_FIN_ORIGINAL, FLOW_FIN_REPLY, FLOW_REPLIED, FLOW_RESET, Flow,
+        FlowKeyV4, FlowKeyV6, Mac,
     },
-    packet::{Address, Kind, Packet, protocol, tcp},
+    conntrack::{closing, expired},
+    packet::{Address, Kind, Packet, tcp},
 };
 
 use crate::{
     endpoint::Visit,
     lookup::{bytes4, bytes16},
-    maps::{CONNTRACK_V4, CONNTRACK_V6},
+    maps::{CONNTRACK_V4, CONNTRACK_V6, FLOWS},
     verifier::{atomic_add, bit},
 };
-
-const SECOND: u64 = 1_000_000_000;
 
 /// What differs between the families: the key's type and the table.
 pub trait Table {
@@ -90,36 +92,12 @@ impl Table for V6 {
     }
 }
 
-/// How long a flow lives after its last packet, ns: the defaults of Linux's own connection
-/// tracking (net/netfilter/nf_conntrack_proto_{tcp,udp,icmp,generic}.c).
-#[inline(always)]
-fn timeout(flow: &Flow, transport: u8) -> u64 {
-    let replied = flow.state & FLOW_REPLIED != 0;
-    match transport {
-        protocol::TCP if flow.state & FLOW_RESET != 0 => 10 * SECOND,
-        protocol::TCP if closing(flow) => 120 * SECOND,
-        protocol::TCP if replied => 432_000 * SECOND,
-        protocol::TCP => 120 * SECOND,
-        protocol::ICMP | protocol::ICMPV6 => 30 * SECOND,
-        protocol::UDP | protocol::UDPLITE if replied => 120 * SECOND,
-        protocol::UDP | protocol::UDPLITE => 30 * SECOND,
-        _ => 600 * SECOND,
-    }
-}
-
-#[inline(always)]
-fn closing(flow: &Flow) -> bool {
-    flow.state & (FLOW_FIN_ORIGINAL | FLOW_FIN_REPLY | FLOW_RESET) != 0
-}
-
 /// Whether a packet belongs to `flow`, rather than to a new one that reuses its addresses and
 /// ports: the flow has not timed out, and the packet is no SYN that could not come from it.
 #[inline(always)]
 pub fn continues(flow: &Flow, visit: &Visit) -> bool {
     let packet = &visit.packet;
-    // Another CPU's clock may be a jiffy ahead: then the flow is as young as can be.
-    let idle = visit.now.saturating_sub(flow.seen_ns);
-    if idle > timeout(flow, packet.protocol) {
+    if expired(flow.state, packet.protocol, flow.seen_ns, visit.now) {
         return false;
     }
     let reply = flow.direction != visit.direction as u8;
@@ -131,7 +109,7 @@ pub fn continues(flow: &Flow, visit: &Visit) -> bool {
         // direction is, too, unless both sides opened at once: else whoever was let in could be
         // connected back to.
         Kind::Tcp if packet.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN => {
-            !(closing(flow) || reply && flow.state & FLOW_REPLIED != 0)
+            !(closing(flow.state) || reply && flow.state & FLOW_REPLIED != 0)
         }
         _ => true,
     }
@@ -148,6 +126,8 @@ pub fn account(flow: &mut Flow, visit: &Visit) {
     let mut state = flow.state;
     if reply {
         state |= FLOW_REPLIED;
+    } else if state & FLOW_REPLIED != 0 && visit.packet.tcp_flags & tcp::SYN == 0 {
+        state |= FLOW_ASSURED;
     }
     if visit.packet.tcp_flags & tcp::RST != 0 {
         state |= FLOW_RESET;
@@ -159,9 +139,29 @@ pub fn account(flow: &mut Flow, visit: &Visit) {
     }
 }
 
-/// A fresh entry for a flow that a packet opens; `mac` is the endpoint's.
+/// Enters a flow that a packet opens, and counts it; `mac` is the endpoint's.
 #[inline(always)]
-pub fn open(visit: &Visit, rule: u32, mac: Mac) -> Flow {
+pub fn enter<T: Table>(key: &T::Key, visit: &Visit, rule: u32, mac: Mac) {
+    let flow = open(visit, rule, mac);
+    // In the place of an entry whose time was over, or that another CPU has made meanwhile.
+    let fresh = T::map().insert(key, flow, u64::from(BPF_NOEXIST));
+    let entered = fresh.or_else(|_| T::map().insert(key, flow, u64::from(BPF_EXIST)));
+    let family = bit(visit.packet.family as usize);
+    if let Some(flows) = FLOWS.get_ptr_mut(0) {
+        // SAFETY: this CPU's own slot, see `emit::record`.
+        let flows = unsafe { &mut *flows };
+        if fresh.is_ok() {
+            flows.opened[family] += 1;
+        } else if entered.is_err() {
+            // No element can be freed at once: this packet passes and the next one is decided again.
+            flows.refused[family] += 1;
+        }
+    }
+}
+
+/// A fresh entry.
+#[inline(always)]
+fn open(visit: &Visit, rule: u32, mac: Mac) -> Flow {
     Flow {
         packets: [1, 0],
         bytes: [u64::from(visit.length), 0],
@@ -172,9 +172,15 @@ pub fn open(visit: &Visit, rule: u32, mac: Mac) -> Flow {
         peer: visit.peer,
         staged: visit.staged,
         direction: visit.direction as u8,
-        state: 0,
+        state: if picked_up(visit) { FLOW_ASSURED } else { 0 },
         cut: 0,
         plane: visit.plane,
         mac,
     }
+}
+
+/// Whether a connection was open before it was seen, see `Endpoint::adopt_until_ns`.
+#[inline(always)]
+fn picked_up(visit: &Visit) -> bool {
+    matches!(visit.packet.kind, Kind::Tcp) && visit.packet.tcp_flags & tcp::SYN == 0
 }

@@ -143,6 +143,7 @@ pub fn run<const HOST: bool>(ctx: &TcContext, direction: Direction) -> i32 {
 fn refuse(visit: &Visit, reason: u32, rule: u32) -> u32 {
     let reason = DropReason::from_u8(reason as u8).unwrap_or(DropReason::Fault);
     emit::record(&Dropped {
+        now: visit.now,
         ifindex: visit.ifindex,
         length: visit.length,
         direction: visit.direction,
@@ -286,9 +287,7 @@ fn begin<T: Table>(ctx: &TcContext, visit: &mut Visit, key: &T::Key) -> Ruling {
         // Multicast, broadcast, and frames that a bridge floods because it does not know better
         // meet policy each time: no answer is expected from their destination address.
         if admission.own {
-            // An LRU insert fails only when no element can be freed at once; then this packet
-            // passes and the next one is decided again.
-            let _ = T::map().insert(key, conntrack::open(visit, admission.rule, admission.mac), 0);
+            conntrack::enter::<T>(key, visit, admission.rule, admission.mac);
         }
         admission.rule
     }))
@@ -298,7 +297,7 @@ fn begin<T: Table>(ctx: &TcContext, visit: &mut Visit, key: &T::Key) -> Ruling {
 #[inline(never)]
 fn begin_at_host<T: Table>(visit: &Visit, rule: u32) -> u32 {
     let key = T::key(visit.ifindex, visit.direction, &visit.packet);
-    let _ = T::map().insert(key, conntrack::open(visit, rule, Mac::default()), 0);
+    conntrack::enter::<T>(&key, visit, rule, Mac::default());
     0
 }
 

@@ -14,14 +14,17 @@ use aya_ebpf::{
 use policy_common::{
     abi::{
         BlockKeyV4, BlockKeyV6, ClassKey, ClassRef, Counter, DROP_REASONS, DropCounter, DropKey,
-        EVENT_KINDS, Endpoint, EventBudget, FailsafeKey, Flow, FlowKeyV4, FlowKeyV6, Fragment,
-        FragmentKey, Globals, GuardKey, Interval, PublishedKey, StagedCounter,
+        EVENT_KINDS, Endpoint, EventBudget, FailsafeKey, Flow, FlowCounter, FlowKeyV4, FlowKeyV6,
+        Fragment, FragmentKey, Globals, GuardKey, Interval, PublishedKey, StagedCounter,
     },
     maps as size,
     packet::Packet,
 };
 
-use crate::host::Question;
+use crate::{
+    host::Question,
+    networks::{self, Near},
+};
 
 #[map]
 pub static ENDPOINTS: HashMap<u32, Endpoint> =
@@ -57,6 +60,9 @@ pub static CONNTRACK_V4: LruHashMap<FlowKeyV4, Flow> =
 #[map]
 pub static CONNTRACK_V6: LruHashMap<FlowKeyV6, Flow> =
     LruHashMap::with_max_entries(size::CONNTRACK_V6_ENTRIES, 0);
+
+#[map]
+pub static FLOWS: PerCpuArray<FlowCounter> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment> =
@@ -122,3 +128,7 @@ pub static KEPT: PerCpuArray<MaybeUninit<Packet>> = PerCpuArray::with_max_entrie
 /// As the one above: what a global function has made of a frame.
 #[map]
 pub static PARSED: PerCpuArray<MaybeUninit<Packet>> = PerCpuArray::with_max_entries(1, 0);
+
+/// As [`QUESTION`]: what was found a moment ago, and can be found again.
+#[map]
+pub static NEAR: PerCpuArray<Near> = PerCpuArray::with_max_entries(networks::SLOTS, 0);

@@ -17,6 +17,7 @@ pub mod results;
 pub mod rules;
 pub mod statistics;
 pub mod topology;
+pub mod uplink;
 
 use std::{
     rc::Rc,

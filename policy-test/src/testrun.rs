@@ -12,11 +12,13 @@ mod outside;
 mod stand_in;
 mod verifier;
 
-use std::{collections::BTreeMap, fs, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fs, io, net::IpAddr, path::PathBuf, slice, sync::Arc, time::Duration,
+};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
-    Ebpf, TestRun as _, TestRunOptions,
+    Ebpf, TestRun as _, TestRunOptions, TestRunResult,
     maps::{HashMap, Map, MapData, MapError, RingBuf},
     programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
@@ -26,6 +28,7 @@ use policy_agent::kernel::{
     counters::Counters,
     events,
     features::Features,
+    flows,
     load::{self, Sizes},
     maps::Maps,
     pin::{Hook, Pins},
@@ -48,7 +51,6 @@ use policy_core::{
     shared::SharedMap,
     validate::{self, Object},
 };
-use serde_json::Value;
 
 use crate::lab::{BPFFS, Lab};
 
@@ -110,6 +112,8 @@ pub struct Ring {
     flows_v4: HashMap<MapData, FlowKeyV4, Flow>,
     flows_v6: HashMap<MapData, FlowKeyV6, Flow>,
     fragments: HashMap<MapData, FragmentKey, Fragment>,
+    /// The connection tables, as an agent counts them.
+    pub tables: flows::Flows,
     compiler: Compiler,
     /// What the maps hold once [`Ring::sync`] has been called.
     pub model: Model,
@@ -142,6 +146,7 @@ impl Ring {
             flows_v4: open(&pins, name::CONNTRACK_V4)?,
             flows_v6: open(&pins, name::CONNTRACK_V6)?,
             fragments: open(&pins, name::FRAGMENTS)?,
+            tables: flows::Flows::open(&pins)?,
             compiler: Compiler::new(),
             model: Model::default(),
             pins: folder,
@@ -218,23 +223,17 @@ impl Ring {
     pub fn add_policies(&mut self, text: &str) -> Result<()> {
         let documents =
             yaml::read("policies", text.as_bytes()).map_err(|error| anyhow!("{error:?}"))?;
-        documents.iter().try_for_each(|document| self.add(&document.value))
-    }
-
-    /// Puts one more policy or network set into the model, however large it is.
-    ///
-    /// # Errors
-    /// If it is none.
-    pub fn add(&mut self, resource: &Value) -> Result<()> {
-        match validate::decode(resource).map_err(|error| anyhow!("{error:?}"))? {
-            Object::Policy(policy) => {
-                self.model.policies.insert(policy.key.clone(), policy);
+        for document in documents {
+            match validate::decode(&document.value).map_err(|error| anyhow!("{error:?}"))? {
+                Object::Policy(policy) => {
+                    self.model.policies.insert(policy.key.clone(), policy);
+                }
+                Object::NetworkSet(set) => {
+                    let key = (set.namespace.clone(), set.name.clone());
+                    self.model.network_sets.insert(key, set);
+                }
+                other => bail!("{other:?} is neither a policy nor a network set"),
             }
-            Object::NetworkSet(set) => {
-                let key = (set.namespace.clone(), set.name.clone());
-                self.model.network_sets.insert(key, set);
-            }
-            other => bail!("{other:?} is neither a policy nor a network set"),
         }
         Ok(())
     }
@@ -260,6 +259,20 @@ impl Ring {
         let planned = self.compiler.plan(&self.model)?;
         self.maps.execute(&planned.plan.ops)?;
         planned.plan.ops.iter().for_each(watch);
+        self.compiler.commit(planned);
+        Ok(())
+    }
+
+    /// As [`Ring::sync`], one operation after the other; `after` sees the programs after each.
+    ///
+    /// # Errors
+    /// As [`Ring::sync`], and those of `after`.
+    pub fn sync_slowly(&mut self, mut after: impl FnMut(&Ring, &Op) -> Result<()>) -> Result<()> {
+        let planned = self.compiler.plan(&self.model)?;
+        for op in &planned.plan.ops {
+            self.maps.execute(slice::from_ref(op))?;
+            after(self, op)?;
+        }
         self.compiler.commit(planned);
         Ok(())
     }
@@ -354,13 +367,25 @@ impl Ring {
         Ok(Some((action(entry.hook, result.0)?, result.1)))
     }
 
-    /// Runs a program that does nothing but pass, of the kind that a hook takes, to compare with.
+    /// Runs a TC program that does nothing but pass, to compare with.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn repeat_empty(&self, hook: Hook, frame: &[u8], count: u32) -> Result<Duration> {
-        let name = if hook == Hook::Uplink { empty::XDP } else { empty::TC };
-        let program = self.empty.program(name).context("the empty object has its programs")?;
+    pub fn repeat_empty(&self, frame: &[u8], count: u32) -> Result<Duration> {
+        self.bare(Hook::FromEndpoint, frame, count)
+    }
+
+    /// As [`Ring::repeat_empty`], with an XDP program.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn repeat_empty_xdp(&self, frame: &[u8], count: u32) -> Result<Duration> {
+        self.bare(Hook::Uplink, frame, count)
+    }
+
+    fn bare(&self, hook: Hook, frame: &[u8], count: u32) -> Result<Duration> {
+        let program = if hook == Hook::Uplink { empty::XDP } else { empty::TC };
+        let program = self.empty.program(program).context("the empty object is whole")?;
         let mut out = vec![0; ROOM];
         let options = TestRunOptions {
             data_in: Some(frame),
@@ -368,8 +393,7 @@ impl Ring {
             repeat: count,
             ..TestRunOptions::new()
         };
-        let run = || test_run(hook, program, options);
-        Ok(self.lab.host().run(run)??.1)
+        Ok(self.lab.host().run(|| run(program, hook, options))??.duration)
     }
 
     /// Runs programs on frames, one after the other.
@@ -404,7 +428,7 @@ impl Ring {
             repeat: count,
             ..TestRunOptions::new()
         };
-        Ok(test_run(hook, program, options))
+        Ok(run(program, hook, options).map(|result| (result.return_value, result.duration)))
     }
 
     /// Runs a program on a frame and holds it against the counters: a pass moves none of the drop
@@ -507,17 +531,16 @@ impl Ring {
     }
 }
 
-/// What a program said, and how long it took.
-fn test_run(
-    hook: Hook,
+/// One test run.
+fn run(
     program: &Program,
+    hook: Hook,
     options: TestRunOptions<'_>,
-) -> Result<(u32, Duration), ProgramError> {
-    let result = match hook {
+) -> Result<TestRunResult, ProgramError> {
+    match hook {
         Hook::Uplink => <&Xdp>::try_from(program).and_then(|it| it.test_run(options)),
         _ => <&SchedClassifier>::try_from(program).and_then(|it| it.test_run(options)),
-    };
-    result.map(|result| (result.return_value, result.duration))
+    }
 }
 
 /// What a program's return value means.

@@ -19,10 +19,14 @@ mod generated;
 mod hostile;
 #[path = "packets/icmp.rs"]
 mod icmp;
+#[path = "packets/lifetime.rs"]
+mod lifetime;
 #[path = "packets/mac.rs"]
 mod mac;
 #[path = "packets/neighbours.rs"]
 mod neighbours;
+#[path = "packets/networks.rs"]
+mod networks;
 #[path = "packets/reference.rs"]
 mod reference;
 #[path = "packets/regressions.rs"]

@@ -35,6 +35,10 @@ enum What {
     Datapath,
     /// What a change of policies or endpoints costs the compiler and the agent
     Compile,
+    /// What a full connection table costs the agent
+    Conntrack,
+    /// What a block list costs at an uplink
+    Uplink,
 }
 
 impl Bench {
@@ -50,6 +54,8 @@ impl Bench {
             // profile.
             Some(What::Datapath) => (Purpose::Build, &[], "bench-datapath"),
             Some(What::Compile) => (Purpose::Test, &["--release"], "bench-compile"),
+            Some(What::Conntrack) => (Purpose::Test, &["--release"], "bench-conntrack"),
+            Some(What::Uplink) => (Purpose::Build, &[], "bench-uplink"),
         };
         setup::ensure(workspace, purpose)?;
         // cargo builds no other package's binaries for one that it runs.

@@ -12,9 +12,11 @@
 //! Cold: one run for each of many port pairs, the empty program likewise; a single run finds the
 //! caches as another program left them, as the line below it shows.
 
-mod block_list;
-
-use std::{fmt::Write as _, net::IpAddr, time::Instant};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr},
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use policy_agent::kernel::{load::Sizes, pin::Hook};
@@ -24,11 +26,16 @@ use crate::{
     testrun::{Action, Ring},
 };
 
-/// Rules and endpoints of each measured world.
-const WORLDS: [(u32, u32); 4] = [(1, 10), (1_000, 10), (50_000, 10), (50_000, 10_000)];
+/// Rules, endpoints, and networks in sets that a rule selects, of each measured world.
+const WORLDS: [(u32, u32, u32); 5] =
+    [(1, 10, 0), (1_000, 10, 0), (50_000, 10, 0), (50_000, 10_000, 0), (1_000, 10, 1_000_000)];
+/// Networks of one set: a file is bounded.
+const SET: u32 = 100_000;
 /// The subject and its peer, by family.
 const ENDS: [(&str, &str); 2] = [("10.0.0.1", "10.1.0.1"), ("fd00::1", "fd01::1")];
 
+/// An address that belongs to no endpoint, in one of the networks if there are some.
+const FAR: &str = "100.4.0.1";
 /// What all frames come from, the subject's own among them.
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
@@ -43,8 +50,6 @@ struct Case {
     /// For a frame that opens a connection and closes it by turns: the case to take away.
     established: Option<usize>,
 }
-
-pub use block_list::drop_at_uplink;
 
 /// How often to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,13 +70,11 @@ impl Effort {
     pub const QUICK: Self = Self { rounds: 25, repeat: 10_000, singles: 500 };
 }
 
-/// What packets cost where there are so many rules and endpoints.
+/// What packets cost where there is so much of what could make them dear.
 #[derive(Clone, Debug, PartialEq)]
 pub struct World {
-    /// Rules of the subject.
-    pub rules: u32,
-    /// Endpoints in all.
-    pub endpoints: u32,
+    /// How many of what; the same things in every world.
+    pub size: Vec<(u32, &'static str)>,
     /// The same ones in every world.
     pub costs: Vec<Cost>,
 }
@@ -88,6 +91,14 @@ pub struct Cost {
 }
 
 impl World {
+    /// How large it is, in words.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let parts: Vec<String> =
+            self.size.iter().map(|(count, what)| format!("{count} {what}")).collect();
+        parts.join(", ")
+    }
+
     /// Nanoseconds of one kind of packet.
     #[must_use]
     pub fn cost(&self, name: &str) -> Option<f64> {
@@ -114,7 +125,7 @@ pub fn budgeted(worlds: &[World]) -> Vec<&'static str> {
 /// If the programs cannot be run, or do not say of a packet what they should.
 pub fn measure(effort: Effort) -> Result<Vec<World>> {
     let cases = cases()?;
-    let beds = WORLDS.into_iter().map(|(rules, endpoints)| Bed::new(rules, endpoints, cases.len()));
+    let beds = WORLDS.into_iter().map(|size| Bed::new(size, cases.len()));
     let mut beds = beds.collect::<Result<Vec<Bed>>>()?;
     for _ in 0..effort.rounds {
         for bed in &mut beds {
@@ -126,8 +137,7 @@ pub fn measure(effort: Effort) -> Result<Vec<World>> {
 
 /// A world on its way: the programs, and their samples so far.
 struct Bed {
-    rules: u32,
-    endpoints: u32,
+    size: Vec<(u32, &'static str)>,
     ring: Ring,
     subject: u32,
     empty: Vec<f64>,
@@ -136,13 +146,13 @@ struct Bed {
 }
 
 impl Bed {
-    fn new(rules: u32, endpoints: u32, cases: usize) -> Result<Self> {
+    fn new((rules, endpoints, networks): (u32, u32, u32), cases: usize) -> Result<Self> {
         let started = Instant::now();
         let mut ring = Ring::new(Sizes::default())?;
         let loaded = started.elapsed();
-        let subject = world(&mut ring, rules, endpoints)?;
+        let subject = world(&mut ring, rules, endpoints, networks)?;
         eprintln!(
-            "rules: {rules}, endpoints: {endpoints}; loaded in {loaded:.1?}, programmed in {:.1?}",
+            "rules: {rules}, endpoints: {endpoints}, networks: {networks}; loaded in {loaded:.1?}, programmed in {:.1?}",
             started.elapsed() - loaded
         );
         // Opens the connections that the established cases are of.
@@ -153,12 +163,13 @@ impl Bed {
             expect(&ring, Hook::ToEndpoint, subject, &answer, Action::Pass)?;
         }
         let samples = vec![Vec::new(); cases];
-        Ok(Self { rules, endpoints, ring, subject, empty: Vec::new(), samples })
+        let size = vec![(rules, "rules"), (endpoints, "endpoints"), (networks, "networks")];
+        Ok(Self { size, ring, subject, empty: Vec::new(), samples })
     }
 
     /// Means of many runs in a row.
     fn round(&mut self, cases: &[Case], effort: Effort) -> Result<()> {
-        let base = nanos(self.ring.repeat_empty(cases[0].hook, &cases[0].frame, effort.repeat)?);
+        let base = nanos(self.ring.repeat_empty(&cases[0].frame, effort.repeat)?);
         self.empty.push(base);
         for (case, samples) in cases.iter().zip(&mut self.samples) {
             let (action, duration) = self
@@ -200,7 +211,7 @@ impl Bed {
         let established = (0..effort.singles).map(|_| Ok(cases[0].frame.clone()));
         let nanos = self.cold(cases[0].hook, established)?;
         costs.push(Cost { name: "established, IPv4 TCP out, cold", budget: None, nanos });
-        Ok(World { rules: self.rules, endpoints: self.endpoints, costs })
+        Ok(World { size: self.size, costs })
     }
 
     /// The median of single runs, of frames that pass.
@@ -208,7 +219,7 @@ impl Bed {
         let (mut bare, mut full) = (Vec::new(), Vec::new());
         for frame in frames {
             let frame = frame?;
-            bare.push(nanos(self.ring.repeat_empty(hook, &frame, 1)?));
+            bare.push(nanos(self.ring.repeat_empty(&frame, 1)?));
             let run = self.ring.repeat(hook, self.subject, &frame, 1)?;
             let (action, duration) = run.context("the kernel takes such a frame")?;
             ensure!(action == Action::Pass, "{action:?} where the frame was to pass");
@@ -246,6 +257,13 @@ fn cases() -> Result<Vec<Case>> {
         case("established, IPv6 TCP in", inward, back_v6, Action::Pass, 95),
         case("denied, IPv4 TCP out", out, v4(0x02, 444)?, Action::Drop, 200),
         case("denied, IPv6 TCP out", out, v6(0x02, 444)?, Action::Drop, 200),
+        case(
+            "denied, IPv4 TCP to the world",
+            out,
+            tcp(own_v4, 40_000, FAR, 444, 0x02)?,
+            Action::Drop,
+            200,
+        ),
         opens("first packet, IPv4 TCP out, warm", tcp(own_v4, 39_999, peer_v4, 443, 0x03)?, 0),
         opens("first packet, IPv6 TCP out, warm", tcp(own_v6, 39_999, peer_v6, 443, 0x03)?, 2),
     ])
@@ -253,7 +271,7 @@ fn cases() -> Result<Vec<Case>> {
 
 /// The endpoint that is measured and `endpoints` in all, with about `rules` rules in 1 policy for
 /// each 100 of them.
-fn world(ring: &mut Ring, rules: u32, endpoints: u32) -> Result<u32> {
+fn world(ring: &mut Ring, rules: u32, endpoints: u32, networks: u32) -> Result<u32> {
     let subject = ring.interface("subject")?;
     ring.endpoint(subject, "subject", "subject", &[ip("10.0.0.1")?, ip("fd00::1")?]);
     ring.change("subject", |spec| spec.mac = Some(MAC))?;
@@ -268,6 +286,9 @@ fn world(ring: &mut Ring, rules: u32, endpoints: u32) -> Result<u32> {
     }
     for policy in policies(rules)? {
         ring.add_policies(&policy)?;
+    }
+    for set in sets(networks)? {
+        ring.add_policies(&set)?;
     }
     ring.sync()?;
     Ok(subject)
@@ -312,6 +333,31 @@ fn policies(rules: u32) -> Result<Vec<String>> {
     Ok(all)
 }
 
+/// Network sets around the peer's address, and a policy that denies them, behind all others.
+fn sets(networks: u32) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for first in (0..networks).step_by(SET as usize) {
+        let mut text = format!(
+            "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: {{name: s{first}, \
+             labels: {{feed: bad}}}}\nspec:\n  nets:\n"
+        );
+        for index in first..networks.min(first + SET) {
+            // /30s, none beside another, so that no two could be one.
+            writeln!(text, "  - {}/30", Ipv4Addr::from(0x6400_0000 + (index << 3)))?;
+        }
+        all.push(text);
+    }
+    if networks > 0 {
+        all.push(
+            "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: feed}\n\
+             spec: {selector: app == 'subject', types: [Egress], egress: [{action: Deny, \
+             destination: {selector: feed == 'bad'}}]}"
+                .to_owned(),
+        );
+    }
+    Ok(all)
+}
+
 fn expect(ring: &Ring, hook: Hook, ifindex: u32, frame: &[u8], wanted: Action) -> Result<()> {
     let action = ring.run(hook, ifindex, frame)?;
     ensure!(action == Some(wanted), "{action:?} where {wanted:?} was to be");
@@ -322,7 +368,7 @@ fn ip(text: &str) -> Result<IpAddr> {
     text.parse().with_context(|| format!("{text} is no address"))
 }
 
-fn nanos(duration: std::time::Duration) -> f64 {
+pub(super) fn nanos(duration: std::time::Duration) -> f64 {
     duration.as_secs_f64() * 1e9
 }
 

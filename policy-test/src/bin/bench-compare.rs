@@ -8,7 +8,7 @@ use std::{path::PathBuf, time::Instant};
 
 use anyhow::Result;
 use clap::Parser;
-use policy_test::bench::{self, Effort, datapath, goals, machine, report::Run};
+use policy_test::bench::{self, Effort, datapath, goals, machine, report::Run, uplink};
 
 /// Measures Palisade beside what people use today.
 #[derive(Debug, Parser)]
@@ -32,7 +32,7 @@ fn main() -> Result<()> {
     // First: a program that is missing is to be missed now, not after half an hour.
     let machine = machine::describe(arguments.commit.as_deref())?;
     let worlds = datapath::measure(effort.datapath)?;
-    let uplink = vec![datapath::drop_at_uplink(effort.datapath)?];
+    let uplink = uplink::measure(effort.datapath)?;
     let results = bench::compare(effort)?;
     let goals = goals::all(&results, &worlds, &uplink);
     Run { effort, machine, results, worlds, uplink }.write(&arguments.output)?;

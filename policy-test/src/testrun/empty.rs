@@ -1,6 +1,7 @@
-//! Programs that do nothing, made on the spot: what every other one is measured against.
+//! A TC and an XDP program that do nothing, made on the spot: what every other one is measured
+//! against.
 //!
-//! Outputs: a TC and an XDP program in the kernel.
+//! Outputs: the programs in the kernel.
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -12,18 +13,21 @@ use object::{
     write::{Object, Symbol, SymbolSection},
 };
 
-/// Their names.
+/// Name of the TC program.
 pub(super) const TC: &str = "empty_tc";
+/// Name of the XDP program.
 pub(super) const XDP: &str = "empty_xdp";
 
-/// Name, section, what it returns: TC_ACT_UNSPEC, XDP_PASS (include/uapi/linux/{pkt_cls,bpf}.h).
-const PROGRAMS: [(&str, &[u8], i32); 2] = [(TC, b"classifier", -1), (XDP, b"xdp", 2)];
+const TC_ACT_UNSPEC: i32 = -1;
+const XDP_PASS: i32 = 2;
 
 pub(super) fn load() -> Result<Ebpf> {
     let mut ebpf = Ebpf::load(&object()?)?;
-    let tc: &mut SchedClassifier = ebpf.program_mut(TC).context("the object has it")?.try_into()?;
+    let tc: &mut SchedClassifier =
+        ebpf.program_mut(TC).context("the object has a TC program")?.try_into()?;
     tc.load()?;
-    let xdp: &mut Xdp = ebpf.program_mut(XDP).context("the object has it")?.try_into()?;
+    let xdp: &mut Xdp =
+        ebpf.program_mut(XDP).context("the object has an XDP program")?.try_into()?;
     xdp.load()?;
     Ok(ebpf)
 }
@@ -31,15 +35,15 @@ pub(super) fn load() -> Result<Ebpf> {
 fn object() -> Result<Vec<u8>> {
     let endian = if cfg!(target_endian = "big") { Endianness::Big } else { Endianness::Little };
     let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, endian);
-    for (name, section, returns) in PROGRAMS {
+    for (section, name, verdict) in [("classifier", TC, TC_ACT_UNSPEC), ("xdp", XDP, XDP_PASS)] {
         let mut code = Vec::new();
-        // `r0 = returns; exit`: BPF_ALU64 | BPF_MOV | BPF_K and BPF_JMP | BPF_EXIT
+        // `r0 = verdict; exit`: BPF_ALU64 | BPF_MOV | BPF_K and BPF_JMP | BPF_EXIT
         // (include/uapi/linux/bpf.h), opcode, registers, offset, immediate.
-        for (opcode, immediate) in [(0xb7, returns), (0x95, 0)] {
+        for (opcode, immediate) in [(0xb7, verdict), (0x95, 0)] {
             code.extend([opcode, 0, 0, 0]);
             code.extend(immediate.to_ne_bytes());
         }
-        let section = object.add_section(Vec::new(), section.to_vec(), SectionKind::Text);
+        let section = object.add_section(Vec::new(), section.into(), SectionKind::Text);
         object.append_section_data(section, &code, 8);
         object.add_symbol(Symbol {
             name: name.as_bytes().to_vec(),

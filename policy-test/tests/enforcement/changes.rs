@@ -10,6 +10,7 @@ use policy_test::{
     agent::AgentOptions,
     lab::{Lab, Workload},
     net::{Reach, UdpEcho, recv},
+    wait,
 };
 
 use crate::stage::{LIMIT, Over, SHORT, Stage, bridge, cast, fence};
@@ -192,4 +193,40 @@ fn udp_sockets_hear_nothing_from_whom_they_did_not_ask() {
     db.send_to(b"answer", web.local_addr().unwrap()).unwrap();
     assert_eq!(recv(&web, &mut [0; 8]).unwrap(), 6);
     recv(&web, &mut [0; 8]).unwrap_err();
+}
+
+/// The tables themselves are counted, at once with the agent's start and then from time to time.
+#[test]
+fn connections_are_counted_by_what_they_are_in() {
+    let stage = Stage::new(&[]);
+    let (web, db) = (&stage.workloads["web"], &stage.workloads["db"]);
+    let open: Vec<_> = (0..5).map(|it| Connection::open(web, db, Over::V4, 9000 + it)).collect();
+    let _one_more = Connection::open(web, db, Over::V6, 9000);
+    let entries = |family: &str, state: &str| {
+        let labels = format!("{{family=\"{family}\",state=\"{state}\"}} ");
+        metric(&stage, &format!("palisade_conntrack_entries{labels}"))
+    };
+    // Both ends are fenced, and each has an entry of its own.
+    wait::until("all are counted", LIMIT * 3, || {
+        entries("ipv4", "established") == 10 && entries("ipv6", "established") == 2
+    })
+    .unwrap();
+    assert_eq!(entries("ipv4", "closing"), 0);
+    drop(open);
+    wait::until("they are closing", LIMIT * 3, || {
+        entries("ipv4", "closing") == 10 && entries("ipv4", "established") == 0
+    })
+    .unwrap();
+    assert_eq!(metric(&stage, "palisade_conntrack_evicted_total{family=\"ipv4\"} "), 0);
+    assert!(metric(&stage, "palisade_conntrack_opened_total{family=\"ipv4\"} ") >= 10);
+    let maps = stage.agent.status().unwrap().maps;
+    let table = maps.iter().find(|map| map.name == "CONNTRACK_V4").unwrap();
+    assert!(table.used >= 10 && table.capacity == 262_144, "{table:?}");
+}
+
+/// The value of a series.
+fn metric(stage: &Stage, series: &str) -> u64 {
+    let text = stage.agent.metrics().unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(series));
+    value.unwrap_or_else(|| panic!("no {series}in {text}")).parse().unwrap()
 }

@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, Result};
 use policy_common::abi::{
-    Direction, DropReason, FLOW_FIN_ORIGINAL, FLOW_REPLIED, FLOW_RESET, PEER_WORLD_V4,
-    PEER_WORLD_V6,
+    Direction, DropReason, FLOW_ASSURED, FLOW_FIN_ORIGINAL, FLOW_REPLIED, FLOW_RESET,
+    PEER_WORLD_V4, PEER_WORLD_V6,
 };
 
 use crate::{
@@ -35,7 +35,7 @@ fn an_allowed_syn_opens_one_connection_and_its_answer_passes() -> Result<()> {
         assert_eq!(flows.len(), 2);
         for flow in flows {
             assert_eq!(flow.packets, [2, 2]);
-            assert_eq!((flow.state, flow.cut), (FLOW_REPLIED, 0));
+            assert_eq!((flow.state, flow.cut), (FLOW_REPLIED | FLOW_ASSURED, 0));
         }
     }
     Ok(())
@@ -165,7 +165,7 @@ fn a_port_pair_that_is_used_again_meets_policy_again() -> Result<()> {
         world.passes_out("the close", &way.tcp(close))?;
         let state = world.ring.flows()?.0[0].1.state;
         let closed = if close == RST { FLOW_RESET } else { FLOW_FIN_ORIGINAL };
-        assert_eq!(state, FLOW_REPLIED | closed);
+        assert_eq!(state, FLOW_REPLIED | FLOW_ASSURED | closed);
         // The peer opens the same pair of ports the other way: not an answer any more.
         world.drops_in(
             "SYN against the old direction",

@@ -4,8 +4,11 @@
 
 use crate::bench::measure::Figure;
 
-/// The plot of what packets cost in the kernel programs.
+/// The plots of what packets cost in the kernel programs, and at an uplink.
 pub(super) const PROGRAMS: &str = "programs.svg";
+pub(super) const PROGRAMS_TITLE: &str = "A packet in the kernel programs";
+pub(super) const UPLINK: &str = "uplink.svg";
+pub(super) const UPLINK_TITLE: &str = "A packet at an uplink with a block list";
 
 /// How one figure is shown.
 #[derive(Clone, Copy, Debug)]
@@ -159,6 +162,6 @@ mod tests {
     fn every_plot_has_a_file_of_its_own() {
         let plots: Vec<_> = Figure::ALL.into_iter().filter_map(|it| of(it).plot).collect();
         assert_eq!(plots.iter().collect::<BTreeSet<_>>().len(), plots.len());
-        assert!(!plots.contains(&PROGRAMS));
+        assert!(!plots.contains(&PROGRAMS) && !plots.contains(&UPLINK));
     }
 }

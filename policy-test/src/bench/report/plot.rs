@@ -73,8 +73,8 @@ pub(super) fn figure(results: &Results, figure: Figure) -> Result<String> {
     }
 }
 
-/// What packets cost in the kernel programs, a line for each kind of packet.
-pub(super) fn programs(worlds: &[World]) -> Result<String> {
+/// What packets cost in some worlds, a line for each kind of packet.
+pub(super) fn worlds(title: &str, worlds: &[World]) -> Result<String> {
     let series: Vec<Series> = budgeted(worlds)
         .into_iter()
         .zip(PALETTE.into_iter().cycle())
@@ -89,13 +89,16 @@ pub(super) fn programs(worlds: &[World]) -> Result<String> {
             Series { name: name.to_owned(), colour, points: points.collect() }
         })
         .collect();
+    let joined = |parts: Vec<String>| parts.join(" / ");
+    let words = worlds.first().map_or(&[][..], |world| &world.size);
+    let axis = joined(words.iter().map(|(_, what)| (*what).to_owned()).collect());
     let frame = Frame {
-        title: "A packet in the kernel programs (less is better)",
-        across: "rules / endpoints",
+        title: &format!("{title} (less is better)"),
+        across: &axis,
         upward: "ns over an empty program",
     };
-    let titles: Vec<String> =
-        worlds.iter().map(|world| format!("{} / {}", world.rules, world.endpoints)).collect();
+    let counts = |world: &World| world.size.iter().map(|(count, _)| count.to_string()).collect();
+    let titles: Vec<String> = worlds.iter().map(|world| joined(counts(world))).collect();
     let last = u32::try_from(worlds.len().saturating_sub(1))?;
     let title = |at: &f64| {
         let titles = (0..).zip(&titles);
@@ -249,7 +252,7 @@ mod tests {
     #[test]
     fn a_figure_of_which_nothing_is_known_is_not_drawn() {
         assert!(figure(&Results::default(), Figure::Update).is_err());
-        assert!(programs(&[]).is_err());
+        assert!(worlds("Packets", &[]).is_err());
     }
 
     #[test]
@@ -258,8 +261,10 @@ mod tests {
             Cost { name: "the empty program itself", budget: None, nanos: 30.0 },
             Cost { name: "denied", budget: Some(200), nanos: 150.0 },
         ];
-        let svg = programs(&[World { rules: 1, endpoints: 10, costs }]).unwrap();
+        let size = vec![(1, "rules"), (10, "endpoints")];
+        let svg = worlds("Packets", &[World { size, costs }]).unwrap();
         assert!(svg.contains("denied") && svg.contains("1 / 10"));
+        assert!(svg.contains("rules / endpoints") && svg.contains("Packets (less is better)"));
         assert!(!svg.contains("itself"));
     }
 

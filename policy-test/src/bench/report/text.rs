@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::bench::{
     contender::Kind,
-    datapath::{Cost, World},
+    datapath::World,
     goals::{self, Goal, count},
     measure::Figure,
     report::{Run, figures},
@@ -57,6 +57,12 @@ By `BPF_PROG_TEST_RUN`, in nanoseconds over a program that does nothing, for num
 that opens a connection and closes it by turns; *cold*: single runs, which find the caches as another program left them.
 `cargo xtask bench datapath` prints the same.";
 
+const UPLINK: &str = "\
+## A packet at an uplink with a block list
+
+By `BPF_PROG_TEST_RUN`, too, over an XDP program that does nothing, for numbers of networks in the list. `cargo xtask bench
+uplink` prints the same.";
+
 const AGAIN: &str = "\
 ## Measure it yourself
 
@@ -90,10 +96,8 @@ pub(super) fn readme(run: &Run) -> Result<String> {
     }
     writeln!(text, "{PROGRAMS}\n\n![nanoseconds over an empty program]({})\n", figures::PROGRAMS)?;
     text.push_str(&programs(&run.worlds)?);
-    for Cost { name, budget, nanos } in &run.uplink {
-        let budget = budget.map_or(String::new(), |budget| format!(", the goal is {budget} ns"));
-        writeln!(text, "\n{name}: {nanos:.0} ns over an XDP program that does nothing{budget}.")?;
-    }
+    writeln!(text, "\n{UPLINK}\n\n![nanoseconds over an empty program]({})\n", figures::UPLINK)?;
+    text.push_str(&programs(&run.uplink)?);
     writeln!(text, "\n{AGAIN}")?;
     Ok(text)
 }
@@ -149,8 +153,8 @@ fn cell(results: &Results, figure: Figure, kind: Kind, rules: u32) -> String {
 
 fn programs(worlds: &[World]) -> Result<String> {
     let mut text = "| ns over empty | goal |".to_owned();
-    for World { rules, endpoints, .. } in worlds {
-        write!(text, " {}, {endpoints} endpoints |", count(*rules))?;
+    for world in worlds {
+        write!(text, " {} |", world.title())?;
     }
     writeln!(text, "\n|---|---:|{}", "---:|".repeat(worlds.len()))?;
     for cost in worlds.first().map_or(&[][..], |world| &world.costs) {
@@ -168,7 +172,7 @@ fn programs(worlds: &[World]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::Effort;
+    use crate::bench::{Effort, datapath::Cost};
 
     fn run() -> Run {
         let mut results = Results::default();
@@ -182,8 +186,11 @@ mod tests {
             effort: Effort::QUICK,
             machine: vec![("CPU", "Some CPU".to_owned())],
             results,
-            worlds: vec![World { rules: 1, endpoints: 10, costs }],
-            uplink: vec![Cost { name: "XDP drop", budget: Some(60), nanos: 40.4 }],
+            worlds: vec![World { size: vec![(1, "rules")], costs }],
+            uplink: vec![World {
+                size: vec![(10, "networks")],
+                costs: vec![Cost { name: "dropped", budget: Some(60), nanos: 40.4 }],
+            }],
         }
     }
 
@@ -198,7 +205,7 @@ mod tests {
     fn missed_goals_are_said_plainly() {
         let text = readme(&run()).unwrap();
         assert!(text.contains("3 met, 1 missed."), "{text}");
-        assert!(text.contains("| 250 ns at 1 rule and 10 endpoints | **missed** |"));
+        assert!(text.contains("| 250 ns at 1 rules | **missed** |"));
     }
 
     #[test]
@@ -207,10 +214,6 @@ mod tests {
         assert!(text.contains("the quick form: 3 rounds, 150 ms"));
         assert!(text.contains("| CPU | Some CPU |"));
         assert!(text.contains("| denied | 200 | 250 |"));
-        assert!(
-            text.contains(
-                "XDP drop: 40 ns over an XDP program that does nothing, the goal is 60 ns."
-            )
-        );
+        assert!(text.contains("| dropped | 60 | 40 |"));
     }
 }
