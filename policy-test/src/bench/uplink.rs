@@ -35,10 +35,10 @@ pub fn measure(effort: Effort) -> Result<Vec<World>> {
 
 fn measure_in(networks: u32, effort: Effort) -> Result<World> {
     let cases = [
-        ("dropped, IPv4", frame_v4([100, 0, 0, 1])?, Action::Drop, Some(60)),
-        ("dropped, IPv6", frame_v6(0xbad)?, Action::Drop, Some(60)),
-        ("passed, IPv4", frame_v4([9, 9, 9, 9])?, Action::Pass, None),
-        ("passed, IPv6", frame_v6(1)?, Action::Pass, None),
+        ("dropped at XDP, IPv4", frame_v4([100, 0, 0, 1])?, Action::Drop, Some(60)),
+        ("dropped at XDP, IPv6", frame_v6(0xbad)?, Action::Drop, Some(60)),
+        ("passed at XDP, IPv4", frame_v4([9, 9, 9, 9])?, Action::Pass, None),
+        ("passed at XDP, IPv6", frame_v6(1)?, Action::Pass, None),
     ];
     let mut ring = Ring::new(Sizes::default())?;
     let uplink = world(&mut ring, networks)?;
