@@ -2,7 +2,12 @@
 //! host's interfaces and the resources become one [`Model`], and a description of it for people.
 //! No I/O.
 
-use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use policy_api::{
     diagnostic::Diagnostic,
@@ -30,11 +35,15 @@ use crate::{
     kernel::{attach::UplinkMode, clock, pin::Hook},
     netlink::{Link, LinkKind},
     resources::{Entry, Resources},
-    source::docker::{DockerEndpoint, DockerSnapshot, EngineState},
+    source::docker::{DockerEndpoint, DockerSnapshot, EngineState, UnsupportedReason},
 };
 
 /// How long connections that were open before the fence went up may be picked up, ns.
 const ADOPTION_NS: u64 = 120_000_000_000;
+
+/// What is to be known of an endpoint whose interface is its container's own.
+const INSIDE_NOTE: &str = "enforced inside the container: its processes with CAP_NET_RAW can send \
+                           past the fence, those with CAP_NET_ADMIN can take it off";
 
 /// What is known of the endpoints.
 #[derive(Debug)]
@@ -252,9 +261,9 @@ impl Inventory {
             }
         }
         for endpoint in self.containers(config) {
-            let ifindex = endpoint.veth.as_ref().map(|veth| veth.ifindex);
-            let adopt_until = ifindex.map_or(0, |ifindex| self.adopt_until(ifindex, view));
-            if let Some(mut spec) = endpoint.to_spec(adopt_until) {
+            if let Some((ifindex, name)) = interface_of(endpoint, view) {
+                let adopt_until = self.adopt_until(ifindex, view);
+                let mut spec = endpoint.spec(ifindex, name, adopt_until);
                 // The guard must not open for an address whose interface has no fence yet.
                 spec.bridge = spec.bridge.filter(|_| view.fenced(spec.ifindex));
                 model.endpoints.insert(endpoint.id(), Arc::new(spec));
@@ -273,6 +282,15 @@ impl Inventory {
             .collect();
         hosts::complete(&mut model, &governed, config, published, &self.host_adoption);
         model
+    }
+
+    /// Containers that should have interfaces inside their network namespaces, each with the
+    /// network.
+    pub fn insiders(&self, config: &Config) -> BTreeSet<(String, String)> {
+        self.containers(config)
+            .filter(|endpoint| endpoint.parent.is_some())
+            .map(|endpoint| (endpoint.container_id.clone(), endpoint.network_id.clone()))
+            .collect()
     }
 
     /// The same answer each time for one interface: a model must not change by being built again.
@@ -341,7 +359,10 @@ impl Inventory {
             Some((*ifindex, PeerName { namespace: String::new(), name }))
         });
         // Docker may not have noticed yet that an interface is gone; its name has been dropped.
-        let here = |endpoint: &&Arc<EndpointSpec>| view.links.contains_key(&endpoint.ifindex);
+        let here = |endpoint: &&Arc<EndpointSpec>| {
+            view.links.contains_key(&endpoint.ifindex)
+                || view.inside.contains_key(&endpoint.ifindex)
+        };
         let endpoints = model.endpoints.values().filter(here).map(|endpoint| {
             let (namespace, name) = (endpoint.namespace.clone(), endpoint.name.clone());
             (endpoint.ifindex, PeerName { namespace, name })
@@ -445,14 +466,35 @@ impl Inventory {
             });
         }
         for container in &docker.unsupported {
-            waiting.push(blank(
-                &container.container_name,
-                "",
-                EndpointState::Unsupported,
-                container.reason.to_string(),
-            ));
+            let state = match container.reason {
+                UnsupportedReason::SharedNetwork { .. } | UnsupportedReason::NoNetwork => {
+                    EndpointState::Elsewhere
+                }
+                UnsupportedReason::HostNetwork
+                    if model.endpoints.values().any(|spec| spec.plane.of_host()) =>
+                {
+                    EndpointState::Elsewhere
+                }
+                _ => EndpointState::Unsupported,
+            };
+            waiting.push(blank(&container.container_name, "", state, container.reason.to_string()));
         }
         waiting
+    }
+
+    /// Containers whose traffic nothing holds, each with the reason.
+    fn unfenced(
+        &self,
+        config: &Config,
+        resources: &Resources,
+        model: &Model,
+        view: &View,
+    ) -> Vec<String> {
+        let waiting = self.waiting(config, resources, model, view).into_iter();
+        waiting
+            .filter(|status| status.state == EndpointState::Unsupported)
+            .map(|status| format!("{} {}", status.name, status.note.unwrap_or_default()))
+            .collect()
     }
 
     /// Parts of the agent.
@@ -494,6 +536,10 @@ impl Inventory {
                 |error| format!("the newest resources are only in the journal: {error}"),
             ),
         ));
+        let unfenced = self.unfenced(config, resources, model, view);
+        if !unfenced.is_empty() {
+            components.push(component("containers", false, unfenced.join("; ")));
+        }
         for failure in view.failures.values() {
             components.push(component("fence", false, format!("not enforced on {failure}")));
         }
@@ -527,6 +573,16 @@ impl Inventory {
     }
 }
 
+/// The number and the name of the interface that a container's endpoint is on, if it is known.
+fn interface_of<'a>(endpoint: &'a DockerEndpoint, view: &'a View) -> Option<(u32, &'a str)> {
+    if let Some(veth) = &endpoint.veth {
+        return Some((veth.ifindex, &veth.name));
+    }
+    let parent = view.link(endpoint.parent.as_deref()?)?;
+    let number = view.inside_of(&endpoint.container_id, parent.ifindex)?;
+    Some((number, &view.inside.get(&number)?.name))
+}
+
 fn statics(resources: &Resources) -> impl Iterator<Item = &StaticEndpoint> {
     resources.statics().values().filter_map(|entry| match &entry.object {
         Object::WorkloadEndpoint(endpoint) => Some(endpoint),
@@ -539,17 +595,23 @@ fn enforced(spec: &EndpointSpec, view: &View) -> EndpointStatus {
         return hosts::status(spec, view);
     }
     let fenced = view.fenced(spec.ifindex);
+    let inside = view.inside.get(&spec.ifindex);
+    let note = match (fenced, inside) {
+        (false, _) => Some("the programs are not on its interface yet"),
+        (true, Some(_)) => Some(INSIDE_NOTE),
+        (true, None) => None,
+    };
     EndpointStatus {
         name: spec.name.clone(),
         namespace: spec.namespace.clone(),
         network: spec.network.clone(),
         interface: spec.interface.clone(),
-        ifindex: spec.ifindex,
+        ifindex: inside.map_or(spec.ifindex, |inside| inside.place.ifindex),
         addresses: spec.addresses.clone(),
         labels: spec.labels.to_map(),
         ports: endpoint_ports(&spec.ports),
         state: if fenced { EndpointState::Enforcing } else { EndpointState::Pending },
-        note: (!fenced).then(|| "the programs are not on its interface yet".to_owned()),
+        note: note.map(str::to_owned),
         ingress_policies: Vec::new(),
         egress_policies: Vec::new(),
     }

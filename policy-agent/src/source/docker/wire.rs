@@ -17,6 +17,9 @@ use crate::netlink::Mac;
 /// Network option that names the bridge device (driver `bridge`).
 const BRIDGE_NAME_OPTION: &str = "com.docker.network.bridge.name";
 
+/// Network option that names the parent device (driver `macvlan`).
+const PARENT_OPTION: &str = "parent";
+
 /// A container, running or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Container {
@@ -100,6 +103,8 @@ pub(super) struct Network {
     pub(super) driver: String,
     /// Bridge device, for the driver `bridge`.
     pub(super) bridge: Option<String>,
+    /// Parent device, for the driver `macvlan`.
+    pub(super) parent: Option<String>,
 }
 
 impl Network {
@@ -107,18 +112,29 @@ impl Network {
     pub(super) fn bridge(&self) -> Option<&str> {
         self.bridge.as_deref()
     }
+
+    /// Whether containers on it are enforced.
+    pub(super) fn enforced(&self) -> bool {
+        self.bridge.is_some() || self.parent.is_some()
+    }
 }
 
 impl From<ApiNetwork> for Network {
     fn from(network: ApiNetwork) -> Self {
         let id = network.id.unwrap_or_default();
         let driver = network.driver.unwrap_or_default();
-        let bridge = (driver == "bridge").then(|| {
-            let named = network.options.and_then(|mut options| options.remove(BRIDGE_NAME_OPTION));
-            // The bridge driver's own default.
-            named.unwrap_or_else(|| format!("br-{}", id.chars().take(12).collect::<String>()))
-        });
-        Network { id, name: network.name.unwrap_or_default(), driver, bridge }
+        let mut options = network.options.unwrap_or_default();
+        // The drivers' own defaults; macvlan makes a dummy device.
+        let mut device = |option: &str, prefix: &str| {
+            let short = || format!("{prefix}-{}", id.chars().take(12).collect::<String>());
+            Some(options.remove(option).unwrap_or_else(short))
+        };
+        let (bridge, parent) = match driver.as_str() {
+            "bridge" => (device(BRIDGE_NAME_OPTION, "br"), None),
+            "macvlan" => (None, device(PARENT_OPTION, "dm")),
+            _ => (None, None),
+        };
+        Network { id, name: network.name.unwrap_or_default(), driver, bridge, parent }
     }
 }
 

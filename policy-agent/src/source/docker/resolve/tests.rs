@@ -269,14 +269,11 @@ fn a_bad_namespace_label_closes_the_container() {
 fn other_drivers_are_reported() {
     let mut lab = Lab::new();
     for network in lab.picture.networks.values_mut().filter(|network| network.name == "n2") {
-        network.driver = "macvlan".to_owned();
+        network.driver = "ipvlan".to_owned();
         network.bridge = None;
     }
     let snapshot = lab.picture.resolve();
     assert!(snapshot.endpoints.iter().all(|endpoint| endpoint.network != "n2"));
     let texts: Vec<String> = snapshot.unsupported.iter().map(|u| u.reason.to_string()).collect();
-    assert!(
-        texts.iter().any(|text| text.contains("not enforced on macvlan networks yet")),
-        "{texts:?}"
-    );
+    assert!(texts.iter().any(|text| text.contains("not enforced on ipvlan networks")), "{texts:?}");
 }

@@ -1,0 +1,138 @@
+//! Programs onto interfaces inside containers' network namespaces.
+//!
+//! Always clsact filters: a filter's class tells the program which endpoint it is at, where the
+//! interface's index would not (`policy_common::abi::INSIDE`). The kernel hands the class to each
+//! program in `__sk_buff::tc_classid`; a TCX link has none.
+
+use std::{fs, mem};
+
+use aya::programs::{
+    ProgramError, TcAttachType,
+    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
+};
+use policy_common::abi::INSIDE;
+
+use super::{
+    attach::{AttachError, Attacher, HANDLE, PRIORITY, attach_type, interface, unless_gone},
+    load,
+    pin::{Hook, PinError, Pins, Place},
+};
+use crate::sandbox::{self, Sandbox};
+
+/// Both programs of such an interface.
+pub const HOOKS: [Hook; 2] = [Hook::FromInside, Hook::ToInside];
+
+impl Attacher {
+    /// Numbers that an earlier agent gave to interfaces, gone ones among them.
+    ///
+    /// # Errors
+    ///
+    /// [`PinError`].
+    pub fn insides(&self) -> Result<std::collections::BTreeMap<Place, u32>, PinError> {
+        self.pins.insides()
+    }
+
+    /// Loads both programs, unless they are loaded.
+    ///
+    /// # Errors
+    ///
+    /// As [`load::ready`].
+    pub fn load_inside(&mut self) -> Result<(), ProgramError> {
+        HOOKS.into_iter().try_for_each(|hook| load::ready(&mut self.ebpf, hook))
+    }
+
+    /// Puts both programs on an interface of the endpoint `number`, or swaps them for this agent's.
+    /// To be called in the interface's namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError`].
+    pub fn attach_inside(&mut self, place: Place, number: u32) -> Result<(), AttachError> {
+        let attached = HOOKS.into_iter().try_for_each(|hook| {
+            let ifindex = place.ifindex;
+            // The engine gives the interface its name meanwhile.
+            let mut result = self.attach_filter(ifindex, hook, number);
+            for _ in 0..RENAMES {
+                if result.is_ok() {
+                    break;
+                }
+                result = self.attach_filter(ifindex, hook, number);
+            }
+            result
+        });
+        unless_gone(place.ifindex, attached)?;
+        let mark = self.pins.inside(place, number);
+        fs::create_dir_all(&mark).map_err(|error| AttachError::Pin {
+            program: Hook::FromInside.program(),
+            ifindex: place.ifindex,
+            reason: error.to_string(),
+        })
+    }
+
+    fn attach_filter(&mut self, ifindex: u32, hook: Hook, number: u32) -> Result<(), AttachError> {
+        let program = hook.program();
+        let fail = |source| AttachError::Program { program, ifindex, source: Box::new(source) };
+        let name = interface(ifindex)?;
+        let (side, class) = (attach_type(hook), Some(class(number)));
+        let classifier = load::classifier(&mut self.ebpf, hook).map_err(fail)?;
+        let _ = tc::qdisc_add_clsact(&name);
+        let there = SchedClassifierLink::attached(&name, side, PRIORITY, HANDLE, class)
+            .map_err(|error| fail(TcError::IoError(error).into()))?;
+        let id = match classifier.attach_to_link(there) {
+            Ok(id) => id,
+            Err(_) => {
+                let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: class };
+                classifier
+                    .attach_with_options(&name, side, TcAttachOptions::Netlink(options))
+                    .map_err(fail)?
+            }
+        };
+        // The filter outlives this process: dropping the link would detach it.
+        mem::forget(classifier.take_link(id).map_err(fail)?);
+        Ok(())
+    }
+
+    /// Removes the mark of an interface that is gone.
+    pub fn forget_inside(&self, place: Place, number: u32) {
+        let _ = fs::remove_dir(self.pins.inside(place, number));
+    }
+}
+
+/// How often the engine may rename an interface between our look at its name and our use of it.
+const RENAMES: usize = 3;
+
+fn class(number: u32) -> TcHandle {
+    TcHandle::from(number & !INSIDE)
+}
+
+/// Takes every program off the interfaces inside containers' namespaces. Returns how many were on.
+/// Before [`super::attach::unload`], which removes the marks.
+///
+/// # Errors
+///
+/// [`PinError`].
+pub fn unload(pins: &Pins) -> Result<usize, PinError> {
+    let marks = pins.insides()?;
+    let sandboxes = if marks.is_empty() { Vec::new() } else { sandbox::all().unwrap_or_default() };
+    let mut programs = 0;
+    for Sandbox { inode, file, .. } in sandboxes {
+        let here = marks.keys().filter(|place| place.netns == inode);
+        let here: Vec<u32> = here.map(|place| place.ifindex).collect();
+        let remove = || {
+            let names = here.iter().filter_map(|ifindex| interface(*ifindex).ok());
+            let sides = |name: String| {
+                [TcAttachType::Ingress, TcAttachType::Egress].map(|side| (name.clone(), side))
+            };
+            names
+                .flat_map(sides)
+                // Dropping an attached link detaches it; one that is gone is no loss.
+                .map(|(name, side)| {
+                    SchedClassifierLink::attached(&name, side, PRIORITY, HANDLE, None).map(drop)
+                })
+                .filter(Result::is_ok)
+                .count()
+        };
+        programs += sandbox::enter(&file, remove).unwrap_or(0);
+    }
+    Ok(programs)
+}
