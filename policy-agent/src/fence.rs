@@ -22,7 +22,7 @@ use policy_core::shared;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, error, info};
 
-pub use self::inside::Inside;
+pub use self::inside::{Expected, Inside, On};
 use crate::{
     kernel::{
         attach::{AttachError, Attacher, UplinkMode},
@@ -148,8 +148,8 @@ struct Shared {
     view: RwLock<shared::Shared<View>>,
     /// How far interfaces that were there before the agent are fenced, a [`Stage`].
     stage: AtomicU8,
-    /// Containers that should have interfaces inside their namespaces, each with the network.
-    insiders: Mutex<BTreeSet<(String, String)>>,
+    /// What should be found inside other namespaces.
+    insiders: Mutex<BTreeSet<Expected>>,
     numbers: Mutex<Numbers>,
     /// Whether the scope has changed since what is out of it was released.
     unreleased: AtomicBool,
@@ -248,10 +248,9 @@ impl Fence {
         }
     }
 
-    /// Says which containers should have interfaces inside their namespaces, each with the network,
-    /// and looks for them if that is news. They are in the view afterwards; [`Fence::manage`]
+    /// Says what should be found inside other namespaces, and looks for it if that is news. They are in the view afterwards; [`Fence::manage`]
     /// fences those that are not.
-    pub fn expect_inside(&self, insiders: BTreeSet<(String, String)>) {
+    pub fn expect_inside(&self, insiders: BTreeSet<Expected>) {
         let changed = {
             let held = &self.shared.insiders;
             let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -332,9 +331,7 @@ impl Shared {
                 }
                 Ok(Some(LinkEvent::Gone { ifindex })) => self.gone(ifindex),
                 Ok(Some(LinkEvent::Moved { link, nsid, ifindex })) => {
-                    if let Some(parent) = link.link {
-                        self.moved(parent, nsid, ifindex, Instant::now());
-                    }
+                    self.moved(&link, nsid, ifindex, Instant::now());
                 }
                 Ok(Some(LinkEvent::HostAddress { address, ifindex, added })) => {
                     self.update(|view| {

@@ -31,11 +31,11 @@ pub(crate) use hosts::stands_for_all;
 
 use crate::{
     config::Config,
-    fence::{Scope, View, is_docker_bridge},
+    fence::{Expected, Inside, On, Scope, View, is_docker_bridge},
     kernel::{attach::UplinkMode, clock, pin::Hook},
     netlink::{Link, LinkKind},
     resources::{Entry, Resources},
-    source::docker::{DockerEndpoint, DockerSnapshot, EngineState, UnsupportedReason},
+    source::docker::{DockerEndpoint, DockerSnapshot, EngineState, InsideOf, UnsupportedReason},
 };
 
 /// How long connections that were open before the fence went up may be picked up, ns.
@@ -284,13 +284,16 @@ impl Inventory {
         model
     }
 
-    /// Containers that should have interfaces inside their network namespaces, each with the
-    /// network.
-    pub fn insiders(&self, config: &Config) -> BTreeSet<(String, String)> {
-        self.containers(config)
-            .filter(|endpoint| endpoint.parent.is_some())
-            .map(|endpoint| (endpoint.container_id.clone(), endpoint.network_id.clone()))
-            .collect()
+    /// What should be found inside other network namespaces.
+    pub fn insiders(&self, config: &Config) -> BTreeSet<Expected> {
+        let expected = |endpoint: &DockerEndpoint| {
+            Some(Expected {
+                container: endpoint.container_id.clone(),
+                network: endpoint.network_id.clone(),
+                overlay: matches!(endpoint.inside.as_ref()?, InsideOf::Overlay(_)),
+            })
+        };
+        self.containers(config).filter_map(expected).collect()
     }
 
     /// The same answer each time for one interface: a model must not change by being built again.
@@ -578,8 +581,11 @@ fn interface_of<'a>(endpoint: &'a DockerEndpoint, view: &'a View) -> Option<(u32
     if let Some(veth) = &endpoint.veth {
         return Some((veth.ifindex, &veth.name));
     }
-    let parent = view.link(endpoint.parent.as_deref()?)?;
-    let number = view.inside_of(&endpoint.container_id, parent.ifindex)?;
+    let on = match endpoint.inside.as_ref()? {
+        InsideOf::Parent(name) => On::Parent(view.link(name)?.ifindex),
+        InsideOf::Overlay(network) => On::Overlay(network.clone()),
+    };
+    let number = view.inside_of(&endpoint.container_id, &on)?;
     Some((number, &view.inside.get(&number)?.name))
 }
 
@@ -598,8 +604,8 @@ fn enforced(spec: &EndpointSpec, view: &View) -> EndpointStatus {
     let inside = view.inside.get(&spec.ifindex);
     let note = match (fenced, inside) {
         (false, _) => Some("the programs are not on its interface yet"),
-        (true, Some(_)) => Some(INSIDE_NOTE),
-        (true, None) => None,
+        (true, Some(Inside { on: On::Parent(_), .. })) => Some(INSIDE_NOTE),
+        (true, _) => None,
     };
     EndpointStatus {
         name: spec.name.clone(),

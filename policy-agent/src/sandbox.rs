@@ -1,4 +1,4 @@
-//! Network namespaces of containers, from the process table.
+//! Network namespaces of containers, from the process table, and of overlay networks, from the mounts.
 //!
 //! Input: `/proc`. Output: [`Sandbox`]es, and closures run in them. What `source::docker::owners`
 //! says of evidence holds here, too: a container cannot forge its cgroup.
@@ -16,17 +16,31 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
-use crate::source::docker::container_of;
+use crate::{netlink::Netlink, source::docker::container_of};
 
-/// A network namespace in which containers have processes.
+/// A network namespace of the engine's.
 #[derive(Debug)]
 pub struct Sandbox {
     /// Inode of the namespace.
     pub inode: u64,
     /// The namespace.
     pub file: File,
-    /// Ids of the containers.
+    /// Ids of the containers that have processes there.
     pub containers: BTreeSet<String>,
+    /// What it is, if no container's.
+    pub role: Role,
+}
+
+/// What the engine has made a namespace for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A container, or several that share it.
+    Container,
+    /// The bridge of an overlay network, whose ports lead to containers; with how the network's id
+    /// begins.
+    Overlay(String),
+    /// A load balancer of the engine's, on one or more overlay networks.
+    Balancer,
 }
 
 /// Every network namespace but this one in which containers have processes. Takes about 10 us for
@@ -58,10 +72,49 @@ pub fn all() -> io::Result<Vec<Sandbox>> {
             && file.metadata().is_ok_and(|data| data.ino() == inode)
         {
             let containers = BTreeSet::from([id.to_owned()]);
-            found.insert(inode, Sandbox { inode, file, containers });
+            found.insert(inode, Sandbox { inode, file, containers, role: Role::Container });
         }
     }
     Ok(found.into_values().collect())
+}
+
+/// The namespaces of overlay networks and load balancers that an interface of this one leads to.
+/// Those of another engine are not among them. The engine mounts each under a name that says what it
+/// is; an engine with mounts of its own keeps them out of sight.
+///
+/// # Errors
+///
+/// The mounts cannot be read, or the kernel cannot be asked.
+pub fn of_overlays() -> io::Result<Vec<Sandbox>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let named = mounts.lines().filter_map(|line| {
+        // Number, parent, device, root, mount point (proc(5)).
+        let mut words = line.split(' ').skip(3);
+        let root = words.next()?;
+        let path = root.starts_with("net:[").then(|| words.next())??;
+        Some((path, role(path.rsplit('/').next()?)?))
+    });
+    let mut netlink = None;
+    let mut found = Vec::new();
+    for (path, role) in named {
+        let Ok(file) = File::open(path) else { continue };
+        let Ok(inode) = file.metadata().map(|data| data.ino()) else { continue };
+        if netlink.is_none() {
+            netlink = Some(Netlink::open().map_err(io::Error::other)?);
+        }
+        let known = netlink.as_mut().and_then(|netlink| netlink.nsid_of(&file).ok()?);
+        if known.is_some() || role == Role::Balancer {
+            found.push(Sandbox { inode, file, containers: BTreeSet::new(), role });
+        }
+    }
+    Ok(found)
+}
+
+fn role(name: &str) -> Option<Role> {
+    if let Some(network) = name.strip_prefix("1-") {
+        return Some(Role::Overlay(network.to_owned()));
+    }
+    (name.starts_with("lb_") || name == "ingress_sbox").then_some(Role::Balancer)
 }
 
 /// Runs a closure in another network namespace, on a thread that ends with it.

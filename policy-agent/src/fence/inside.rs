@@ -1,13 +1,18 @@
-//! The fence inside containers' network namespaces, for interfaces without an end on the host.
+//! The fence inside other network namespaces, for interfaces without an end on the host.
+//!
+//! Two kinds of them: a macvlan device inside a container's namespace, and the port of an overlay
+//! network's bridge that leads to a container, inside that network's namespace.
 //!
 //! A macvlan device is made on the host and moved, and what hung on it stays behind. The kernel says
 //! where it went (RTM_DELLINK with IFLA_NEW_NETNSID), which is the earliest moment at which a program
 //! can go on for good. Finding the namespace takes a walk through the process table, so each device
-//! gets a thread: it must not make the fence wait. What was there before the agent is found through
+//! gets a thread: it must not make the fence wait. A port of an overlay network is made on the host
+//! and moved, too, well before the container's end of it. What was there before the agent is found through
 //! its container.
 
 use std::{
     collections::BTreeSet,
+    io,
     sync::{Arc, MutexGuard, PoisonError, atomic::Ordering},
     thread,
     time::{Duration, Instant},
@@ -20,11 +25,11 @@ use super::{FenceEvent, Numbers, Shared, Stage, View, read};
 use crate::{
     kernel::{
         attach::{AttachError, Attacher},
-        inside::HOOKS,
+        inside::{HOOKS, remove_filters},
         pin::Place,
     },
     netlink::{Link, LinkKind, Netlink, NetlinkError},
-    sandbox::{self, Sandbox},
+    sandbox::{self, Role, Sandbox},
 };
 
 /// How long a device that left may be without a process of a container beside it. One that never
@@ -32,26 +37,56 @@ use crate::{
 const SEARCH: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// An interface inside a container's network namespace.
+/// What an interface inside another namespace hangs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum On {
+    /// A macvlan's parent, by its index on the host.
+    Parent(u32),
+    /// An overlay network, by how its id begins.
+    Overlay(String),
+}
+
+/// An interface that a container should have.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Expected {
+    /// Id of the container.
+    pub container: String,
+    /// Id of the network.
+    pub network: String,
+    /// Whether that is an overlay network; else a macvlan.
+    pub overlay: bool,
+}
+
+impl Expected {
+    fn is(&self, inside: &Inside) -> bool {
+        inside.containers.contains(&self.container)
+            && match &inside.on {
+                On::Parent(_) => !self.overlay,
+                On::Overlay(prefix) => self.overlay && self.network.starts_with(prefix),
+            }
+    }
+}
+
+/// An interface inside another network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inside {
     /// Where it is.
     pub place: Place,
     /// Its name there; empty until it has been looked at.
     pub name: String,
-    /// Index of its parent on the host.
-    pub parent: u32,
-    /// Ids of the containers that have processes there.
+    /// What it hangs on.
+    pub on: On,
+    /// Ids of the containers that have processes in the namespace that it is in or leads to.
     pub containers: BTreeSet<String>,
 }
 
 impl View {
-    /// The number of the one interface that a container has on a parent.
-    pub fn inside_of(&self, container: &str, parent: u32) -> Option<u32> {
+    /// The number of the one interface that a container has on something.
+    pub fn inside_of(&self, container: &str, on: &On) -> Option<u32> {
         let mut all = self
             .inside
             .iter()
-            .filter(|(_, inside)| inside.parent == parent && inside.containers.contains(container));
+            .filter(|(_, inside)| inside.on == *on && inside.containers.contains(container));
         let (number, _) = all.next()?;
         all.next().is_none().then_some(*number)
     }
@@ -83,35 +118,73 @@ impl Shared {
         self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn insiders(&self) -> MutexGuard<'_, BTreeSet<(String, String)>> {
+    fn insiders(&self) -> MutexGuard<'_, BTreeSet<Expected>> {
         self.insiders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A macvlan device has left for another namespace.
-    pub(super) fn moved(self: &Arc<Self>, parent: u32, nsid: i32, ifindex: u32, heard: Instant) {
+    /// A device has left for another namespace.
+    pub(super) fn moved(self: &Arc<Self>, link: &Link, nsid: i32, ifindex: u32, heard: Instant) {
         if !read(&self.scope).docker_bridges {
             return;
         }
         let shared = Arc::clone(self);
+        let parent = link.link.filter(|_| link.kind == LinkKind::Macvlan);
         let search = move || {
-            while !shared.stop.load(Ordering::SeqCst) && heard.elapsed() < SEARCH {
-                match sandbox_of(nsid) {
-                    Ok(Some(sandbox)) => {
-                        shared.moved_to(&sandbox, parent, ifindex, heard);
-                        return;
-                    }
-                    Ok(None) => {}
-                    Err(reason) => debug!(%reason, "cannot look for a container's namespace"),
-                }
-                thread::sleep(PAUSE);
+            let result = match parent {
+                Some(parent) => shared.macvlan_moved(parent, nsid, ifindex, heard),
+                None => shared.veth_moved(nsid, ifindex, heard),
+            };
+            if let Err(reason) = result {
+                error!(%reason, "cannot look for the namespace that an interface went to");
             }
         };
         if let Err(reason) = thread::Builder::new().name("fence-inside".to_owned()).spawn(search) {
-            error!(%reason, "cannot look for a container's namespace");
+            error!(%reason, "cannot look for the namespace that an interface went to");
         }
     }
 
-    fn moved_to(&self, of: &Sandbox, parent: u32, ifindex: u32, heard: Instant) {
+    fn macvlan_moved(
+        &self,
+        parent: u32,
+        nsid: i32,
+        ifindex: u32,
+        heard: Instant,
+    ) -> Result<(), NetlinkError> {
+        while !self.stop.load(Ordering::SeqCst) && heard.elapsed() < SEARCH {
+            let all = sandbox::all().map_err(unreadable)?;
+            if let Some(sandbox) = of_nsid(all, nsid)? {
+                self.moved_to(&sandbox, On::Parent(parent), ifindex, heard);
+                break;
+            }
+            thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// One end of a veth has left: for an overlay network, or for a container. The latter may be the
+    /// other end of the former, which tells whose port it is.
+    fn veth_moved(&self, nsid: i32, ifindex: u32, heard: Instant) -> Result<(), NetlinkError> {
+        let overlays = sandbox::of_overlays().map_err(unreadable)?;
+        if overlays.is_empty() {
+            return Ok(());
+        }
+        if let Some(sandbox) = of_nsid(overlays, nsid)? {
+            if let Role::Overlay(network) = &sandbox.role {
+                self.moved_to(&sandbox, On::Overlay(network.clone()), ifindex, heard);
+            }
+            return Ok(());
+        }
+        while self.misses_insiders()
+            && !self.stop.load(Ordering::SeqCst)
+            && heard.elapsed() < SEARCH
+        {
+            self.look_inside();
+            thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    fn moved_to(&self, of: &Sandbox, on: On, ifindex: u32, heard: Instant) {
         let place = Place { netns: of.inode, ifindex };
         let old = read(&self.view).inside.iter().find(|(_, it)| it.place == place).map(|it| *it.0);
         if let Some(old) = old {
@@ -119,12 +192,12 @@ impl Shared {
             self.inside_gone(old);
         }
         let name = String::new();
-        let inside = Inside { place, name, parent, containers: of.containers.clone() };
+        let inside = Inside { place, name, on, containers: of.containers.clone() };
         let number = self.take_in(inside, false);
         self.fence_inside(number, of);
         if read(&self.view).fenced(number) {
             let delay = heard.elapsed();
-            debug!(number, micros = delay.as_micros(), "fenced inside a container's namespace");
+            debug!(number, micros = delay.as_micros(), "fenced inside another namespace");
             self.tell(FenceEvent::Fenced { delay });
         }
         self.tell(FenceEvent::Changed);
@@ -155,7 +228,9 @@ impl Shared {
     /// Puts the programs on.
     fn fence_inside(&self, number: u32, of: &Sandbox) {
         let Some(inside) = read(&self.view).inside.get(&number).cloned() else { return };
-        let attach = || self.insider().attach_inside(inside.place, number);
+        // A port is the far end of the container's veth, a macvlan is the container's own interface.
+        let far = matches!(inside.on, On::Overlay(_));
+        let attach = || self.insider().attach_inside(inside.place, number, far);
         match sandbox::enter(&of.file, attach) {
             Ok(Ok(())) => self.update(|view| {
                 if view.inside.contains_key(&number) {
@@ -198,8 +273,8 @@ impl Shared {
         }
     }
 
-    /// Looks into the namespaces of the containers that should have such interfaces, and of those
-    /// that had some: takes note of what is there, and forgets what is not.
+    /// Looks into the namespaces where something should be, and those where something was: takes note
+    /// of what is there, and forgets what is not.
     pub(super) fn look_inside(&self) {
         let wanted = self.insiders().clone();
         let known: BTreeSet<u64> =
@@ -207,34 +282,38 @@ impl Shared {
         if wanted.is_empty() && known.is_empty() {
             return;
         }
-        let sandboxes = match sandbox::all() {
-            Ok(sandboxes) => sandboxes,
-            Err(reason) => {
-                error!(%reason, "cannot search the process table for containers");
+        let (containers, overlays) = match (sandbox::all(), sandbox::of_overlays()) {
+            (Ok(containers), Ok(overlays)) => (containers, overlays),
+            (Err(reason), _) | (_, Err(reason)) => {
+                error!(%reason, "cannot look for the namespaces of containers");
                 return;
             }
         };
         let mut seen = BTreeSet::new();
-        for of in &sandboxes {
-            let asked = of.containers.iter().any(|id| wanted.iter().any(|(it, _)| it == id));
+        for of in containers.iter().chain(&overlays) {
+            let asked = wanted.iter().any(|it| match &of.role {
+                Role::Container => of.containers.contains(&it.container),
+                Role::Overlay(network) => it.overlay && it.network.starts_with(network),
+                Role::Balancer => false,
+            });
             if !asked && !known.contains(&of.inode) {
                 continue;
             }
-            let links = match links_in(of) {
-                Ok(links) => links,
+            match found_in(of, &containers, &overlays) {
+                Ok(found) => {
+                    self.leave_to_engine(of, &found);
+                    for inside in found {
+                        seen.insert(inside.place);
+                        self.seen_inside(inside);
+                    }
+                }
                 Err(reason) => {
-                    debug!(%reason, "cannot look into a container's namespace");
+                    debug!(%reason, "cannot look into another namespace");
                     // What cannot be seen is not gone.
                     let view = read(&self.view);
                     let here = view.inside.values().map(|inside| inside.place);
                     seen.extend(here.filter(|place| place.netns == of.inode));
-                    continue;
                 }
-            };
-            for link in links {
-                let place = Place { netns: of.inode, ifindex: link.ifindex };
-                seen.insert(place);
-                self.seen_inside(of, place, link);
             }
         }
         let gone: Vec<u32> = {
@@ -247,15 +326,30 @@ impl Shared {
         }
     }
 
-    fn seen_inside(&self, of: &Sandbox, place: Place, link: Link) {
-        let Some(parent) = link.link else { return };
-        let now = Inside { place, name: link.name, parent, containers: of.containers.clone() };
+    /// Takes the programs off ports that turned out to be a load balancer's, which is no container.
+    fn leave_to_engine(&self, of: &Sandbox, found: &[Inside]) {
+        let ours: Vec<u32> = {
+            let view = read(&self.view);
+            let here = view.inside.values().map(|inside| inside.place);
+            let here = here.filter(|place| place.netns == of.inode);
+            let left = here.filter(|place| found.iter().all(|inside| inside.place != *place));
+            left.map(|place| place.ifindex).collect()
+        };
+        let remove = || ours.iter().map(|ifindex| remove_filters(*ifindex)).sum::<usize>();
+        if !ours.is_empty()
+            && let Err(reason) = sandbox::enter(&of.file, remove)
+        {
+            debug!(%reason, "cannot take programs off another namespace's interface");
+        }
+    }
+
+    fn seen_inside(&self, now: Inside) {
         let known = read(&self.view).inside.iter().find_map(|(number, inside)| {
-            (inside.place == place).then(|| (*number, *inside != now))
+            (inside.place == now.place).then(|| (*number, *inside != now))
         });
         match known {
             None => {
-                info!(interface = now.name, "found inside a container's namespace");
+                info!(interface = now.name, "found inside another namespace");
                 self.take_in(now, true);
                 self.tell(FenceEvent::Changed);
             }
@@ -274,10 +368,10 @@ impl Shared {
     pub(super) fn misses_insiders(&self) -> bool {
         let wanted = self.insiders();
         let view = read(&self.view);
-        let has = |id: &String| view.inside.values().any(|it| it.containers.contains(id));
+        let has = |it: &Expected| view.inside.values().any(|inside| it.is(inside));
         // One that has just been moved there gets its name a moment later.
         let nameless = |inside: &Inside| inside.name.is_empty();
-        wanted.iter().any(|(id, _)| !has(id))
+        wanted.iter().any(|it| !has(it))
             || view.inside.values().any(nameless)
             || view.inside.keys().any(|number| view.failures.contains_key(number))
     }
@@ -295,7 +389,8 @@ impl Shared {
         if open.is_empty() {
             return;
         }
-        for of in sandbox::all().unwrap_or_default() {
+        let overlays = sandbox::of_overlays().unwrap_or_default();
+        for of in sandbox::all().unwrap_or_default().into_iter().chain(overlays) {
             for (number, _) in open.iter().filter(|(_, netns)| *netns == of.inode) {
                 self.fence_inside(*number, &of);
             }
@@ -303,18 +398,52 @@ impl Shared {
     }
 }
 
-/// The container namespace of an id, if one is known by now.
-fn sandbox_of(nsid: i32) -> Result<Option<Sandbox>, NetlinkError> {
+fn unreadable(source: io::Error) -> NetlinkError {
+    NetlinkError::Io { what: "look for network namespaces", source }
+}
+
+/// The one among them that this namespace knows by an id.
+fn of_nsid(all: Vec<Sandbox>, nsid: i32) -> Result<Option<Sandbox>, NetlinkError> {
     let mut netlink = Netlink::open()?;
-    let sandboxes =
-        sandbox::all().map_err(|source| NetlinkError::Io { what: "read /proc", source })?;
-    Ok(sandboxes.into_iter().find(|it| netlink.nsid_of(&it.file).is_ok_and(|id| id == Some(nsid))))
+    Ok(all.into_iter().find(|it| netlink.nsid_of(&it.file).is_ok_and(|id| id == Some(nsid))))
 }
 
 /// The interfaces in a namespace that have no end on the host.
-fn links_in(of: &Sandbox) -> Result<Vec<Link>, NetlinkError> {
-    let list = || Netlink::open()?.dump_links();
-    let links = sandbox::enter(&of.file, list)
-        .map_err(|source| NetlinkError::Io { what: "enter a namespace", source })??;
-    Ok(links.into_iter().filter(|link| link.kind == LinkKind::Macvlan).collect())
+fn found_in(
+    of: &Sandbox,
+    containers: &[Sandbox],
+    overlays: &[Sandbox],
+) -> Result<Vec<Inside>, NetlinkError> {
+    let look = || -> Result<Vec<Inside>, NetlinkError> {
+        let mut netlink = Netlink::open()?;
+        let links = netlink.dump_links()?;
+        let mut leads_to = |link: &Link, all: &[Sandbox]| -> Option<BTreeSet<String>> {
+            let nsid = link.link_netnsid?;
+            all.iter()
+                .find(|it| netlink.nsid_of(&it.file).is_ok_and(|id| id == Some(nsid)))
+                .map(|it| it.containers.clone())
+        };
+        let mut found = Vec::new();
+        for link in links {
+            let place = Place { netns: of.inode, ifindex: link.ifindex };
+            let (on, containers) = match (&of.role, link.kind) {
+                (Role::Container, LinkKind::Macvlan) => {
+                    let Some(parent) = link.link else { continue };
+                    (On::Parent(parent), of.containers.clone())
+                }
+                (Role::Overlay(network), LinkKind::Veth) if link.master.is_some() => {
+                    // The engine's own: the containers that it speaks to are fenced themselves.
+                    if leads_to(&link, overlays).is_some() {
+                        continue;
+                    }
+                    let containers = leads_to(&link, containers).unwrap_or_default();
+                    (On::Overlay(network.clone()), containers)
+                }
+                _ => continue,
+            };
+            found.push(Inside { place, name: link.name, on, containers });
+        }
+        Ok(found)
+    };
+    sandbox::enter(&of.file, look).map_err(unreadable)?
 }

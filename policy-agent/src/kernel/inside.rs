@@ -13,7 +13,7 @@ use aya::programs::{
 use policy_common::abi::INSIDE;
 
 use super::{
-    attach::{AttachError, Attacher, HANDLE, PRIORITY, attach_type, interface, unless_gone},
+    attach::{AttachError, Attacher, HANDLE, PRIORITY, interface, unless_gone},
     load,
     pin::{Hook, PinError, Pins, Place},
 };
@@ -41,22 +41,32 @@ impl Attacher {
         HOOKS.into_iter().try_for_each(|hook| load::ready(&mut self.ebpf, hook))
     }
 
-    /// Puts both programs on an interface of the endpoint `number`, or swaps them for this agent's.
-    /// To be called in the interface's namespace.
+    /// Puts both programs on an interface of the endpoint `number`, or swaps them for this agent's;
+    /// `far`: it is not the container's own, but the other end of that. To be called in the
+    /// interface's namespace.
     ///
     /// # Errors
     ///
     /// [`AttachError`].
-    pub fn attach_inside(&mut self, place: Place, number: u32) -> Result<(), AttachError> {
+    pub fn attach_inside(
+        &mut self,
+        place: Place,
+        number: u32,
+        far: bool,
+    ) -> Result<(), AttachError> {
         let attached = HOOKS.into_iter().try_for_each(|hook| {
             let ifindex = place.ifindex;
             // The engine gives the interface its name meanwhile.
-            let mut result = self.attach_filter(ifindex, hook, number);
+            let side = match (hook, far) {
+                (Hook::FromInside, false) | (Hook::ToInside, true) => TcAttachType::Egress,
+                _ => TcAttachType::Ingress,
+            };
+            let mut result = self.attach_filter(ifindex, hook, side, number);
             for _ in 0..RENAMES {
                 if result.is_ok() {
                     break;
                 }
-                result = self.attach_filter(ifindex, hook, number);
+                result = self.attach_filter(ifindex, hook, side, number);
             }
             result
         });
@@ -69,11 +79,17 @@ impl Attacher {
         })
     }
 
-    fn attach_filter(&mut self, ifindex: u32, hook: Hook, number: u32) -> Result<(), AttachError> {
+    fn attach_filter(
+        &mut self,
+        ifindex: u32,
+        hook: Hook,
+        side: TcAttachType,
+        number: u32,
+    ) -> Result<(), AttachError> {
         let program = hook.program();
         let fail = |source| AttachError::Program { program, ifindex, source: Box::new(source) };
         let name = interface(ifindex)?;
-        let (side, class) = (attach_type(hook), Some(class(number)));
+        let class = Some(class(number));
         let classifier = load::classifier(&mut self.ebpf, hook).map_err(fail)?;
         let _ = tc::qdisc_add_clsact(&name);
         let there = SchedClassifierLink::attached(&name, side, PRIORITY, HANDLE, class)
@@ -105,6 +121,19 @@ fn class(number: u32) -> TcHandle {
     TcHandle::from(number & !INSIDE)
 }
 
+/// Takes both programs off an interface of the namespace that the caller is in. Returns how many
+/// there may have been.
+pub fn remove_filters(ifindex: u32) -> usize {
+    let Ok(name) = interface(ifindex) else { return 0 };
+    [TcAttachType::Ingress, TcAttachType::Egress]
+        .into_iter()
+        // Dropping an attached link detaches it; one that is gone is no loss.
+        .filter_map(|side| {
+            SchedClassifierLink::attached(&name, side, PRIORITY, HANDLE, None).map(drop).ok()
+        })
+        .count()
+}
+
 /// Takes every program off the interfaces inside containers' namespaces. Returns how many were on.
 /// Before [`super::attach::unload`], which removes the marks.
 ///
@@ -113,25 +142,16 @@ fn class(number: u32) -> TcHandle {
 /// [`PinError`].
 pub fn unload(pins: &Pins) -> Result<usize, PinError> {
     let marks = pins.insides()?;
-    let sandboxes = if marks.is_empty() { Vec::new() } else { sandbox::all().unwrap_or_default() };
+    if marks.is_empty() {
+        return Ok(0);
+    }
+    let mut sandboxes = sandbox::all().unwrap_or_default();
+    sandboxes.extend(sandbox::of_overlays().unwrap_or_default());
     let mut programs = 0;
     for Sandbox { inode, file, .. } in sandboxes {
         let here = marks.keys().filter(|place| place.netns == inode);
         let here: Vec<u32> = here.map(|place| place.ifindex).collect();
-        let remove = || {
-            let names = here.iter().filter_map(|ifindex| interface(*ifindex).ok());
-            let sides = |name: String| {
-                [TcAttachType::Ingress, TcAttachType::Egress].map(|side| (name.clone(), side))
-            };
-            names
-                .flat_map(sides)
-                // Dropping an attached link detaches it; one that is gone is no loss.
-                .map(|(name, side)| {
-                    SchedClassifierLink::attached(&name, side, PRIORITY, HANDLE, None).map(drop)
-                })
-                .filter(Result::is_ok)
-                .count()
-        };
+        let remove = || here.iter().map(|ifindex| remove_filters(*ifindex)).sum::<usize>();
         programs += sandbox::enter(&file, remove).unwrap_or(0);
     }
     Ok(programs)

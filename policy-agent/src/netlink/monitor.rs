@@ -37,7 +37,7 @@ pub enum LinkEvent {
         /// Its index; the kernel may use it again.
         ifindex: u32,
     },
-    /// A macvlan device has gone to another namespace. After its [`LinkEvent::Gone`].
+    /// A macvlan device or one end of a veth has gone to another namespace. After its [`LinkEvent::Gone`].
     Moved {
         /// As it was here.
         link: Link,
@@ -191,7 +191,9 @@ impl State {
                     events.push_back(LinkEvent::Gone { ifindex });
                 }
                 if let Some((nsid, new_ifindex)) = moved {
-                    if let Some(link) = known.filter(|link| link.kind == LinkKind::Macvlan) {
+                    let virtual_link =
+                        |link: &Link| matches!(link.kind, LinkKind::Macvlan | LinkKind::Veth);
+                    if let Some(link) = known.filter(virtual_link) {
                         events.push_back(LinkEvent::Moved { link, nsid, ifindex: new_ifindex });
                     }
                     self.peer_moved(ifindex, nsid, new_ifindex, events);

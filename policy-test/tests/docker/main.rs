@@ -10,6 +10,7 @@ mod first_packet;
 mod lifecycle;
 mod macvlan;
 mod modes;
+mod overlay;
 mod published;
 mod stage;
 mod takeover;

@@ -43,7 +43,8 @@ pub(crate) struct Stage {
     pub(crate) agent: Agent,
     pub(crate) engine: Engine,
     pub(crate) lab: Lab,
-    _serial: MutexGuard<'static, ()>,
+    /// A second stage stands in the first one's time.
+    _serial: Option<MutexGuard<'static, ()>>,
 }
 
 /// Plays a test on a fresh stage. A failure shows the ends of the logs.
@@ -66,6 +67,19 @@ pub(crate) fn play(
 impl Stage {
     fn new(engine_flags: &[&str], agent_flags: &[&str]) -> Result<Self> {
         let serial = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::build(engine_flags, agent_flags, Some(serial))
+    }
+
+    /// Another stage beside this one: a second host.
+    pub(crate) fn beside(&self) -> Result<Self> {
+        Self::build(&[], &[], None)
+    }
+
+    fn build(
+        engine_flags: &[&str],
+        agent_flags: &[&str],
+        serial: Option<MutexGuard<'static, ()>>,
+    ) -> Result<Self> {
         let lab = Lab::new()?;
         let engine = EngineOptions::default().flags(engine_flags).start(&lab)?;
         let agent =

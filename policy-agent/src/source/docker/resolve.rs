@@ -148,7 +148,7 @@ impl Picture {
                     network_id: network_id.clone(),
                     bridge: bridge.to_owned(),
                     bridge_ifindex,
-                    parent: network.parent.clone(),
+                    inside: network.inside.clone(),
                     addresses: attachment.addresses.clone(),
                     mac: attachment.mac,
                     ports,

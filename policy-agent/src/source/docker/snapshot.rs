@@ -21,7 +21,7 @@ use crate::netlink::Mac;
 pub struct DockerSnapshot {
     /// Whether the rest can be relied on to be complete.
     pub engine: EngineState,
-    /// Container interfaces on bridge and macvlan networks, by (container id, network id). Those without a veth
+    /// Container interfaces on bridge, macvlan and overlay networks, by (container id, network id). Those without a veth
     /// yet are being started, or their interface is not identified beyond doubt.
     pub endpoints: Vec<DockerEndpoint>,
     /// Names of the bridges whose ports must be fenced.
@@ -75,9 +75,8 @@ pub struct DockerEndpoint {
     pub network_id: String,
     /// Name of the network's bridge; empty if it has none.
     pub bridge: String,
-    /// Name of the device that its interface is a macvlan of. That interface is inside the
-    /// container's network namespace.
-    pub parent: Option<String>,
+    /// Where its interface hangs, if that has no end on the host.
+    pub inside: Option<InsideOf>,
     /// The bridge's index, if it exists in the agent's network namespace.
     pub bridge_ifindex: Option<u32>,
     /// Addresses on this network as the engine assigned them.
@@ -90,6 +89,15 @@ pub struct DockerEndpoint {
     pub published: BTreeMap<Published, u16>,
     /// Host end of its veth, once identified.
     pub veth: Option<HostVeth>,
+}
+
+/// What an interface inside another network namespace hangs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InsideOf {
+    /// It is a macvlan of the device of this name.
+    Parent(String),
+    /// It is a port of the overlay network whose id begins so.
+    Overlay(String),
 }
 
 /// The host end of a container's veth.

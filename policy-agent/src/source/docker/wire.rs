@@ -12,11 +12,14 @@ use bollard::models::{
 use policy_common::packet::protocol;
 use policy_core::host::Published;
 
+use super::snapshot::InsideOf;
 use crate::netlink::Mac;
 
 /// Network option that names the bridge device (driver `bridge`).
 const BRIDGE_NAME_OPTION: &str = "com.docker.network.bridge.name";
 
+/// How much of a network's id is in the name of an overlay's namespace, after `1-`.
+const OVERLAY_DIGITS: usize = 10;
 /// Network option that names the parent device (driver `macvlan`).
 const PARENT_OPTION: &str = "parent";
 
@@ -103,8 +106,8 @@ pub(super) struct Network {
     pub(super) driver: String,
     /// Bridge device, for the driver `bridge`.
     pub(super) bridge: Option<String>,
-    /// Parent device, for the driver `macvlan`.
-    pub(super) parent: Option<String>,
+    /// Where its containers' interfaces hang, for the drivers `macvlan` and `overlay`.
+    pub(super) inside: Option<InsideOf>,
 }
 
 impl Network {
@@ -115,7 +118,7 @@ impl Network {
 
     /// Whether containers on it are enforced.
     pub(super) fn enforced(&self) -> bool {
-        self.bridge.is_some() || self.parent.is_some()
+        self.bridge.is_some() || self.inside.is_some()
     }
 }
 
@@ -127,14 +130,15 @@ impl From<ApiNetwork> for Network {
         // The drivers' own defaults; macvlan makes a dummy device.
         let mut device = |option: &str, prefix: &str| {
             let short = || format!("{prefix}-{}", id.chars().take(12).collect::<String>());
-            Some(options.remove(option).unwrap_or_else(short))
+            options.remove(option).unwrap_or_else(short)
         };
-        let (bridge, parent) = match driver.as_str() {
-            "bridge" => (device(BRIDGE_NAME_OPTION, "br"), None),
-            "macvlan" => (None, device(PARENT_OPTION, "dm")),
+        let (bridge, inside) = match driver.as_str() {
+            "bridge" => (Some(device(BRIDGE_NAME_OPTION, "br")), None),
+            "macvlan" => (None, Some(InsideOf::Parent(device(PARENT_OPTION, "dm")))),
+            "overlay" => (None, Some(InsideOf::Overlay(id.chars().take(OVERLAY_DIGITS).collect()))),
             _ => (None, None),
         };
-        Network { id, name: network.name.unwrap_or_default(), driver, bridge, parent }
+        Network { id, name: network.name.unwrap_or_default(), driver, bridge, inside }
     }
 }
 
