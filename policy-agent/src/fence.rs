@@ -163,6 +163,10 @@ struct Numbers {
     known: BTreeMap<Place, u32>,
     /// Given out last.
     next: u16,
+    /// Whether those that an earlier agent gave to interfaces that are gone are forgotten.
+    swept: bool,
+    /// How often something was looked for in vain.
+    misses: u32,
 }
 
 /// The running fence. Dropping it stops the thread; the programs stay where they are.
@@ -198,7 +202,7 @@ impl Fence {
             view: RwLock::new(view.into()),
             stage: AtomicU8::new(Stage::Waiting as u8),
             insiders: Mutex::default(),
-            numbers: Mutex::new(Numbers { known, next: 0 }),
+            numbers: Mutex::new(Numbers { known, ..Numbers::default() }),
             unreleased: AtomicBool::new(true),
             stop: AtomicBool::new(false),
             events,
@@ -261,6 +265,7 @@ impl Fence {
         if changed {
             self.shared.look_inside();
         }
+        self.shared.sweep_numbers();
     }
 
     /// Whether interfaces that were there before the agent are fenced.
@@ -365,10 +370,7 @@ impl Shared {
 
     /// Tries again to fence what could not be fenced.
     fn retry(&self) {
-        if self.misses_insiders() {
-            self.look_inside();
-            self.fence_insiders();
-        }
+        self.retry_insiders();
         let failed: Vec<Link> = {
             let view = read(&self.view);
             view.failures.keys().filter_map(|ifindex| view.links.get(ifindex)).cloned().collect()

@@ -25,6 +25,7 @@ use policy_core::{
 };
 
 mod hosts;
+mod waiting;
 
 use hosts::Governed;
 pub(crate) use hosts::stands_for_all;
@@ -35,7 +36,7 @@ use crate::{
     kernel::{attach::UplinkMode, clock, pin::Hook},
     netlink::{Link, LinkKind},
     resources::{Entry, Resources},
-    source::docker::{DockerEndpoint, DockerSnapshot, EngineState, InsideOf, UnsupportedReason},
+    source::docker::{DockerEndpoint, DockerSnapshot, EngineState, InsideOf},
 };
 
 /// How long connections that were open before the fence went up may be picked up, ns.
@@ -406,100 +407,6 @@ impl Inventory {
         Description { endpoints, owners }
     }
 
-    /// Endpoints that are known but not enforced.
-    fn waiting(
-        &self,
-        config: &Config,
-        resources: &Resources,
-        model: &Model,
-        view: &View,
-    ) -> Vec<EndpointStatus> {
-        let blank = |name: &str, namespace: &str, state, note: String| EndpointStatus {
-            name: name.to_owned(),
-            namespace: namespace.to_owned(),
-            network: String::new(),
-            interface: String::new(),
-            ifindex: 0,
-            addresses: Vec::new(),
-            labels: BTreeMap::new(),
-            ports: Vec::new(),
-            state,
-            note: Some(note),
-            ingress_policies: Vec::new(),
-            egress_policies: Vec::new(),
-        };
-        let mut waiting = Vec::new();
-        let links = view.by_name();
-        for endpoint in statics(resources) {
-            if !links.contains_key(endpoint.interface.as_str()) {
-                let note = format!("interface {} does not exist", endpoint.interface);
-                waiting.push(EndpointStatus {
-                    interface: endpoint.interface.clone(),
-                    addresses: endpoint.addresses.clone(),
-                    labels: endpoint.labels.to_map(),
-                    ports: endpoint_ports(&endpoint.ports),
-                    ..blank(&endpoint.name, &endpoint.namespace, EndpointState::Pending, note)
-                });
-            }
-        }
-        let Some(docker) = &self.docker else { return waiting };
-        for endpoint in self.containers(config) {
-            if !model.endpoints.contains_key(&endpoint.id()) {
-                let note = "starting: its interface is not identified yet".to_owned();
-                waiting.push(EndpointStatus {
-                    network: endpoint.network.clone(),
-                    addresses: endpoint.addresses.clone(),
-                    labels: endpoint.labels.to_map(),
-                    ports: endpoint_ports(&endpoint.ports),
-                    ..blank(
-                        &endpoint.container_name,
-                        &endpoint.namespace,
-                        EndpointState::Pending,
-                        note,
-                    )
-                });
-            }
-        }
-        let managed = |bridge: &String| !config.only_bridges || config.bridges.contains(bridge);
-        for pending in docker.pending.iter().filter(|pending| managed(&pending.bridge)) {
-            waiting.push(EndpointStatus {
-                interface: pending.veth.name.clone(),
-                ifindex: pending.veth.ifindex,
-                ..blank(&pending.veth.name, "", EndpointState::Pending, pending.reason.to_string())
-            });
-        }
-        for container in &docker.unsupported {
-            let state = match container.reason {
-                UnsupportedReason::SharedNetwork { .. } | UnsupportedReason::NoNetwork => {
-                    EndpointState::Elsewhere
-                }
-                UnsupportedReason::HostNetwork
-                    if model.endpoints.values().any(|spec| spec.plane.of_host()) =>
-                {
-                    EndpointState::Elsewhere
-                }
-                _ => EndpointState::Unsupported,
-            };
-            waiting.push(blank(&container.container_name, "", state, container.reason.to_string()));
-        }
-        waiting
-    }
-
-    /// Containers whose traffic nothing holds, each with the reason.
-    fn unfenced(
-        &self,
-        config: &Config,
-        resources: &Resources,
-        model: &Model,
-        view: &View,
-    ) -> Vec<String> {
-        let waiting = self.waiting(config, resources, model, view).into_iter();
-        waiting
-            .filter(|status| status.state == EndpointState::Unsupported)
-            .map(|status| format!("{} {}", status.name, status.note.unwrap_or_default()))
-            .collect()
-    }
-
     /// Parts of the agent.
     pub fn components(
         &self,
@@ -540,8 +447,8 @@ impl Inventory {
             ),
         ));
         let unfenced = self.unfenced(config, resources, model, view);
-        if !unfenced.is_empty() {
-            components.push(component("containers", false, unfenced.join("; ")));
+        if let Some((faults, detail)) = unfenced {
+            components.push(component("containers", !faults, detail));
         }
         for failure in view.failures.values() {
             components.push(component("fence", false, format!("not enforced on {failure}")));

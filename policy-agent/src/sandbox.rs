@@ -131,3 +131,17 @@ pub fn enter<T: Send>(netns: &File, closure: impl FnOnce() -> T + Send) -> io::R
         scope.spawn(inside).join().map_err(|_| io::Error::other("a thread has failed"))?
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_says_by_name_what_a_namespace_is_for() {
+        let overlay = Role::Overlay("6r5m3qzef4".to_owned());
+        assert_eq!(role("1-6r5m3qzef4"), Some(overlay));
+        assert_eq!(role("lb_6r5m3qzef"), Some(Role::Balancer));
+        assert_eq!(role("ingress_sbox"), Some(Role::Balancer));
+        assert_eq!(role("a8d73fa5df7d"), None);
+    }
+}

@@ -36,6 +36,8 @@ use crate::{
 /// gets any is somebody else's.
 const SEARCH: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(2);
+/// What is missing for long is looked for once in that many turns of the fence.
+const MISSES: u32 = 64;
 
 /// What an interface inside another namespace hangs on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,14 +176,16 @@ impl Shared {
             }
             return Ok(());
         }
-        while self.misses_insiders()
-            && !self.stop.load(Ordering::SeqCst)
-            && heard.elapsed() < SEARCH
-        {
+        loop {
             self.look_inside();
+            if !self.misses_insiders() || self.stop.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            if heard.elapsed() > SEARCH {
+                return Ok(());
+            }
             thread::sleep(PAUSE);
         }
-        Ok(())
     }
 
     fn moved_to(&self, of: &Sandbox, on: On, ifindex: u32, heard: Instant) {
@@ -326,6 +330,29 @@ impl Shared {
         }
     }
 
+    /// Forgets the numbers of interfaces that went while no agent ran, once: everything that should
+    /// be there has been looked for.
+    pub(super) fn sweep_numbers(&self) {
+        let here: BTreeSet<Place> =
+            read(&self.view).inside.values().map(|inside| inside.place).collect();
+        let mut numbers = self.numbers();
+        if numbers.swept {
+            return;
+        }
+        numbers.swept = true;
+        let gone: Vec<(Place, u32)> = numbers
+            .known
+            .iter()
+            .filter(|(place, _)| !here.contains(place))
+            .map(|(place, number)| (*place, *number))
+            .collect();
+        numbers.known.retain(|place, _| here.contains(place));
+        drop(numbers);
+        for (place, number) in gone {
+            self.insider().forget_inside(place, number);
+        }
+    }
+
     /// Takes the programs off ports that turned out to be a load balancer's, which is no container.
     fn leave_to_engine(&self, of: &Sandbox, found: &[Inside]) {
         let ours: Vec<u32> = {
@@ -374,6 +401,24 @@ impl Shared {
         wanted.iter().any(|it| !has(it))
             || view.inside.values().any(nameless)
             || view.inside.keys().any(|number| view.failures.contains_key(number))
+    }
+
+    /// Looks again for what is missing, ever more rarely: a walk through the process table is not
+    /// for nothing.
+    pub(super) fn retry_insiders(&self) {
+        if !self.misses_insiders() {
+            self.numbers().misses = 0;
+            return;
+        }
+        let misses = {
+            let mut numbers = self.numbers();
+            numbers.misses = numbers.misses.wrapping_add(1);
+            numbers.misses
+        };
+        if misses.is_power_of_two() || misses.is_multiple_of(MISSES) {
+            self.look_inside();
+            self.fence_insiders();
+        }
     }
 
     /// Fences what was found and is not fenced yet: the maps hold its policy now.
@@ -446,4 +491,47 @@ fn found_in(
         Ok(found)
     };
     sandbox::enter(&of.file, look).map_err(unreadable)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inside(ifindex: u32, on: On, containers: &[&str]) -> Inside {
+        Inside {
+            place: Place { netns: 1, ifindex },
+            name: format!("if{ifindex}"),
+            on,
+            containers: containers.iter().map(|id| (*id).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn what_two_interfaces_may_be_is_neither() {
+        let over = On::Overlay("abc".to_owned());
+        let mut view = View::default();
+        view.inside.insert(10, inside(2, On::Parent(7), &["web", "guest"]));
+        view.inside.insert(11, inside(3, On::Parent(8), &["web"]));
+        view.inside.insert(12, inside(4, over.clone(), &["web"]));
+        assert_eq!(view.inside_of("web", &On::Parent(7)), Some(10));
+        assert_eq!(view.inside_of("web", &over), Some(12));
+        assert_eq!(view.inside_of("db", &over), None);
+        view.inside.insert(13, inside(5, On::Parent(7), &["web"]));
+        assert_eq!(view.inside_of("web", &On::Parent(7)), None);
+    }
+
+    #[test]
+    fn an_interface_on_one_network_does_not_stand_for_one_on_another() {
+        let expected = |network: &str, overlay| Expected {
+            container: "web".to_owned(),
+            network: network.to_owned(),
+            overlay,
+        };
+        let port = inside(2, On::Overlay("abc".to_owned()), &["web"]);
+        assert!(expected("abcdef", true).is(&port));
+        assert!(!expected("bcdef", true).is(&port));
+        assert!(!expected("abcdef", false).is(&port));
+        assert!(expected("bcdef", false).is(&inside(3, On::Parent(7), &["web"])));
+        assert!(!expected("abcdef", true).is(&inside(2, On::Overlay("abc".to_owned()), &["db"])));
+    }
 }

@@ -278,6 +278,19 @@ mod tests {
     }
 
     #[test]
+    fn marks_of_interfaces_in_other_namespaces_are_no_links_and_the_other_way_round() {
+        let dir = tempfile::tempdir().unwrap();
+        let pins = Pins::new(dir.path());
+        let place = Place { netns: 4_026_537_146, ifindex: 5 };
+        for path in [pins.inside(place, 7), pins.link(3, Hook::ToEndpoint), pins.generic_mark(4)] {
+            fs::create_dir_all(path).unwrap();
+        }
+        fs::create_dir_all(pins.links_dir().join("8-inside-x-2")).unwrap();
+        assert_eq!(pins.insides().unwrap(), BTreeMap::from([(place, 7)]));
+        assert_eq!(pins.links().unwrap(), [(3, Hook::ToEndpoint)]);
+    }
+
+    #[test]
     fn an_empty_directory_of_our_own_goes_and_a_missing_one_is_no_error() {
         let dir = tempfile::tempdir().unwrap();
         let top = dir.path().join("palisade");

@@ -361,7 +361,7 @@ spec:
         soon("the discover that is allowed", &tap, 2)?;
 
         // Another's Ethernet address stays another's.
-        let mut forged = frame.clone();
+        let mut forged = frame;
         forged[11] ^= 1;
         send_raw(stage, "box", &forged, &[])?;
         let spoofed =

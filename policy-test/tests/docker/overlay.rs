@@ -107,6 +107,17 @@ fn containers_on_an_overlay_are_fenced_by_label_on_either_node() {
         reach(&far, db_ip, PORT, true)?;
         reach(&web, db_ip, PORT, false)?;
 
+        // What stays closed is the engine's way in for services, and nothing else.
+        for stage in [one, &two] {
+            let all = stage.agent.endpoints()?;
+            let pending = all.iter().filter(|it| it.state != EndpointState::Enforcing);
+            let closed: Vec<_> = pending.collect();
+            let mesh = |it: &&policy_api::messages::EndpointStatus| {
+                stage.lab.host().ip(&["link", "show", &it.interface]).is_ok()
+            };
+            ensure!(closed.len() == 1 && closed.iter().all(mesh), "{closed:#?}");
+        }
+
         // And that node enforces its own.
         two.agent.apply(&DB.replace("app == 'db'", "app == 'web'").replace("'web'}", "'none'}"))?;
         reach(&intruder, far_ip, OTHER, false)?;
