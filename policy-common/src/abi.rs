@@ -415,8 +415,9 @@ pub struct GuardKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Globals {
-    /// Rises with every change of a table, an address or an endpoint; a connection whose verdict
-    /// is of another revision is decided anew at its next packet.
+    /// Rises with every change of a table, an address, an endpoint or a block list; a connection whose
+    /// verdict is of another revision is decided anew at its next packet, and a match of a prefix is
+    /// looked up anew.
     pub revision: u64,
 }
 

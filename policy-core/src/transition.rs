@@ -23,6 +23,9 @@
 //!    Endpoints that change tables see no difference (step 3); for one that keeps its table, the
 //!    move is the moment of the change. An address or prefix that shall disappear is first set to
 //!    the peer that it will then fall to. A new endpoint's address is known before it may speak.
+//!    If prefixes have moved, the revision is raised here too: programs remember the newest matches of
+//!    prefixes under the revision (`policy-ebpf/src/networks.rs`), and what they remember may be the
+//!    old peer's until then, which makes no difference yet.
 //! 5. *Endpoints switch*, each in one write: (O, q as a copy of p) becomes (N, q).
 //! 6. Addresses leave transitional peers, without effect; new guard entries; then the revision,
 //!    so that every connection is decided anew.
@@ -147,6 +150,7 @@ impl<'a> Planner<'a> {
         let moves = Moves::new(self.desired);
         let leaving = self.part_ways(&moves)?;
         let detours = self.move_peers(&moves, &leaving)?;
+        let moved = self.ops.len();
         self.switch_endpoints();
         for (target, peer) in detours {
             self.set_target(target, peer);
@@ -156,9 +160,7 @@ impl<'a> Planner<'a> {
         }
         self.host_ports();
         self.blocks();
-        if self.ops.iter().any(changes_verdicts) || !moves.removed.is_empty() {
-            self.ops.push(Op::SetRevision(self.image.revision + 1));
-        }
+        self.raise_revision(moved, !moves.removed.is_empty());
         for &target in &moves.removed {
             self.ops.push(match target {
                 Target::Address(address) => Op::RemoveAddress(address),
@@ -169,6 +171,23 @@ impl<'a> Planner<'a> {
 
         self.forget_classes();
         Ok(Transition { ops: self.ops, ids: self.ids, swept: sweep, extents: self.extents })
+    }
+
+    /// Raises the revision if verdicts change: at the end, and before endpoints switch if prefixes have
+    /// moved by then (`moved` operations).
+    fn raise_revision(&mut self, moved: usize, more: bool) {
+        let (before, after) = self.ops.split_at(moved);
+        let more = more || after.iter().any(changes_verdicts);
+        let prefixes = before.iter().any(|op| matches!(op, Op::SetCidr(..)));
+        if !more && !before.iter().any(changes_verdicts) {
+            return;
+        }
+        let mut revision = self.image.revision + 1;
+        if prefixes && more {
+            self.ops.insert(moved, Op::SetRevision(revision));
+            revision += 1;
+        }
+        self.ops.push(Op::SetRevision(revision));
     }
 
     /// Forgets what stood where nothing leads to any more.
@@ -421,16 +440,16 @@ fn changes_verdicts(op: &Op) -> bool {
         | Op::SetFailsafe(..)
         | Op::RemoveFailsafe(..)
         | Op::SetPublished(..)
-        | Op::RemovePublished(..) => true,
+        | Op::RemovePublished(..)
+        | Op::SetBlock { .. }
+        | Op::RemoveBlock { .. }
+        | Op::SetUplink { .. }
+        | Op::RemoveUplink(..) => true,
         Op::WriteIntervals { .. }
         | Op::SetClass(..)
         | Op::RemoveClass(..)
         | Op::SetGuard(..)
         | Op::RemoveGuard(..)
-        | Op::SetBlock { .. }
-        | Op::RemoveBlock { .. }
-        | Op::SetUplink { .. }
-        | Op::RemoveUplink(..)
         | Op::SetRevision(..)
         | Op::Quiesce => false,
     }

@@ -9,7 +9,6 @@ use policy_common::{
 };
 
 use crate::{
-    clock,
     endpoint::Visit,
     lookup::bytes16,
     maps::{DROPS, DROPS_OTHER, EVENT_BUDGET, EVENTS, LOGS, RULES, STAGED},
@@ -74,6 +73,8 @@ impl From<Result<u32, Drop>> for Ruling {
 
 /// A dropped packet.
 pub struct Dropped<'a> {
+    /// `CLOCK_MONOTONIC`, ns.
+    pub now: u64,
     /// Interface whose program dropped.
     pub ifindex: u32,
     /// Bytes, L2 frame.
@@ -96,7 +97,7 @@ pub struct Dropped<'a> {
 /// path should not carry this.
 #[inline(never)]
 pub fn record(dropped: &Dropped<'_>) {
-    let Dropped { ifindex, length, direction, peer, ref drop, packet, .. } = *dropped;
+    let Dropped { now, ifindex, length, direction, peer, ref drop, packet, .. } = *dropped;
     let key = DropKey {
         ifindex,
         peer,
@@ -110,7 +111,6 @@ pub fn record(dropped: &Dropped<'_>) {
     if drop.rule != RULE_NONE {
         count_rule(drop.rule, length);
     }
-    let now = clock::now();
     match DROPS.get_ptr_mut(key) {
         Some(counter) => {
             // SAFETY: this CPU's own slot; the kernel runs TC and XDP programs with bottom halves

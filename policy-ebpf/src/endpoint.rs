@@ -148,6 +148,7 @@ pub fn run<const HOST: bool>(ctx: &TcContext, number: u32, direction: Direction)
 fn refuse(visit: &Visit, reason: u32, rule: u32) -> u32 {
     let reason = DropReason::from_u8(reason as u8).unwrap_or(DropReason::Fault);
     emit::record(&Dropped {
+        now: visit.now,
         ifindex: visit.ifindex,
         length: visit.length,
         direction: visit.direction,

@@ -11,6 +11,7 @@ use policy_common::{
 };
 
 use crate::{
+    clock,
     emit::{self, Drop, Dropped},
     endpoint::parse_frame,
     lookup::{bytes4, bytes16},
@@ -27,6 +28,7 @@ pub fn run(ctx: &TcContext, direction: Direction) -> i32 {
         Ok(()) => TC_ACT_UNSPEC,
         Err(reason) => {
             emit::record(&Dropped {
+                now: clock::now(),
                 ifindex: ifindex(ctx),
                 length: length(ctx),
                 direction,

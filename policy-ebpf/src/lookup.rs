@@ -1,17 +1,16 @@
 //! The decision: peer, class, interval. Its cost depends on neither the number of rules nor of
 //! CIDRs nor of endpoints, beyond one binary search over the steps of one class.
 
-use aya_ebpf::maps::lpm_trie::Key;
 use policy_common::{
     abi::{
-        ClassKey, Direction, Endpoint, Family, PEER_WORLD_V4, PEER_WORLD_V6, VERDICT_ALLOW,
-        VERDICT_NESTED, VERDICT_RULE, source,
+        ClassKey, Direction, Endpoint, Family, VERDICT_ALLOW, VERDICT_NESTED, VERDICT_RULE, source,
     },
     packet::Address,
 };
 
 use crate::{
-    maps::{ADDRESSES_V4, ADDRESSES_V6, CIDRS_V4, CIDRS_V6, CLASSES, INTERVALS},
+    maps::{ADDRESSES_V4, ADDRESSES_V6, CLASSES, INTERVALS},
+    networks,
     verifier::bit,
 };
 
@@ -67,7 +66,7 @@ pub fn peer(family: Family, address: &Address) -> u32 {
             // SAFETY: the value is one aligned word, read once.
             match unsafe { ADDRESSES_V4.get(key) } {
                 Some(peer) => *peer,
-                None => *CIDRS_V4.get(Key::new(32, key)).unwrap_or(&PEER_WORLD_V4),
+                None => networks::peer(family, address),
             }
         }
         Family::V6 => {
@@ -75,7 +74,7 @@ pub fn peer(family: Family, address: &Address) -> u32 {
             // SAFETY: as above.
             match unsafe { ADDRESSES_V6.get(key) } {
                 Some(peer) => *peer,
-                None => *CIDRS_V6.get(Key::new(128, key)).unwrap_or(&PEER_WORLD_V6),
+                None => networks::peer(family, address),
             }
         }
     }

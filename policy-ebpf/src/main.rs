@@ -32,6 +32,7 @@ mod host;
 mod lookup;
 mod maps;
 mod neighbour;
+mod networks;
 mod uplink;
 mod verifier;
 

@@ -21,7 +21,10 @@ use policy_common::{
     packet::Packet,
 };
 
-use crate::host::Question;
+use crate::{
+    host::Question,
+    networks::{self, Near},
+};
 
 #[map]
 pub static ENDPOINTS: HashMap<u32, Endpoint> =
@@ -125,3 +128,7 @@ pub static KEPT: PerCpuArray<MaybeUninit<Packet>> = PerCpuArray::with_max_entrie
 /// As the one above: what a global function has made of a frame.
 #[map]
 pub static PARSED: PerCpuArray<MaybeUninit<Packet>> = PerCpuArray::with_max_entries(1, 0);
+
+/// As [`QUESTION`]: what was found a moment ago, and can be found again.
+#[map]
+pub static NEAR: PerCpuArray<Near> = PerCpuArray::with_max_entries(networks::SLOTS, 0);

@@ -2,27 +2,21 @@
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS},
-    maps::lpm_trie::Key,
     programs::XdpContext,
 };
 use policy_common::{
-    abi::{
-        BlockKeyV4, BlockKeyV6, Direction, DropReason, Family, LOG_NONE, PEER_WORLD_V4,
-        PEER_WORLD_V6,
-    },
-    packet::{Address, Kind, Packet, Source as _, hop_limit, network_layer, parse_plain},
+    abi::{Direction, DropReason, Family, LOG_NONE, PEER_WORLD_V4, PEER_WORLD_V6},
+    packet::{Kind, Packet, Source as _, hop_limit, network_layer, parse_plain},
 };
 
 use crate::{
+    clock,
     emit::{self, Drop, Dropped},
     host::failsafe,
-    lookup::{bytes4, bytes16},
-    maps::{BLOCK_V4, BLOCK_V6, ENDPOINTS, UPLINKS},
+    maps::{ENDPOINTS, UPLINKS},
+    networks,
     verifier::{XdpFrame, xdp_ifindex},
 };
-
-/// Bits of a block list id in front of the prefix.
-const LIST_BITS: u32 = 32;
 
 /// Drops what a block list names, passes everything else: what is not IP, or too short to say
 /// where it comes from, is the stack's to refuse.
@@ -33,7 +27,7 @@ pub fn run(ctx: &XdpContext) -> u32 {
     let Some((family, source, destination)) = network_layer(&frame) else { return XDP_PASS };
     // SAFETY: one aligned word, read once.
     let Some(list) = (unsafe { UPLINKS.get(ifindex) }) else { return XDP_PASS };
-    let Some(rule) = blocked(*list, family, &source) else { return XDP_PASS };
+    let Some(rule) = networks::blocked(*list, family, &source) else { return XDP_PASS };
     if left_open(ctx, ifindex) != 0 {
         return XDP_PASS;
     }
@@ -43,6 +37,7 @@ pub fn run(ctx: &XdpContext) -> u32 {
     };
     let packet = Packet { source, destination, family, ..Packet::UNKNOWN };
     emit::record(&Dropped {
+        now: clock::now(),
         ifindex,
         length: frame.len() as u32,
         direction: Direction::Ingress,
@@ -79,20 +74,4 @@ fn left_open(ctx: &XdpContext, ifindex: u32) -> u32 {
     let open = failsafe(family, Direction::Ingress, protocol, destination_port, source).is_some()
         || failsafe(family, Direction::Egress, protocol, source_port, source).is_some();
     u32::from(open)
-}
-
-/// The rule that blocks `source`.
-#[inline(always)]
-fn blocked(list: u32, family: Family, source: &Address) -> Option<u32> {
-    let list = list.to_be_bytes();
-    match family {
-        Family::V4 => {
-            let key = BlockKeyV4 { list, address: bytes4(source) };
-            BLOCK_V4.get(Key::new(LIST_BITS + 32, key)).copied()
-        }
-        Family::V6 => {
-            let key = BlockKeyV6 { list, address: bytes16(source) };
-            BLOCK_V6.get(Key::new(LIST_BITS + 128, key)).copied()
-        }
-    }
 }

@@ -12,13 +12,15 @@ mod outside;
 mod stand_in;
 mod verifier;
 
-use std::{collections::BTreeMap, fs, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fs, io, net::IpAddr, path::PathBuf, slice, sync::Arc, time::Duration,
+};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
-    Ebpf, TestRun as _, TestRunOptions,
+    Ebpf, TestRun as _, TestRunOptions, TestRunResult,
     maps::{HashMap, Map, MapData, MapError, RingBuf},
-    programs::{ProgramError, SchedClassifier, Xdp},
+    programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
 use nix::net::if_::if_nametoindex;
 use policy_agent::config::Attachment;
@@ -261,6 +263,20 @@ impl Ring {
         Ok(())
     }
 
+    /// As [`Ring::sync`], one operation after the other; `after` sees the programs after each.
+    ///
+    /// # Errors
+    /// As [`Ring::sync`], and those of `after`.
+    pub fn sync_slowly(&mut self, mut after: impl FnMut(&Ring, &Op) -> Result<()>) -> Result<()> {
+        let planned = self.compiler.plan(&self.model)?;
+        for op in &planned.plan.ops {
+            self.maps.execute(slice::from_ref(op))?;
+            after(self, op)?;
+        }
+        self.compiler.commit(planned);
+        Ok(())
+    }
+
     /// What the compiler takes the maps to hold, and what they hold.
     ///
     /// # Errors
@@ -356,11 +372,20 @@ impl Ring {
     /// # Errors
     /// If the kernel refuses.
     pub fn repeat_empty(&self, frame: &[u8], count: u32) -> Result<Duration> {
-        let program: &SchedClassifier = self
-            .empty
-            .program(empty::PROGRAM)
-            .context("the empty object has its program")?
-            .try_into()?;
+        self.bare(Hook::FromEndpoint, frame, count)
+    }
+
+    /// As [`Ring::repeat_empty`], with an XDP program.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn repeat_empty_xdp(&self, frame: &[u8], count: u32) -> Result<Duration> {
+        self.bare(Hook::Uplink, frame, count)
+    }
+
+    fn bare(&self, hook: Hook, frame: &[u8], count: u32) -> Result<Duration> {
+        let program = if hook == Hook::Uplink { empty::XDP } else { empty::TC };
+        let program = self.empty.program(program).context("the empty object is whole")?;
         let mut out = vec![0; ROOM];
         let options = TestRunOptions {
             data_in: Some(frame),
@@ -368,7 +393,7 @@ impl Ring {
             repeat: count,
             ..TestRunOptions::new()
         };
-        Ok(self.lab.host().run(|| program.test_run(options))??.duration)
+        Ok(self.lab.host().run(|| run(program, hook, options))??.duration)
     }
 
     /// Runs programs on frames, one after the other.
@@ -403,11 +428,7 @@ impl Ring {
             repeat: count,
             ..TestRunOptions::new()
         };
-        let result = match hook {
-            Hook::Uplink => <&Xdp>::try_from(program).and_then(|it| it.test_run(options)),
-            _ => <&SchedClassifier>::try_from(program).and_then(|it| it.test_run(options)),
-        };
-        Ok(result.map(|result| (result.return_value, result.duration)))
+        Ok(run(program, hook, options).map(|result| (result.return_value, result.duration)))
     }
 
     /// Runs a program on a frame and holds it against the counters: a pass moves none of the drop
@@ -507,6 +528,18 @@ impl Ring {
             taken.push(events::decode(&item).context("an event of another size")?);
         }
         Ok(taken)
+    }
+}
+
+/// One test run.
+fn run(
+    program: &Program,
+    hook: Hook,
+    options: TestRunOptions<'_>,
+) -> Result<TestRunResult, ProgramError> {
+    match hook {
+        Hook::Uplink => <&Xdp>::try_from(program).and_then(|it| it.test_run(options)),
+        _ => <&SchedClassifier>::try_from(program).and_then(|it| it.test_run(options)),
     }
 }
 

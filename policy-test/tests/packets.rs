@@ -25,6 +25,8 @@ mod lifetime;
 mod mac;
 #[path = "packets/neighbours.rs"]
 mod neighbours;
+#[path = "packets/networks.rs"]
+mod networks;
 #[path = "packets/reference.rs"]
 mod reference;
 #[path = "packets/regressions.rs"]

@@ -29,6 +29,8 @@ enum What {
     Compile,
     /// What a full connection table costs the agent
     Conntrack,
+    /// What a block list costs at an uplink
+    Uplink,
 }
 
 impl Bench {
@@ -44,6 +46,7 @@ impl Bench {
             What::Datapath => (Purpose::Build, &[], "bench-datapath"),
             What::Compile => (Purpose::Test, &["--release"], "bench-compile"),
             What::Conntrack => (Purpose::Test, &["--release"], "bench-conntrack"),
+            What::Uplink => (Purpose::Build, &[], "bench-uplink"),
         };
         setup::ensure(workspace, purpose)?;
         // cargo builds no other package's binaries for one that it runs.

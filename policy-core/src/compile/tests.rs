@@ -505,7 +505,7 @@ fn one_more_network_in_a_set_is_one_write() {
 
     model.network_sets.insert(key, Arc::new(set(101)));
     let ops = run(&mut compiler, &mut kernel, &model);
-    let [Op::SetCidr(added, _), Op::SetRevision(2)] = ops.as_slice() else { panic!("{ops:#?}") };
+    let [Op::SetCidr(added, _), Op::SetRevision(3)] = ops.as_slice() else { panic!("{ops:#?}") };
     assert_eq!(*added, net("198.51.100.0/24"));
 }
 

@@ -13,7 +13,11 @@
 //! Cold: one run for each of many port pairs, the empty program likewise; a single run finds the
 //! caches as another program left them, as the line below it shows.
 
-use std::{fmt::Write as _, net::IpAddr, time::Instant};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr},
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use comfy_table::{CellAlignment, Table, presets};
@@ -24,10 +28,15 @@ use policy_test::testrun::{Action, Ring};
 const ROUNDS: usize = 9;
 const REPEAT: u32 = 200_000;
 const SINGLES: u16 = 2_000;
-/// Rules and endpoints of each measured world.
-const WORLDS: [(usize, usize); 4] = [(1, 10), (1_000, 10), (50_000, 10), (50_000, 10_000)];
+/// Rules, endpoints, and networks in sets that a rule selects, of each measured world.
+const WORLDS: [(usize, usize, u32); 5] =
+    [(1, 10, 0), (1_000, 10, 0), (50_000, 10, 0), (50_000, 10_000, 0), (1_000, 10, 1_000_000)];
+/// Networks of one set: a file is bounded.
+const SET: u32 = 100_000;
 /// The subject and its peer, by family.
 const ENDS: [(&str, &str); 2] = [("10.0.0.1", "10.1.0.1"), ("fd00::1", "fd01::1")];
+/// An address that belongs to no endpoint, in one of the networks if there are some.
+const FAR: &str = "100.4.0.1";
 /// How far the costs may differ from world to world.
 const FLAT: &str = "all flat within 10 % over rules and endpoints";
 
@@ -51,9 +60,9 @@ fn main() -> Result<()> {
     table.load_style(presets::UTF8_FULL_CONDENSED);
     let mut header = vec!["ns over empty".to_owned(), "budget".to_owned()];
     let mut columns = Vec::new();
-    for (rules, endpoints) in WORLDS {
-        header.push(format!("{rules} rules\n{endpoints} endpoints"));
-        columns.push(measure(rules, endpoints)?);
+    for (rules, endpoints, networks) in WORLDS {
+        header.push(format!("{rules} rules\n{endpoints} endpoints\n{networks} networks"));
+        columns.push(measure(rules, endpoints, networks)?);
     }
     table.set_header(header);
     let names: Vec<(String, String)> =
@@ -77,11 +86,11 @@ struct Row {
     nanos: f64,
 }
 
-fn measure(rules: usize, endpoints: usize) -> Result<Vec<Row>> {
+fn measure(rules: usize, endpoints: usize, networks: u32) -> Result<Vec<Row>> {
     let started = Instant::now();
     let mut ring = Ring::new(Sizes::default())?;
     let loaded = started.elapsed();
-    let subject = world(&mut ring, rules, endpoints)?;
+    let subject = world(&mut ring, rules, endpoints, networks)?;
     eprintln!(
         "rules: {rules}, endpoints: {endpoints}; loaded in {loaded:.1?}, programmed in {:.1?}",
         started.elapsed() - loaded
@@ -182,6 +191,13 @@ fn cases() -> Result<Vec<Case>> {
         case("established, IPv6 TCP in", inward, back_v6, Action::Pass, 95),
         case("denied, IPv4 TCP out", out, v4(0x02, 444)?, Action::Drop, 200),
         case("denied, IPv6 TCP out", out, v6(0x02, 444)?, Action::Drop, 200),
+        case(
+            "denied, IPv4 TCP to the world",
+            out,
+            tcp(own_v4, 40_000, FAR, 444, 0x02)?,
+            Action::Drop,
+            200,
+        ),
         opens("first packet, IPv4 TCP out, warm", tcp(own_v4, 39_999, peer_v4, 443, 0x03)?, 0),
         opens("first packet, IPv6 TCP out, warm", tcp(own_v6, 39_999, peer_v6, 443, 0x03)?, 2),
     ])
@@ -189,7 +205,7 @@ fn cases() -> Result<Vec<Case>> {
 
 /// The endpoint that is measured and `endpoints` in all, with about `rules` rules in 1 policy for
 /// each 100 of them.
-fn world(ring: &mut Ring, rules: usize, endpoints: usize) -> Result<u32> {
+fn world(ring: &mut Ring, rules: usize, endpoints: usize, networks: u32) -> Result<u32> {
     let subject = ring.interface("subject")?;
     ring.endpoint(subject, "subject", "subject", &[ip("10.0.0.1")?, ip("fd00::1")?]);
     ring.change("subject", |spec| spec.mac = Some(MAC))?;
@@ -205,6 +221,9 @@ fn world(ring: &mut Ring, rules: usize, endpoints: usize) -> Result<u32> {
     }
     for policy in policies(rules)? {
         ring.add_policies(&policy)?;
+    }
+    for set in sets(networks)? {
+        ring.add_policies(&set)?;
     }
     ring.sync()?;
     Ok(subject)
@@ -245,6 +264,31 @@ fn policies(rules: usize) -> Result<Vec<String>> {
             }
         }
         all.push(text);
+    }
+    Ok(all)
+}
+
+/// Network sets around the peer's address, and a policy that denies them, behind all others.
+fn sets(networks: u32) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for first in (0..networks).step_by(SET as usize) {
+        let mut text = format!(
+            "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: {{name: s{first}, \
+             labels: {{feed: bad}}}}\nspec:\n  nets:\n"
+        );
+        for index in first..networks.min(first + SET) {
+            // /30s, none beside another, so that no two could be one.
+            writeln!(text, "  - {}/30", Ipv4Addr::from(0x6400_0000 + (index << 3)))?;
+        }
+        all.push(text);
+    }
+    if networks > 0 {
+        all.push(
+            "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: feed}\n\
+             spec: {selector: app == 'subject', types: [Egress], egress: [{action: Deny, \
+             destination: {selector: feed == 'bad'}}]}"
+                .to_owned(),
+        );
     }
     Ok(all)
 }
