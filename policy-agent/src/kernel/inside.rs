@@ -4,7 +4,7 @@
 //! interface's index would not (`policy_common::abi::INSIDE`). The kernel hands the class to each
 //! program in `__sk_buff::tc_classid`; a TCX link has none.
 
-use std::{fs, mem};
+use std::{fs, mem, thread, time::Duration};
 
 use aya::programs::{
     ProgramError, TcAttachType,
@@ -63,9 +63,10 @@ impl Attacher {
             };
             let mut result = self.attach_filter(ifindex, hook, side, number);
             for _ in 0..RENAMES {
-                if result.is_ok() {
+                if result.is_ok() || interface(ifindex).is_err() {
                     break;
                 }
+                thread::sleep(RENAME);
                 result = self.attach_filter(ifindex, hook, side, number);
             }
             result
@@ -114,8 +115,9 @@ impl Attacher {
     }
 }
 
-/// How often the engine may rename an interface between our look at its name and our use of it.
-const RENAMES: usize = 3;
+/// How often, and for how long, the engine may rename an interface or set it up while we look.
+const RENAMES: usize = 10;
+const RENAME: Duration = Duration::from_millis(1);
 
 fn class(number: u32) -> TcHandle {
     TcHandle::from(number & !INSIDE)

@@ -4,8 +4,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
-use policy_api::messages::EndpointState;
-use policy_test::{net::Reach, wait};
+use policy_api::messages::{EndpointState, EndpointStatus};
+use policy_test::{engine::IMAGE, net::Reach, wait};
 
 use crate::{
     stage::{Container, LIMIT, PROBE, SHORT, Stage, play, rounds},
@@ -112,7 +112,7 @@ fn containers_on_an_overlay_are_fenced_by_label_on_either_node() {
             let all = stage.agent.endpoints()?;
             let pending = all.iter().filter(|it| it.state != EndpointState::Enforcing);
             let closed: Vec<_> = pending.collect();
-            let mesh = |it: &&policy_api::messages::EndpointStatus| {
+            let mesh = |it: &&EndpointStatus| {
                 stage.lab.host().ip(&["link", "show", &it.interface]).is_ok()
             };
             ensure!(closed.len() == 1 && closed.iter().all(mesh), "{closed:#?}");
@@ -207,5 +207,50 @@ fn no_overlay_container_gets_a_first_packet_through_and_the_fence_outlives_the_a
             let names = std::fs::read_dir(&links).into_iter().flatten().flatten();
             !names.map(|it| it.file_name()).any(|it| it.to_string_lossy().contains("inside"))
         })
+    });
+}
+
+#[test]
+fn the_tasks_of_a_service_are_fenced_like_any_container() {
+    play(&[], &[], |one| {
+        let _two = swarm(one)?;
+        one.engine.docker(&[
+            "service",
+            "create",
+            "--detach",
+            "--no-resolve-image",
+            "--name",
+            "site",
+            "--network",
+            "over",
+            "--endpoint-mode",
+            "dnsrr",
+            "--constraint",
+            "node.role==manager",
+            "--container-label",
+            "app=db",
+            IMAGE,
+            "sleep",
+            "3600",
+        ])?;
+        let task = |all: &[EndpointStatus]| {
+            let is = |it: &&EndpointStatus| {
+                it.labels.get("app").is_some_and(|app| app == "db")
+                    && it.network == "over"
+                    && it.state == EndpointState::Enforcing
+            };
+            all.iter().find(is).cloned()
+        };
+        let all = one.agent.wait_endpoints("the task", |all| task(all).is_some())?;
+        let task = task(&all).context("it was there just now")?;
+        let site = one.found(&task.name, "over")?;
+        let _server = site.serve(PORT)?;
+        let web = one.container("web", "web", "over")?;
+        let intruder = one.container("intruder", "intruder", "over")?;
+        let to = *task.addresses.first().context("an address")?;
+        reach(&intruder, to, PORT, true)?;
+        one.agent.apply(DB)?;
+        reach(&web, to, PORT, true)?;
+        reach(&intruder, to, PORT, false)
     });
 }
