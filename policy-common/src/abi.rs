@@ -125,6 +125,8 @@ drop_reasons! {
     Fault = 14, "fault";
     /// The Ethernet source address is not the endpoint's own.
     SpoofedMac = 15, "spoofed-mac";
+    /// A source route or a routing header sends the packet on from its destination address to others.
+    SourceRouted = 16, "source-routed";
 }
 
 /// Number of drop reasons, the size of `DROPS_OTHER`.

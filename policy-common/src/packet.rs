@@ -8,6 +8,7 @@
 use crate::abi::{DropReason, Family, service};
 
 mod link;
+mod options;
 mod quoted;
 
 pub use link::{arp_sender, neighbour_options, neighbour_target, sender};
@@ -245,8 +246,8 @@ fn is_extension(next: u8) -> bool {
 ///
 /// # Errors
 ///
-/// The reason to drop it: [`DropReason::Malformed`], [`DropReason::UnsupportedEthertype`] or
-/// [`DropReason::HeaderChain`].
+/// The reason to drop it: [`DropReason::Malformed`], [`DropReason::UnsupportedEthertype`],
+/// [`DropReason::HeaderChain`] or [`DropReason::SourceRouted`].
 #[inline(always)]
 pub fn parse<S: Source>(source: &S, packet: &mut Packet) -> Result<(), DropReason> {
     let (ethertype, offset) = link_layer(source).ok_or(DropReason::Malformed)?;
@@ -348,6 +349,7 @@ fn parse_ipv4<S: Source>(source: &S, offset: usize, packet: &mut Packet) -> Resu
     packet.source[0] = ip.word(12);
     packet.destination[0] = ip.word(16);
     packet.transport = (offset + header) as u32;
+    options::check(source, offset + 20, header - 20)?;
     fits(flags_offset & 0x1fff, total - header, packet.protocol)?;
     parse_transport(source, packet, offset + header, total - header)
 }
@@ -384,7 +386,16 @@ fn parse_ipv6<S: Source>(source: &S, offset: usize, packet: &mut Packet) -> Resu
             protocol::FRAGMENT if matches!(packet.fragment, Fragment::First) => {
                 return Err(DropReason::HeaderChain);
             }
-            protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS => {
+            protocol::ROUTING => {
+                let header = source.view::<4>(transport).ok_or(DropReason::Malformed)?;
+                // Segments left (RFC 8200, 4.4): the destination address is not the last one.
+                if header.u8(3) != 0 {
+                    return Err(DropReason::SourceRouted);
+                }
+                next = header.u8(0);
+                8 + usize::from(header.u8(1)) * 8
+            }
+            protocol::HOP_BY_HOP | protocol::DESTINATION_OPTIONS => {
                 let header = source.view::<2>(transport).ok_or(DropReason::Malformed)?;
                 next = header.u8(0);
                 8 + usize::from(header.u8(1)) * 8

@@ -18,7 +18,7 @@ const VERSIONS: [(u32, &str); 5] = [
     (2, "37a54d7f8a8392552834d8cb54fb7b5b138dd1ab6f996b3b1c0d7bb0e1af638d"),
     (3, "23e27204c1e84613115ac67a8e5b1a7c5344760bc410abd52f36bb4e47b976e0"),
     (4, "a09c5fca40112bd8589cfd0f6ffd35b05ca8de6fe56ca4c14cde87755791525a"),
-    (5, "1babe190c93a31366c201fb4d3ad0fd24f77501831aac5dd85e9a5cebae89aaf"),
+    (5, "37c7d6f810cc550dbc5d6c4dba1359cb91d377a6f95779003b18429f8989c150"),
 ];
 
 const SNAPSHOT: &str = include_str!("abi_snapshot.txt");

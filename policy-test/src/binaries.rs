@@ -2,7 +2,10 @@
 //!
 //! Inputs: the path of the running test or demo. Outputs: paths of binaries that the same build made.
 
-use std::{env, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -37,5 +40,26 @@ fn binary(name: &str) -> Result<PathBuf> {
             path.display()
         );
     }
+    if let Some(source) = newer_source(&path)? {
+        bail!(
+            "{} is older than {source}: run `cargo build --workspace`, or the tests through `cargo \
+             xtask test`",
+            path.display()
+        );
+    }
     Ok(path)
+}
+
+/// A source of a binary that has changed since. `cargo test -p policy-test` does not build other
+/// packages' binaries: a test of yesterday's agent says nothing. What went into it stands in the file
+/// that cargo writes beside it; where there is none, the binary was brought from elsewhere.
+fn newer_source(binary: &Path) -> Result<Option<String>> {
+    let Ok(rule) = fs::read_to_string(binary.with_extension("d")) else { return Ok(None) };
+    let built = fs::metadata(binary)?.modified()?;
+    let (_, sources) = rule.split_once(": ").context("a rule in a .d file")?;
+    let changed = |source: &&str| {
+        let data = fs::metadata(source).ok().filter(fs::Metadata::is_file);
+        data.and_then(|data| data.modified().ok()).is_some_and(|time| time > built)
+    };
+    Ok(sources.split_ascii_whitespace().find(changed).map(str::to_owned))
 }

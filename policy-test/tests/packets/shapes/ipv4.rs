@@ -1,6 +1,8 @@
 //! IPv4 headers (RFC 791): options, lengths, addresses.
 
-use policy_common::abi::DropReason::{Malformed, NoConnection, Policy, SpoofedSource};
+use policy_common::abi::DropReason::{
+    Malformed, NoConnection, Policy, SourceRouted, SpoofedSource,
+};
 
 use super::{Row, into, out};
 use crate::frames::{SYN, Way, network};
@@ -30,15 +32,41 @@ pub(super) fn rows() -> Vec<Row> {
         ("quick start (RFC 4782)", vec![25, 8, 0, 0, 0, 0, 0, 0]),
         ("experiment (RFC 4727)", vec![158, 4, 0, 0]),
         ("an unknown one", vec![223, 4, 9, 9]),
-        ("one whose length is 0", vec![7, 0, 0, 0]),
-        ("one whose length is 1", vec![7, 1, 0, 0]),
-        ("one that is longer than the header", vec![7, 255, 4, 0]),
+        ("one behind the end of the list", vec![0, 131, 7, 4]),
         ("as many as there may be", vec![1; 40]),
     ] {
         // A router or the receiver may not like them; what they hide from policy is nothing.
         rows.push(out(format!("option: {name}"), query().with_options(&options)).opens());
         let frame = denied.with_options(&options);
         rows.push(out(format!("option: {name}, denied"), frame).drops(Policy, 17, 54));
+    }
+    for (name, options) in [
+        ("one whose length is 0", vec![7, 0, 0, 0]),
+        ("one whose length is 1", vec![7, 1, 0, 0]),
+        ("one that is longer than the header", vec![7, 255, 4, 0]),
+        ("a kind without a length", vec![1, 1, 1, 7]),
+        ("a source route behind a length of 0", vec![7, 0, 131, 7, 4, 10, 0, 0, 4, 0, 0, 0]),
+    ] {
+        let frame = query().with_options(&options);
+        rows.push(out(format!("option: {name}"), frame).drops(Malformed, 17, 0));
+    }
+    // To a destination that is allowed, and from there to one that is not.
+    let on_to = [10, 0, 0, 4];
+    let mut far = vec![1; 32];
+    far.extend([131, 7, 4]);
+    far.extend(on_to);
+    far.push(0);
+    for (name, options) in [
+        ("loose source route", [&[131, 7, 4][..], &on_to, &[0]].concat()),
+        ("strict source route", [&[137, 7, 4][..], &on_to, &[0]].concat()),
+        ("the second hop of two", [&[131, 11, 8][..], &on_to, &on_to, &[0]].concat()),
+        ("a source route behind others", far),
+        ("a source route without hops", vec![131, 3, 3, 0]),
+    ] {
+        let frame = query().with_options(&options);
+        rows.push(out(format!("option: {name}"), frame).drops(SourceRouted, 17, 0));
+        let frame = Way::new("10.0.0.4", 1, "10.0.0.2", 53).with_options(&options);
+        rows.push(into(format!("option: {name}, in"), frame).drops(SourceRouted, 17, 0));
     }
     let syn = call().tcp(SYN);
     // 44 bytes in all: the header may claim up to eleven words, and takes ports from where it ends.

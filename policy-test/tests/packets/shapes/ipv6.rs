@@ -1,6 +1,6 @@
 //! IPv6 headers and their extensions (RFC 8200, RFC 4302, RFC 6275).
 
-use policy_common::abi::DropReason::{HeaderChain, Malformed, Policy, SpoofedSource};
+use policy_common::abi::DropReason::{HeaderChain, Malformed, Policy, SourceRouted, SpoofedSource};
 
 use super::{Row, into, out};
 use crate::frames::{SYN, Way, fragment_header, network, padding};
@@ -72,6 +72,26 @@ pub(super) fn rows() -> Vec<Row> {
         rows.push(out(format!("{name}, out"), way(53).chain(&chain)).drops(HeaderChain, 0, 0));
         let back = Way::new("fd00::4", 1, "fd00::2", 53).chain(&chain);
         rows.push(into(format!("{name}, in"), back).drops(HeaderChain, 0, 0));
+    }
+    for (name, chain) in [
+        ("routing type 0", vec![(ROUTING, routing(0, 1))]),
+        ("mobility's routing type 2", vec![(ROUTING, routing(2, 1))]),
+        ("segment routing", vec![(ROUTING, routing(4, 1))]),
+        ("an unknown routing type", vec![(ROUTING, routing(200, 255))]),
+        ("a routing header behind others", vec![hop(), options(), (ROUTING, routing(0, 1))]),
+        ("a routing header in a fragment", vec![atomic(), (ROUTING, routing(4, 1))]),
+        (
+            "the second of two routing headers",
+            vec![(ROUTING, routing(0, 0)), (ROUTING, routing(4, 1))],
+        ),
+    ] {
+        rows.push(out(format!("{name}, segments left"), way(53).chain(&chain)).drops(
+            SourceRouted,
+            0,
+            0,
+        ));
+        let back = Way::new("fd00::4", 1, "fd00::2", 53).chain(&chain);
+        rows.push(into(format!("{name}, segments left, in"), back).drops(SourceRouted, 0, 0));
     }
     for (name, header) in [
         ("hop-by-hop options longer than the packet", (HOP_BY_HOP, vec![255, 1, 4, 0, 0, 0, 0])),
