@@ -395,7 +395,9 @@ impl Agent {
         }
         let complete = view.synced && self.inventory.complete();
         if complete {
-            self.keep_up(&view, started);
+            // Before anything is pruned: they may have been there before this agent.
+            self.fence.expect_inside(self.inventory.insiders(&self.config));
+            self.keep_up(&self.fence.view(), started);
         }
         let scope = self.scope();
         if complete && self.inventory.read_all() {

@@ -15,14 +15,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod inside;
+
+use policy_common::abi::INSIDE;
 use policy_core::shared;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, error, info};
 
+pub use self::inside::{Expected, Inside, On};
 use crate::{
     kernel::{
         attach::{AttachError, Attacher, UplinkMode},
-        pin::Hook,
+        pin::{Hook, Place},
     },
     netlink::{Link, LinkEvent, LinkKind, LinkMonitor, Mac, Netlink, NetlinkError},
 };
@@ -96,6 +100,8 @@ pub struct View {
     pub found_open: BTreeSet<u32>,
     /// Interfaces that should have programs and could not get them, and why.
     pub failures: BTreeMap<u32, String>,
+    /// Interfaces inside containers' network namespaces, by the number of their endpoint.
+    pub inside: BTreeMap<u32, Inside>,
     /// MAC address of the other end of a static endpoint's veth, as it was when last read.
     pub peer_macs: BTreeMap<u32, Mac>,
 }
@@ -103,6 +109,9 @@ pub struct View {
 impl View {
     /// Whether both programs of an endpoint are on its interface.
     pub fn fenced(&self, ifindex: u32) -> bool {
+        if ifindex & INSIDE != 0 {
+            return self.has_all(ifindex, &[Hook::FromInside, Hook::ToInside]);
+        }
         self.has_all(ifindex, &[Hook::FromEndpoint, Hook::ToEndpoint])
     }
 
@@ -133,14 +142,31 @@ impl View {
 
 struct Shared {
     attacher: Mutex<Attacher>,
+    /// The same inside containers' network namespaces.
+    inside: Mutex<Attacher>,
     scope: RwLock<Scope>,
     view: RwLock<shared::Shared<View>>,
     /// How far interfaces that were there before the agent are fenced, a [`Stage`].
     stage: AtomicU8,
+    /// What should be found inside other namespaces.
+    insiders: Mutex<BTreeSet<Expected>>,
+    numbers: Mutex<Numbers>,
     /// Whether the scope has changed since what is out of it was released.
     unreleased: AtomicBool,
     stop: AtomicBool,
     events: UnboundedSender<FenceEvent>,
+}
+
+/// Which interfaces inside containers' namespaces have which number.
+#[derive(Debug, Default)]
+struct Numbers {
+    known: BTreeMap<Place, u32>,
+    /// Given out last.
+    next: u16,
+    /// Whether those that an earlier agent gave to interfaces that are gone are forgotten.
+    swept: bool,
+    /// How often something was looked for in vain.
+    misses: u32,
 }
 
 /// The running fence. Dropping it stops the thread; the programs stay where they are.
@@ -150,7 +176,8 @@ pub struct Fence {
 }
 
 impl Fence {
-    /// Starts watching this network namespace. `attached` is what an earlier agent left, already
+    /// Starts watching this network namespace. `inside` has the programs for interfaces in containers'
+    /// namespaces, loaded when the first is needed or before; `attached` is what an earlier agent left, already
     /// taken over.
     ///
     /// # Errors
@@ -158,21 +185,29 @@ impl Fence {
     /// Netlink cannot be read.
     pub fn start(
         attacher: Attacher,
+        inside: Attacher,
         attached: Vec<(u32, Hook)>,
         scope: Scope,
         events: UnboundedSender<FenceEvent>,
     ) -> Result<Fence, NetlinkError> {
         let monitor = LinkMonitor::open(STOP_PATIENCE)?;
+        // Without a mark of its own an interface gets another number, and its connections are
+        // picked up anew.
+        let known = inside.insides().unwrap_or_default();
         let view = View { attached: attached.into_iter().collect(), ..View::default() };
         let shared = Arc::new(Shared {
             attacher: Mutex::new(attacher),
+            inside: Mutex::new(inside),
             scope: RwLock::new(scope),
             view: RwLock::new(view.into()),
             stage: AtomicU8::new(Stage::Waiting as u8),
+            insiders: Mutex::default(),
+            numbers: Mutex::new(Numbers { known, ..Numbers::default() }),
             unreleased: AtomicBool::new(true),
             stop: AtomicBool::new(false),
             events,
         });
+        inside::load(&shared);
         let worker = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("fence".to_owned())
@@ -210,10 +245,27 @@ impl Fence {
                 shared.consider(link, None);
             }
         }
+        shared.fence_insiders();
         // The call that changes the scope may be one at an earlier stage.
         if stage == Stage::All && shared.unreleased.swap(false, Ordering::SeqCst) {
             shared.release();
         }
+    }
+
+    /// Says what should be found inside other namespaces, and looks for it if that is news. They are in the view afterwards; [`Fence::manage`]
+    /// fences those that are not.
+    pub fn expect_inside(&self, insiders: BTreeSet<Expected>) {
+        let changed = {
+            let held = &self.shared.insiders;
+            let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+            let changed = *held != insiders;
+            *held = insiders;
+            changed
+        };
+        if changed {
+            self.shared.look_inside();
+        }
+        self.shared.sweep_numbers();
     }
 
     /// Whether interfaces that were there before the agent are fenced.
@@ -258,7 +310,7 @@ pub(crate) fn is_docker_bridge(name: &str) -> bool {
 }
 
 impl Shared {
-    fn watch(&self, mut monitor: LinkMonitor) {
+    fn watch(self: Arc<Self>, mut monitor: LinkMonitor) {
         let mut synced = false;
         while !self.stop.load(Ordering::SeqCst) {
             match monitor.next() {
@@ -283,6 +335,9 @@ impl Shared {
                     }
                 }
                 Ok(Some(LinkEvent::Gone { ifindex })) => self.gone(ifindex),
+                Ok(Some(LinkEvent::Moved { link, nsid, ifindex })) => {
+                    self.moved(&link, nsid, ifindex, Instant::now());
+                }
                 Ok(Some(LinkEvent::HostAddress { address, ifindex, added })) => {
                     self.update(|view| {
                         if added {
@@ -315,6 +370,7 @@ impl Shared {
 
     /// Tries again to fence what could not be fenced.
     fn retry(&self) {
+        self.retry_insiders();
         let failed: Vec<Link> = {
             let view = read(&self.view);
             view.failures.keys().filter_map(|ifindex| view.links.get(ifindex)).cloned().collect()

@@ -2,7 +2,12 @@
 //! host's interfaces and the resources become one [`Model`], and a description of it for people.
 //! No I/O.
 
-use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use policy_api::{
     diagnostic::Diagnostic,
@@ -20,21 +25,26 @@ use policy_core::{
 };
 
 mod hosts;
+mod waiting;
 
 use hosts::Governed;
 pub(crate) use hosts::stands_for_all;
 
 use crate::{
     config::Config,
-    fence::{Scope, View, is_docker_bridge},
+    fence::{Expected, Inside, On, Scope, View, is_docker_bridge},
     kernel::{attach::UplinkMode, clock, pin::Hook},
     netlink::{Link, LinkKind},
     resources::{Entry, Resources},
-    source::docker::{DockerEndpoint, DockerSnapshot, EngineState},
+    source::docker::{DockerEndpoint, DockerSnapshot, EngineState, InsideOf},
 };
 
 /// How long connections that were open before the fence went up may be picked up, ns.
 const ADOPTION_NS: u64 = 120_000_000_000;
+
+/// What is to be known of an endpoint whose interface is its container's own.
+const INSIDE_NOTE: &str = "enforced inside the container: its processes with CAP_NET_RAW can send \
+                           past the fence, those with CAP_NET_ADMIN can take it off";
 
 /// What is known of the endpoints.
 #[derive(Debug)]
@@ -252,9 +262,9 @@ impl Inventory {
             }
         }
         for endpoint in self.containers(config) {
-            let ifindex = endpoint.veth.as_ref().map(|veth| veth.ifindex);
-            let adopt_until = ifindex.map_or(0, |ifindex| self.adopt_until(ifindex, view));
-            if let Some(mut spec) = endpoint.to_spec(adopt_until) {
+            if let Some((ifindex, name)) = interface_of(endpoint, view) {
+                let adopt_until = self.adopt_until(ifindex, view);
+                let mut spec = endpoint.spec(ifindex, name, adopt_until);
                 // The guard must not open for an address whose interface has no fence yet.
                 spec.bridge = spec.bridge.filter(|_| view.fenced(spec.ifindex));
                 model.endpoints.insert(endpoint.id(), Arc::new(spec));
@@ -273,6 +283,18 @@ impl Inventory {
             .collect();
         hosts::complete(&mut model, &governed, config, published, &self.host_adoption);
         model
+    }
+
+    /// What should be found inside other network namespaces.
+    pub fn insiders(&self, config: &Config) -> BTreeSet<Expected> {
+        let expected = |endpoint: &DockerEndpoint| {
+            Some(Expected {
+                container: endpoint.container_id.clone(),
+                network: endpoint.network_id.clone(),
+                overlay: matches!(endpoint.inside.as_ref()?, InsideOf::Overlay(_)),
+            })
+        };
+        self.containers(config).filter_map(expected).collect()
     }
 
     /// The same answer each time for one interface: a model must not change by being built again.
@@ -341,7 +363,10 @@ impl Inventory {
             Some((*ifindex, PeerName { namespace: String::new(), name }))
         });
         // Docker may not have noticed yet that an interface is gone; its name has been dropped.
-        let here = |endpoint: &&Arc<EndpointSpec>| view.links.contains_key(&endpoint.ifindex);
+        let here = |endpoint: &&Arc<EndpointSpec>| {
+            view.links.contains_key(&endpoint.ifindex)
+                || view.inside.contains_key(&endpoint.ifindex)
+        };
         let endpoints = model.endpoints.values().filter(here).map(|endpoint| {
             let (namespace, name) = (endpoint.namespace.clone(), endpoint.name.clone());
             (endpoint.ifindex, PeerName { namespace, name })
@@ -380,79 +405,6 @@ impl Inventory {
             })
             .collect();
         Description { endpoints, owners }
-    }
-
-    /// Endpoints that are known but not enforced.
-    fn waiting(
-        &self,
-        config: &Config,
-        resources: &Resources,
-        model: &Model,
-        view: &View,
-    ) -> Vec<EndpointStatus> {
-        let blank = |name: &str, namespace: &str, state, note: String| EndpointStatus {
-            name: name.to_owned(),
-            namespace: namespace.to_owned(),
-            network: String::new(),
-            interface: String::new(),
-            ifindex: 0,
-            addresses: Vec::new(),
-            labels: BTreeMap::new(),
-            ports: Vec::new(),
-            state,
-            note: Some(note),
-            ingress_policies: Vec::new(),
-            egress_policies: Vec::new(),
-        };
-        let mut waiting = Vec::new();
-        let links = view.by_name();
-        for endpoint in statics(resources) {
-            if !links.contains_key(endpoint.interface.as_str()) {
-                let note = format!("interface {} does not exist", endpoint.interface);
-                waiting.push(EndpointStatus {
-                    interface: endpoint.interface.clone(),
-                    addresses: endpoint.addresses.clone(),
-                    labels: endpoint.labels.to_map(),
-                    ports: endpoint_ports(&endpoint.ports),
-                    ..blank(&endpoint.name, &endpoint.namespace, EndpointState::Pending, note)
-                });
-            }
-        }
-        let Some(docker) = &self.docker else { return waiting };
-        for endpoint in self.containers(config) {
-            if !model.endpoints.contains_key(&endpoint.id()) {
-                let note = "starting: its interface is not identified yet".to_owned();
-                waiting.push(EndpointStatus {
-                    network: endpoint.network.clone(),
-                    addresses: endpoint.addresses.clone(),
-                    labels: endpoint.labels.to_map(),
-                    ports: endpoint_ports(&endpoint.ports),
-                    ..blank(
-                        &endpoint.container_name,
-                        &endpoint.namespace,
-                        EndpointState::Pending,
-                        note,
-                    )
-                });
-            }
-        }
-        let managed = |bridge: &String| !config.only_bridges || config.bridges.contains(bridge);
-        for pending in docker.pending.iter().filter(|pending| managed(&pending.bridge)) {
-            waiting.push(EndpointStatus {
-                interface: pending.veth.name.clone(),
-                ifindex: pending.veth.ifindex,
-                ..blank(&pending.veth.name, "", EndpointState::Pending, pending.reason.to_string())
-            });
-        }
-        for container in &docker.unsupported {
-            waiting.push(blank(
-                &container.container_name,
-                "",
-                EndpointState::Unsupported,
-                container.reason.to_string(),
-            ));
-        }
-        waiting
     }
 
     /// Parts of the agent.
@@ -494,6 +446,10 @@ impl Inventory {
                 |error| format!("the newest resources are only in the journal: {error}"),
             ),
         ));
+        let unfenced = self.unfenced(config, resources, model, view);
+        if let Some((faults, detail)) = unfenced {
+            components.push(component("containers", !faults, detail));
+        }
         for failure in view.failures.values() {
             components.push(component("fence", false, format!("not enforced on {failure}")));
         }
@@ -527,6 +483,19 @@ impl Inventory {
     }
 }
 
+/// The number and the name of the interface that a container's endpoint is on, if it is known.
+fn interface_of<'a>(endpoint: &'a DockerEndpoint, view: &'a View) -> Option<(u32, &'a str)> {
+    if let Some(veth) = &endpoint.veth {
+        return Some((veth.ifindex, &veth.name));
+    }
+    let on = match endpoint.inside.as_ref()? {
+        InsideOf::Parent(name) => On::Parent(view.link(name)?.ifindex),
+        InsideOf::Overlay(network) => On::Overlay(network.clone()),
+    };
+    let number = view.inside_of(&endpoint.container_id, &on)?;
+    Some((number, &view.inside.get(&number)?.name))
+}
+
 fn statics(resources: &Resources) -> impl Iterator<Item = &StaticEndpoint> {
     resources.statics().values().filter_map(|entry| match &entry.object {
         Object::WorkloadEndpoint(endpoint) => Some(endpoint),
@@ -539,17 +508,23 @@ fn enforced(spec: &EndpointSpec, view: &View) -> EndpointStatus {
         return hosts::status(spec, view);
     }
     let fenced = view.fenced(spec.ifindex);
+    let inside = view.inside.get(&spec.ifindex);
+    let note = match (fenced, inside) {
+        (false, _) => Some("the programs are not on its interface yet"),
+        (true, Some(Inside { on: On::Parent(_), .. })) => Some(INSIDE_NOTE),
+        (true, _) => None,
+    };
     EndpointStatus {
         name: spec.name.clone(),
         namespace: spec.namespace.clone(),
         network: spec.network.clone(),
         interface: spec.interface.clone(),
-        ifindex: spec.ifindex,
+        ifindex: inside.map_or(spec.ifindex, |inside| inside.place.ifindex),
         addresses: spec.addresses.clone(),
         labels: spec.labels.to_map(),
         ports: endpoint_ports(&spec.ports),
         state: if fenced { EndpointState::Enforcing } else { EndpointState::Pending },
-        note: (!fenced).then(|| "the programs are not on its interface yet".to_owned()),
+        note: note.map(str::to_owned),
         ingress_policies: Vec::new(),
         egress_policies: Vec::new(),
     }

@@ -4,6 +4,7 @@
 //! - [`pin`]: where maps and links live in bpffs.
 //! - [`load`]: the embedded object into the kernel, its maps shared with what an earlier agent left.
 //! - [`attach`]: programs onto interfaces and off them.
+//! - [`inside`]: programs onto interfaces inside containers' network namespaces.
 //! - [`maps`]: typed handles; carries out `policy_core::plan` operations, reads back the image.
 //! - [`counters`]: what the programs counted.
 //! - [`events`]: what they tell.
@@ -16,6 +17,7 @@ pub mod counters;
 pub mod events;
 pub mod features;
 pub mod flows;
+pub mod inside;
 pub mod load;
 pub mod maps;
 pub mod pin;

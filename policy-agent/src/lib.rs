@@ -19,6 +19,7 @@ pub mod preview;
 pub mod published;
 pub mod resources;
 pub mod run;
+pub mod sandbox;
 pub mod server;
 pub mod source;
 pub mod store;

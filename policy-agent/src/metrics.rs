@@ -457,6 +457,7 @@ impl KernelCollector {
             (EndpointState::Enforcing, "enforcing"),
             (EndpointState::Pending, "pending"),
             (EndpointState::Unsupported, "unsupported"),
+            (EndpointState::Elsewhere, "elsewhere"),
         ] {
             let count = i64::try_from(names.count(state)).unwrap_or(i64::MAX);
             ConstGauge::new(count).encode(endpoints.encode_family(&[("state", name)])?)?;

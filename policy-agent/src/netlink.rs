@@ -44,6 +44,8 @@ pub enum LinkKind {
     Veth,
     /// A bridge.
     Bridge,
+    /// A macvlan device: another station on its parent's network, which `link` names.
+    Macvlan,
     /// Anything else, physical devices included.
     Other,
 }
@@ -59,9 +61,10 @@ pub struct Link {
     pub kind: LinkKind,
     /// Index of the bridge (or bond ...) that it is a port of.
     pub master: Option<u32>,
-    /// For a veth the index of the other end, in the namespace that `link_netnsid` names.
+    /// For a veth the index of the other end, for a macvlan that of its parent, in the namespace that `link_netnsid` names.
     pub link: Option<u32>,
-    /// This namespace's id of the namespace that the other end is in; `None` while both are here.
+    /// This namespace's id of the namespace that the other end (or the parent) is in; `None` while
+    /// both are here.
     pub link_netnsid: Option<i32>,
     /// Hardware address, if it is an Ethernet one.
     pub mac: Option<Mac>,

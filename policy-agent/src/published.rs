@@ -149,6 +149,7 @@ impl Published {
             endpoints_enforcing: self.count(EndpointState::Enforcing),
             endpoints_pending: self.count(EndpointState::Pending),
             endpoints_unsupported: self.count(EndpointState::Unsupported),
+            endpoints_elsewhere: self.count(EndpointState::Elsewhere),
             components: self.components.clone(),
             features: self.features.clone(),
             maps: self.usage.clone(),

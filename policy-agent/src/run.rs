@@ -28,7 +28,7 @@ use crate::{
         events::{Events, forward_log},
         features::Features,
         flows::Flows,
-        load,
+        inside, load,
         maps::Maps,
         pin::Pins,
     },
@@ -88,7 +88,8 @@ fn unload(config: &Config) -> Result<()> {
     }
     // An agent on another socket would only put them back.
     let _lock = config.state_dir.is_dir().then(|| store::lock(&config.state_dir)).transpose()?;
-    let programs = attach::unload(&Pins::new(&config.bpffs_dir))?;
+    let pins = Pins::new(&config.bpffs_dir);
+    let programs = inside::unload(&pins)? + attach::unload(&pins)?;
     println!("{programs} programs taken off, maps removed; nothing is enforced on this host now");
     Ok(())
 }
@@ -105,6 +106,11 @@ async fn run(config: Config) -> Result<()> {
     let mut ebpf = load::load(&pins, features, config.sizes)?;
     let kernel_log = EbpfLogger::init(&mut ebpf).context("reading the programs' log")?;
     let mut attacher = Attacher::new(ebpf, pins.clone(), features);
+    // An object of its own: its programs are loaded beside everything else, and nobody who fences a
+    // veth waits for them.
+    let mut ebpf = load::prepare(&pins, features, config.sizes)?;
+    let inside_log = EbpfLogger::init(&mut ebpf).context("reading the programs' log")?;
+    let inside = Attacher::new(ebpf, pins.clone(), features);
     let attached = attacher.adopt()?;
     info!(links = attached.len(), "programs loaded");
     let maps = Maps::open(&pins)?;
@@ -116,7 +122,7 @@ async fn run(config: Config) -> Result<()> {
         uplinks: config.uplinks.iter().cloned().collect(),
         ..Scope::default()
     };
-    let fence = Fence::start(attacher, attached, scope, fence_sender)?;
+    let fence = Fence::start(attacher, inside, attached, scope, fence_sender)?;
     let docker = match &config.docker_socket {
         Some(socket) => {
             if !socket.exists() {
@@ -156,6 +162,7 @@ async fn run(config: Config) -> Result<()> {
     let events = Events::open(&pins)?;
     let reader = tokio::spawn(part("drop events", observer.clone().run(events, readers.clone())));
     let kernel_log = tokio::spawn(part("log of the programs", forward_log(kernel_log)));
+    let inside_log = tokio::spawn(part("log of the programs", forward_log(inside_log)));
 
     let (request_sender, requests) = mpsc::channel(REQUESTS);
     let api = server::api(server::Api {
@@ -178,7 +185,7 @@ async fn run(config: Config) -> Result<()> {
     info!(socket = %socket.display(), "ready");
     let ended = agent.run(requests, stop).await;
 
-    for task in [reader, kernel_log, census, api, metrics] {
+    for task in [reader, kernel_log, inside_log, census, api, metrics] {
         task.abort();
     }
     // A socket nobody listens on would look like an agent that hangs.

@@ -130,8 +130,11 @@ pub enum EndpointState {
     Pending,
     /// Its policy holds.
     Enforcing,
-    /// On a kind of network that this version cannot enforce on.
+    /// Nothing holds its traffic: `note` says why.
     Unsupported,
+    /// No endpoint of its own: another's, a HostEndpoint or nothing at all stands between it and
+    /// the network, as `note` says.
+    Elsewhere,
 }
 
 /// A port that an endpoint gives a name to.
@@ -155,10 +158,10 @@ pub struct EndpointStatus {
     /// Docker network, or the empty string for a static endpoint.
     #[serde(default)]
     pub network: String,
-    /// Host-side interface name.
+    /// Name of its interface, host-side if that has a side on the host.
     #[serde(default)]
     pub interface: String,
-    /// Host-side interface index.
+    /// That one's index, in the network namespace that it is in.
     pub ifindex: u32,
     /// Own addresses.
     pub addresses: Vec<IpAddr>,
@@ -169,7 +172,7 @@ pub struct EndpointStatus {
     pub ports: Vec<EndpointPort>,
     /// Where it stands.
     pub state: EndpointState,
-    /// Why it is not enforcing, if it is not.
+    /// Why it is not enforcing, if it is not; else what else there is to know of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// Policies that apply to traffic into it, in order, as `tier/namespace/name`.
@@ -221,6 +224,9 @@ pub struct Status {
     pub endpoints_pending: usize,
     /// Endpoints by state.
     pub endpoints_unsupported: usize,
+    /// Endpoints by state.
+    #[serde(default)]
+    pub endpoints_elsewhere: usize,
     /// Parts of the agent.
     pub components: Vec<Component>,
     /// Kernel features that were probed: name and what is in use.

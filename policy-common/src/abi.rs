@@ -162,6 +162,10 @@ pub const LOG_FIRST: u32 = 1;
 pub const PLANE_FORWARD: u32 = 1 << 31;
 /// As [`PLANE_FORWARD`]: what decides on incoming packets before their destination is translated.
 pub const PLANE_PRE_DNAT: u32 = 1 << 30;
+/// Set in the key of an endpoint whose interface is inside its container's network namespace, where
+/// indices of interfaces repeat those of the host. The low 16 bits are a number that the agent gave
+/// it and that its filters carry as their class.
+pub const INSIDE: u32 = 1 << 29;
 
 /// Addresses that an endpoint may own in each family, its link-local address included.
 pub const ADDRESSES_PER_FAMILY: usize = 4;

@@ -99,6 +99,12 @@ pub const PROGRAM_FROM_UPLINK: &str = "from_uplink";
 /// TC program on the egress of a host endpoint's interface: packets that leave the host.
 pub const PROGRAM_TO_UPLINK: &str = "to_uplink";
 
+/// TC program on the egress of an interface inside a container's network namespace: packets that
+/// leave the container.
+pub const PROGRAM_FROM_INSIDE: &str = "from_inside";
+/// TC program on the ingress of such an interface: packets that enter the container.
+pub const PROGRAM_TO_INSIDE: &str = "to_inside";
+
 /// Largest number of endpoints on one host.
 pub const MAX_ENDPOINTS: u32 = 16_384;
 /// Largest number of exact addresses of one family.

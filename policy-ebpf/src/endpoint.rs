@@ -12,7 +12,7 @@ use aya_ebpf::{
 use aya_log_ebpf::error;
 use policy_common::{
     abi::{
-        Direction, DropReason, Endpoint, Family, Flow, LOG_NONE, Mac, PEER_NONE, RULE_NONE, service,
+        Direction, DropReason, Endpoint, Family, Flow, INSIDE, LOG_NONE, Mac, PEER_NONE, RULE_NONE, service,
     },
     packet::{Address, Fragment, Kind, Packet, parse, parse_plain, protocol, quoted, tcp},
 };
@@ -25,11 +25,16 @@ use crate::{
     lookup::{self, Asked, Verdict},
     maps::{ENDPOINTS, GLOBALS, KEPT, PARSED},
     neighbour,
-    verifier::{TcBytes, TcFrame, ifindex, length},
+    verifier::{TcBytes, TcFrame, length},
 };
 
 /// ICMP echo request, `type << 8 | code`.
 const ECHO_V4: u16 = 8 << 8;
+/// UDP port of a DHCP client.
+const DHCP_CLIENT: u16 = 68;
+/// UDP port of a DHCP server.
+const DHCP_SERVER: u16 = 67;
+
 /// ICMPv6 echo request.
 const ECHO_V6: u16 = 128 << 8;
 
@@ -42,7 +47,7 @@ pub struct Visit {
     /// Read before any table: a verdict computed while policy changes carries the old revision, and
     /// is computed again at the next packet.
     pub revision: u64,
-    /// The endpoint's interface.
+    /// The endpoint's interface, or its number with `INSIDE`.
     pub ifindex: u32,
     /// Bytes, L2 frame.
     pub length: u32,
@@ -100,15 +105,15 @@ impl Visit {
     }
 }
 
-/// Decides on one packet. A pass is `TC_ACT_UNSPEC`: other programs on the interface have their
+/// Decides on one packet of the endpoint under `number`. A pass is `TC_ACT_UNSPEC`: other programs on the interface have their
 /// say, too.
 #[inline(always)]
-pub fn run<const HOST: bool>(ctx: &TcContext, direction: Direction) -> i32 {
+pub fn run<const HOST: bool>(ctx: &TcContext, number: u32, direction: Direction) -> i32 {
     let mut visit = Visit {
         packet: Packet::UNKNOWN,
         now: clock::now(),
         revision: GLOBALS.get(0).map_or(0, |globals| globals.revision),
-        ifindex: ifindex(ctx),
+        ifindex: number,
         length: length(ctx),
         direction,
         peer: PEER_NONE,
@@ -398,6 +403,20 @@ fn decide_again(visit: &mut Visit, flow: &mut Flow) -> Result<u32, Drop> {
     Ok(verdict.rule)
 }
 
+/// Whether a packet is a DHCP client's that has no address yet (RFC 2131, 4.1), on a network that may
+/// have a server of its own: policy decides.
+#[inline(always)]
+fn asks_for_address(visit: &Visit) -> bool {
+    let packet = &visit.packet;
+    visit.ifindex & INSIDE != 0
+        && packet.protocol == protocol::UDP
+        && packet.source_port == DHCP_CLIENT
+        && packet.destination_port == DHCP_SERVER
+        && matches!(packet.family, Family::V4)
+        && neighbour::unspecified(&packet.source)
+        && packet.destination[0] == u32::MAX
+}
+
 /// What policy said of a packet that it lets pass.
 struct Admission {
     /// Deciding rule.
@@ -414,7 +433,7 @@ fn decide(ctx: &TcContext, visit: &mut Visit) -> Result<Admission, Drop> {
     let endpoint = visit.endpoint()?;
     let (local, remote) = visit.ends();
     let own = neighbour::owns(endpoint, visit.packet.family, &local);
-    if matches!(visit.direction, Direction::Egress) && !own {
+    if matches!(visit.direction, Direction::Egress) && !own && !asks_for_address(visit) {
         return Err(Drop::from(DropReason::SpoofedSource));
     }
     neighbour::speaks_as(ctx, endpoint.mac, visit.direction)?;

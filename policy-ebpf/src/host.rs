@@ -63,7 +63,7 @@ pub fn run(ctx: &TcContext, direction: Direction) -> i32 {
     if !concerns(ctx, direction) || governed(ctx) == 0 {
         return TC_ACT_UNSPEC;
     }
-    endpoint::run::<true>(ctx, direction)
+    endpoint::run::<true>(ctx, ifindex(ctx), direction)
 }
 
 /// Whether the interface is a host endpoint's. Not inlined, for the stack's sake.

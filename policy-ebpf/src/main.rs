@@ -5,6 +5,8 @@
 //! |---|---|---|
 //! | `from_endpoint` | TC ingress of a host-side veth | what leaves the container |
 //! | `to_endpoint` | TC egress of a host-side veth | what enters the container |
+//! | `from_inside` | TC egress of an interface in a container's network namespace | what leaves the container |
+//! | `to_inside` | TC ingress of such an interface | what enters the container |
 //! | `from_bridge` | TC ingress of a bridge device | what leaves the bridge for the host |
 //! | `to_bridge` | TC egress of a bridge device | what the host sends into the bridge |
 //! | `from_uplink` | TC ingress of a host endpoint | what comes to the host |
@@ -37,13 +39,25 @@ mod verifier;
 /// Packets that leave a container.
 #[classifier]
 pub fn from_endpoint(ctx: TcContext) -> i32 {
-    endpoint::run::<false>(&ctx, Direction::Egress)
+    endpoint::run::<false>(&ctx, verifier::ifindex(&ctx), Direction::Egress)
 }
 
 /// Packets that enter a container.
 #[classifier]
 pub fn to_endpoint(ctx: TcContext) -> i32 {
-    endpoint::run::<false>(&ctx, Direction::Ingress)
+    endpoint::run::<false>(&ctx, verifier::ifindex(&ctx), Direction::Ingress)
+}
+
+/// Packets that leave a container whose interface has no end on the host.
+#[classifier]
+pub fn from_inside(ctx: TcContext) -> i32 {
+    endpoint::run::<false>(&ctx, verifier::inside(&ctx), Direction::Egress)
+}
+
+/// Packets that enter such a container.
+#[classifier]
+pub fn to_inside(ctx: TcContext) -> i32 {
+    endpoint::run::<false>(&ctx, verifier::inside(&ctx), Direction::Ingress)
 }
 
 /// Packets that leave a bridge for the host.

@@ -17,7 +17,10 @@ use aya_ebpf::{
     helpers::generated::bpf_skb_load_bytes,
     programs::{TcContext, XdpContext},
 };
-use policy_common::packet::{Source, View};
+use policy_common::{
+    abi::INSIDE,
+    packet::{Source, View},
+};
 
 /// Makes a value opaque to the optimiser. A register move rather than nothing at all: an empty
 /// statement gets a line-number record without an instruction, which the kernel refuses.
@@ -193,6 +196,14 @@ pub fn length(ctx: &TcContext) -> u32 {
 pub fn ifindex(ctx: &TcContext) -> u32 {
     // SAFETY: as above.
     unsafe { (*skb(ctx)).ifindex }
+}
+
+/// Key of the endpoint whose interface the program is attached to, by the class of the filter: see
+/// `INSIDE`.
+#[inline(always)]
+pub fn inside(ctx: &TcContext) -> u32 {
+    // SAFETY: as above. `cls_bpf` puts the filter's own class there before each run.
+    INSIDE | unsafe { (*skb(ctx)).tc_classid } & 0xffff
 }
 
 /// Index of the interface that an XDP frame arrived on.

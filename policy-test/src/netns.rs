@@ -58,6 +58,16 @@ impl NetNs {
         Ok(Self { name: format!("process-{pid}"), file })
     }
 
+    /// One that has a name for iproute2, by that name; the owner of the lab still removes it.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn named(name: &str) -> Result<Self> {
+        let path = PathBuf::from(FOLDER).join(name);
+        let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        Ok(Self { name: name.to_owned(), file })
+    }
+
     /// The namespace that this program is in, with the name under which a lab on it goes. As little
     /// a name for iproute2 as that of [`NetNs::of_process`].
     ///

@@ -8,7 +8,7 @@
 use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use policy_api::messages::{Component, EndpointState, EndpointStatus};
-use policy_common::abi::PLANE_PRE_DNAT;
+use policy_common::abi::INSIDE;
 use policy_core::{
     assemble::endpoint_ports,
     host::{self, HostEndpoint, HostInterface, Interface, Plane, Published},
@@ -51,7 +51,7 @@ fn unfit(link: &Link, managed: bool) -> Option<&'static str> {
         Some("it is a port of another interface: name that one")
     } else if link.mac.is_none() {
         Some("it has no Ethernet headers, which is not supported yet")
-    } else if link.ifindex >= PLANE_PRE_DNAT {
+    } else if link.ifindex >= INSIDE {
         Some("its index is above what the datapath can hold")
     } else {
         None

@@ -26,9 +26,9 @@ use super::{
 };
 
 /// Priority of our filters: before everybody's, so that nobody's `TC_ACT_OK` skips them.
-const PRIORITY: u16 = 1;
+pub(super) const PRIORITY: u16 = 1;
 /// Handle of our filters, to find them again.
-const HANDLE: TcHandle = TcHandle::new(0, 0x7a11);
+pub(super) const HANDLE: TcHandle = TcHandle::new(0, 0x7a11);
 
 /// Why a program is not on its interface.
 #[derive(Debug, Error)]
@@ -72,8 +72,8 @@ pub enum UplinkMode {
 
 /// Owner of the loaded programs.
 pub struct Attacher {
-    ebpf: Ebpf,
-    pins: Pins,
+    pub(super) ebpf: Ebpf,
+    pub(super) pins: Pins,
     features: Features,
 }
 
@@ -246,7 +246,8 @@ impl Attacher {
     }
 }
 
-/// Takes every program off its interface and removes every pin, whoever left them. Returns the
+/// Takes every program off its interface and removes every pin, whoever left them; but not those
+/// inside containers' network namespaces, see [`super::inside::unload`]. Returns the
 /// number of programs that were attached.
 ///
 /// # Errors
@@ -276,11 +277,14 @@ fn unpinned(program: &'static str, ifindex: u32, error: &dyn std::error::Error) 
 }
 
 /// An interface that goes while a program goes on gives any error; what it means is that it went.
-fn unless_gone<T>(ifindex: u32, result: Result<T, AttachError>) -> Result<T, AttachError> {
+pub(super) fn unless_gone<T>(
+    ifindex: u32,
+    result: Result<T, AttachError>,
+) -> Result<T, AttachError> {
     result.map_err(|error| interface(ifindex).err().unwrap_or(error))
 }
 
-fn interface(ifindex: u32) -> Result<String, AttachError> {
+pub(super) fn interface(ifindex: u32) -> Result<String, AttachError> {
     if_indextoname(ifindex)
         .ok()
         .and_then(|name| name.into_string().ok())
@@ -289,13 +293,18 @@ fn interface(ifindex: u32) -> Result<String, AttachError> {
         .ok_or(AttachError::Gone(ifindex))
 }
 
-/// Which side of the interface: ingress of a host-side veth is egress of the container.
-const fn attach_type(hook: Hook) -> TcAttachType {
+/// Which side of the interface: ingress of a host-side veth is egress of the container, ingress of
+/// an interface inside the container is its ingress.
+pub(super) const fn attach_type(hook: Hook) -> TcAttachType {
     match hook {
-        Hook::FromEndpoint | Hook::FromBridge | Hook::Uplink | Hook::FromUplink => {
-            TcAttachType::Ingress
+        Hook::FromEndpoint
+        | Hook::FromBridge
+        | Hook::Uplink
+        | Hook::FromUplink
+        | Hook::ToInside => TcAttachType::Ingress,
+        Hook::ToEndpoint | Hook::ToBridge | Hook::ToUplink | Hook::FromInside => {
+            TcAttachType::Egress
         }
-        Hook::ToEndpoint | Hook::ToBridge | Hook::ToUplink => TcAttachType::Egress,
     }
 }
 

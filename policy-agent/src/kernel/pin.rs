@@ -4,6 +4,7 @@
 //! the path keeps an agent from reading maps of another layout.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -51,6 +52,18 @@ pub struct Pins {
     root: PathBuf,
 }
 
+/// Word in the name of a mark of an interface inside a container's network namespace.
+const INSIDE_MARK: &str = "inside";
+
+/// An interface inside another network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// Inode of the namespace, its number while it lives.
+    pub netns: u64,
+    /// Index in there.
+    pub ifindex: u32,
+}
+
 /// What a pinned link does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Hook {
@@ -58,6 +71,10 @@ pub enum Hook {
     FromEndpoint,
     /// TC egress of a host-side veth.
     ToEndpoint,
+    /// TC egress of an interface inside a container's network namespace.
+    FromInside,
+    /// TC ingress of such an interface.
+    ToInside,
     /// TC ingress of a bridge.
     FromBridge,
     /// TC egress of a bridge.
@@ -72,9 +89,11 @@ pub enum Hook {
 
 impl Hook {
     /// Every hook.
-    pub const ALL: [Hook; 7] = [
+    pub const ALL: [Hook; 9] = [
         Hook::FromEndpoint,
         Hook::ToEndpoint,
+        Hook::FromInside,
+        Hook::ToInside,
         Hook::FromBridge,
         Hook::ToBridge,
         Hook::Uplink,
@@ -87,6 +106,8 @@ impl Hook {
         match self {
             Hook::FromEndpoint => policy_common::maps::PROGRAM_FROM_ENDPOINT,
             Hook::ToEndpoint => policy_common::maps::PROGRAM_TO_ENDPOINT,
+            Hook::FromInside => policy_common::maps::PROGRAM_FROM_INSIDE,
+            Hook::ToInside => policy_common::maps::PROGRAM_TO_INSIDE,
             Hook::FromBridge => policy_common::maps::PROGRAM_FROM_BRIDGE,
             Hook::ToBridge => policy_common::maps::PROGRAM_TO_BRIDGE,
             Hook::Uplink => policy_common::maps::PROGRAM_UPLINK,
@@ -148,26 +169,51 @@ impl Pins {
         self.links_dir().join(format!("{ifindex}-generic"))
     }
 
+    /// Marks an interface inside a container's network namespace, with the number of its endpoint.
+    pub fn inside(&self, place: Place, number: u32) -> PathBuf {
+        self.links_dir().join(format!("{number}-{INSIDE_MARK}-{}-{}", place.netns, place.ifindex))
+    }
+
+    /// Every such mark. The kernel gives the numbers of namespaces away again, so that a mark may
+    /// be of an interface that is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`PinError::Io`] if the directory cannot be read.
+    pub fn insides(&self) -> Result<BTreeMap<Place, u32>, PinError> {
+        let parse = |name: String| {
+            let mut words = name.split('-');
+            let number = words.next()?.parse().ok()?;
+            words.next().filter(|word| *word == INSIDE_MARK)?;
+            let place =
+                Place { netns: words.next()?.parse().ok()?, ifindex: words.next()?.parse().ok()? };
+            Some((place, number))
+        };
+        Ok(self.names()?.into_iter().filter_map(parse).collect())
+    }
+
     /// Every pinned link.
     ///
     /// # Errors
     ///
     /// [`PinError::Io`] if the directory cannot be read.
     pub fn links(&self) -> Result<Vec<(u32, Hook)>, PinError> {
+        let parse = |name: String| {
+            let (ifindex, program) = name.split_once('-')?;
+            let hook = Hook::ALL.into_iter().find(|hook| hook.program() == program)?;
+            Some((ifindex.parse().ok()?, hook))
+        };
+        Ok(self.names()?.into_iter().filter_map(parse).collect())
+    }
+
+    fn names(&self) -> Result<Vec<String>, PinError> {
         let dir = self.links_dir();
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => return Err(PinError::Io { path: dir, source }),
         };
-        Ok(entries
-            .filter_map(|entry| {
-                let name = entry.ok()?.file_name().into_string().ok()?;
-                let (ifindex, program) = name.split_once('-')?;
-                let hook = Hook::ALL.into_iter().find(|hook| hook.program() == program)?;
-                Some((ifindex.parse().ok()?, hook))
-            })
-            .collect())
+        Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
     }
 
     /// Whether an earlier agent of this ABI left its maps.
@@ -229,6 +275,19 @@ mod tests {
             fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["cilium", "v", "vpn"]);
+    }
+
+    #[test]
+    fn marks_of_interfaces_in_other_namespaces_are_no_links_and_the_other_way_round() {
+        let dir = tempfile::tempdir().unwrap();
+        let pins = Pins::new(dir.path());
+        let place = Place { netns: 4_026_537_146, ifindex: 5 };
+        for path in [pins.inside(place, 7), pins.link(3, Hook::ToEndpoint), pins.generic_mark(4)] {
+            fs::create_dir_all(path).unwrap();
+        }
+        fs::create_dir_all(pins.links_dir().join("8-inside-x-2")).unwrap();
+        assert_eq!(pins.insides().unwrap(), BTreeMap::from([(place, 7)]));
+        assert_eq!(pins.links().unwrap(), [(3, Hook::ToEndpoint)]);
     }
 
     #[test]

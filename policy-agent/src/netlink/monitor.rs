@@ -37,6 +37,15 @@ pub enum LinkEvent {
         /// Its index; the kernel may use it again.
         ifindex: u32,
     },
+    /// A macvlan device or one end of a veth has gone to another namespace. After its [`LinkEvent::Gone`].
+    Moved {
+        /// As it was here.
+        link: Link,
+        /// This namespace's id of that one.
+        nsid: i32,
+        /// Its index there.
+        ifindex: u32,
+    },
     /// An address was added to or removed from an interface of the host.
     HostAddress {
         /// The address. The same one can be on two interfaces.
@@ -177,10 +186,16 @@ impl State {
         match message {
             Message::NewLink(link) => self.link(link, events),
             Message::DelLink { ifindex, moved } => {
-                if self.links.remove(&ifindex).is_some() {
+                let known = self.links.remove(&ifindex);
+                if known.is_some() {
                     events.push_back(LinkEvent::Gone { ifindex });
                 }
                 if let Some((nsid, new_ifindex)) = moved {
+                    let virtual_link =
+                        |link: &Link| matches!(link.kind, LinkKind::Macvlan | LinkKind::Veth);
+                    if let Some(link) = known.filter(virtual_link) {
+                        events.push_back(LinkEvent::Moved { link, nsid, ifindex: new_ifindex });
+                    }
                     self.peer_moved(ifindex, nsid, new_ifindex, events);
                 }
             }

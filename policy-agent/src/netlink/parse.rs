@@ -145,6 +145,7 @@ fn link_kind(info: &[u8]) -> Result<LinkKind, DecodeError> {
             return Ok(match text(attribute.value()).as_str() {
                 "veth" => LinkKind::Veth,
                 "bridge" => LinkKind::Bridge,
+                "macvlan" => LinkKind::Macvlan,
                 _ => LinkKind::Other,
             });
         }

@@ -44,8 +44,9 @@ use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub(crate) use self::owners::container_id as container_of;
 pub use self::snapshot::{
-    DockerEndpoint, DockerSnapshot, EngineState, HostVeth, LabelWarning, PendingReason,
+    DockerEndpoint, DockerSnapshot, EngineState, HostVeth, InsideOf, LabelWarning, PendingReason,
     PendingVeth, Unsupported, UnsupportedReason,
 };
 use crate::netlink::{LinkEvent, LinkMonitor, NetlinkError};

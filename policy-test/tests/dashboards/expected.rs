@@ -112,7 +112,7 @@ impl Expected {
             ("Dropped flows", "B") => Self::Exactly(flows(&shown, Measure::Bytes)),
             ("Rules at work", "A") => ours(Self::Among(rules())),
             ("Endpoints by state", "A") => ours(Self::Exactly(
-                [("enforcing", 4.0), ("pending", 0.0), ("unsupported", 0.0)]
+                [("enforcing", 4.0), ("pending", 0.0), ("unsupported", 0.0), ("elsewhere", 0.0)]
                     .map(|(state, count)| (labels(&[("state", state)]), count))
                     .into(),
             )),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
-use policy_api::messages::{EndpointState, EndpointStatus};
+use policy_api::messages::EndpointStatus;
 use policy_test::wait;
 
 use crate::{
@@ -30,16 +30,6 @@ fn gone(stage: &Stage, name: &str) -> Result<()> {
         .agent
         .wait_endpoints(&what, |endpoints| endpoints.iter().all(|e| e.name != name))
         .map(drop)
-}
-
-fn unsupported(stage: &Stage, name: &str, note: &str) -> Result<()> {
-    let is = |e: &EndpointStatus| {
-        e.name == name
-            && e.state == EndpointState::Unsupported
-            && e.note.as_ref().is_some_and(|text| text.contains(note))
-    };
-    let what = format!("{name} to be listed as unsupported ({note})");
-    stage.agent.wait_endpoints(&what, |endpoints| endpoints.iter().any(is)).map(drop)
 }
 
 #[test]
@@ -87,31 +77,6 @@ fn containers_are_followed_through_their_lives() {
         stage.enforcing("on-docker0", "bridge")?;
         stage.engine.remove_container("on-docker0")?;
         gone(stage, "on-docker0")
-    });
-}
-
-#[test]
-fn shared_and_host_networks_are_listed_as_what_they_are() {
-    play(&[], &[], |stage| {
-        stage.network("front", 1)?;
-        let web = stage.container("web", "web", "front")?;
-        let db = stage.container("db", "db", "front")?;
-        let _server = db.serve(PORT)?;
-        stage.agent.apply(POLICY)?;
-        let sleep = ["sleep", "3600"];
-        let options = ["--network", "container:web", "--label", "app=intruder"];
-        stage.engine.run("sidecar", &options, &sleep)?;
-        unsupported(stage, "sidecar", "shares the network of container \"web\"")?;
-        stage.enforcing("web", "front")?;
-        stage.expect(&web, &db, "front", PORT, true)?;
-        stage.engine.remove_container("sidecar")?;
-        gone(stage, "sidecar")?;
-        stage.expect(&web, &db, "front", PORT, true)?;
-
-        stage.engine.run("on-host", &["--network", "host"], &sleep)?;
-        unsupported(stage, "on-host", "host's network")?;
-        stage.engine.remove_container("on-host")?;
-        gone(stage, "on-host")
     });
 }
 

@@ -5,7 +5,7 @@
 use std::{
     env,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -28,7 +28,7 @@ use policy_test::{
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 /// For answers that must not come.
 pub(crate) const SHORT: Duration = Duration::from_millis(250);
-/// Image of the static probe, `/probe`.
+/// Image of the static programs, `/probe` and `/raw`.
 pub(crate) const PROBE: &str = "lab/probe";
 
 /// How often to do something: for a claim, that is with `PALISADE_LONG=1`, more often.
@@ -43,7 +43,8 @@ pub(crate) struct Stage {
     pub(crate) agent: Agent,
     pub(crate) engine: Engine,
     pub(crate) lab: Lab,
-    _serial: MutexGuard<'static, ()>,
+    /// A second stage stands in the first one's time.
+    _serial: Option<MutexGuard<'static, ()>>,
 }
 
 /// Plays a test on a fresh stage. A failure shows the ends of the logs.
@@ -66,6 +67,19 @@ pub(crate) fn play(
 impl Stage {
     fn new(engine_flags: &[&str], agent_flags: &[&str]) -> Result<Self> {
         let serial = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::build(engine_flags, agent_flags, Some(serial))
+    }
+
+    /// Another stage beside this one: a second host.
+    pub(crate) fn beside(&self) -> Result<Self> {
+        Self::build(&[], &[], None)
+    }
+
+    fn build(
+        engine_flags: &[&str],
+        agent_flags: &[&str],
+        serial: Option<MutexGuard<'static, ()>>,
+    ) -> Result<Self> {
         let lab = Lab::new()?;
         let engine = EngineOptions::default().flags(engine_flags).start(&lab)?;
         let agent =
@@ -160,18 +174,22 @@ impl Stage {
         text.parse().with_context(|| format!("{name} on {network}: {field} is {text:?}"))
     }
 
-    /// Imports the static probe.
+    /// Imports the static programs of the tests, `/probe` and `/raw`.
     pub(crate) fn import_probe(&self) -> Result<()> {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/docker/probe.rs");
-        let program = self.lab.folder().join("probe");
         let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-        let output = Command::new(rustc)
-            .args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-o"])
-            .args([&program, &source])
-            .output()
-            .context("start rustc")?;
-        ensure!(output.status.success(), "rustc: {}", String::from_utf8_lossy(&output.stderr));
-        self.engine.import(PROBE, &[("/probe", &program)])
+        let build = |name: &str| -> Result<PathBuf> {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/docker");
+            let program = self.lab.folder().join(name);
+            let output = Command::new(&rustc)
+                .args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-o"])
+                .args([&program, &folder.join(name).with_extension("rs")])
+                .output()
+                .context("start rustc")?;
+            ensure!(output.status.success(), "rustc: {}", String::from_utf8_lossy(&output.stderr));
+            Ok(program)
+        };
+        let (probe, raw) = (build("probe")?, build("raw")?);
+        self.engine.import(PROBE, &[("/probe", &probe), ("/raw", &raw)])
     }
 
     /// Says with packets of both families, and with `policyctl explain`, whether a TCP connection

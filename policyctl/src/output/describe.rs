@@ -151,6 +151,7 @@ fn endpoint(endpoint: &Endpoint) -> String {
         EndpointState::Enforcing => (style::GOOD, "enforcing"),
         EndpointState::Pending => (style::WARN, "pending"),
         EndpointState::Unsupported => (style::BAD, "unsupported"),
+        EndpointState::Elsewhere => (style::GOOD, "elsewhere"),
     };
     let note = status.note.as_ref().map(|note| format!(": {}", text::clean(note)));
     let interface = match (status.interface.as_str(), status.ifindex) {

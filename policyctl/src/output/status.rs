@@ -62,8 +62,11 @@ fn summary(status: &Status) -> String {
     row(
         "Endpoints",
         format!(
-            "{} enforcing, {} pending, {} unsupported",
-            status.endpoints_enforcing, status.endpoints_pending, status.endpoints_unsupported
+            "{} enforcing, {} pending, {} unsupported, {} elsewhere",
+            status.endpoints_enforcing,
+            status.endpoints_pending,
+            status.endpoints_unsupported,
+            status.endpoints_elsewhere
         ),
     );
     row("Default", format!("{} what no policy selects", text::clean(&status.default_action)));

@@ -271,6 +271,7 @@ pub(crate) fn endpoints(endpoints: &[EndpointStatus], wide: bool) -> String {
             EndpointState::Enforcing => ("enforcing", Color::Green),
             EndpointState::Pending => ("pending", Color::Yellow),
             EndpointState::Unsupported => ("unsupported", Color::Red),
+            EndpointState::Elsewhere => ("elsewhere", Color::Green),
         };
         let mut row = vec![
             Cell::new(clean(&endpoint.namespace)),

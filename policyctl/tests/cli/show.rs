@@ -301,7 +301,7 @@ fn status(docker: bool) -> Value {
     json!({
         "version": "0.1.0", "abi_version": 1, "revision": 17, "uptime_seconds": 11_520,
         "default_action": "allow", "policies": 6, "endpoints_enforcing": 4,
-        "endpoints_pending": 0, "endpoints_unsupported": 1,
+        "endpoints_pending": 0, "endpoints_unsupported": 1, "endpoints_elsewhere": 2,
         "components": [
             { "name": "docker", "healthy": docker, "detail": "Engine 20.10.24, API 1.41" },
             { "name": "datapath", "healthy": true, "detail": "8 programs attached" },

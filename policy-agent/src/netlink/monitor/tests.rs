@@ -35,14 +35,35 @@ fn only_real_changes_are_reported() {
 #[test]
 fn the_end_that_stays_learns_where_the_other_went() {
     let mut state = State::default();
-    events(&mut state, Message::NewLink(link(5, LinkKind::Veth, Some(6))));
+    let left = link(5, LinkKind::Veth, Some(6));
+    events(&mut state, Message::NewLink(left.clone()));
     let stays = link(6, LinkKind::Veth, Some(5));
     events(&mut state, Message::NewLink(stays.clone()));
     events(&mut state, Message::NewLink(link(7, LinkKind::Other, Some(5))));
     let moved = Link { link: Some(2), link_netnsid: Some(3), ..stays };
     assert_eq!(
         events(&mut state, Message::DelLink { ifindex: 5, moved: Some((3, 2)) }),
-        [LinkEvent::Gone { ifindex: 5 }, LinkEvent::New(moved)]
+        [
+            LinkEvent::Gone { ifindex: 5 },
+            LinkEvent::Moved { link: left, nsid: 3, ifindex: 2 },
+            LinkEvent::New(moved)
+        ]
+    );
+}
+
+#[test]
+fn where_a_macvlan_went_is_reported_and_where_others_went_is_not() {
+    let mut state = State::default();
+    let macvlan = link(5, LinkKind::Macvlan, Some(2));
+    events(&mut state, Message::NewLink(macvlan.clone()));
+    events(&mut state, Message::NewLink(link(6, LinkKind::Other, None)));
+    assert_eq!(
+        events(&mut state, Message::DelLink { ifindex: 5, moved: Some((3, 9)) }),
+        [LinkEvent::Gone { ifindex: 5 }, LinkEvent::Moved { link: macvlan, nsid: 3, ifindex: 9 }]
+    );
+    assert_eq!(
+        events(&mut state, Message::DelLink { ifindex: 6, moved: Some((3, 6)) }),
+        [LinkEvent::Gone { ifindex: 6 }]
     );
 }
 

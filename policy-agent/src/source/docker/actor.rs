@@ -150,7 +150,7 @@ impl Actor {
                 self.picture.links.remove(&ifindex);
                 self.picture.owners.remove(&ifindex);
             }
-            LinkEvent::HostAddress { .. } => {}
+            LinkEvent::HostAddress { .. } | LinkEvent::Moved { .. } => {}
             LinkEvent::Synced => self.links_synced = true,
         }
     }
@@ -162,7 +162,7 @@ impl Actor {
                 self.jobs.abandon();
                 self.docker = Some(docker);
                 self.listed = false;
-                self.unread = self.bridge_networks();
+                self.unread = self.enforced_networks();
                 // Namespaces may have ended while nobody told us.
                 self.picture.sandboxes.clear();
                 self.unverified.clear();
@@ -271,9 +271,9 @@ impl Actor {
             let own = |c: &&Container| c.running && c.mode == NetworkMode::Own;
             picture.containers.values().filter(own).map(|c| c.id.clone()).collect()
         };
-        let bridges = self.bridge_networks();
-        self.unread.retain(|id| bridges.contains(id));
-        for id in bridges {
+        let enforced = self.enforced_networks();
+        self.unread.retain(|id| enforced.contains(id));
+        for id in enforced {
             if self.unread.contains(&id) || !self.picture.attachments.contains_key(&id) {
                 self.unread.insert(id.clone());
                 self.ask(&Job::Network(id));
@@ -297,9 +297,9 @@ impl Actor {
         }
     }
 
-    fn bridge_networks(&self) -> BTreeSet<String> {
-        let bridges = self.picture.networks.values().filter(|n| n.bridge().is_some());
-        bridges.map(|network| network.id.clone()).collect()
+    fn enforced_networks(&self) -> BTreeSet<String> {
+        let enforced = self.picture.networks.values().filter(|n| n.enforced());
+        enforced.map(|network| network.id.clone()).collect()
     }
 
     fn ask(&mut self, job: &Job) {
@@ -321,7 +321,7 @@ impl Actor {
 
     fn ask_all(&mut self) {
         self.ask(&Job::List);
-        for id in self.bridge_networks() {
+        for id in self.enforced_networks() {
             self.ask(&Job::Network(id));
         }
     }

@@ -93,7 +93,7 @@ fn process_nsid(
 /// Each line is `hierarchy:controllers:path`. The container is the first path component that is an
 /// id, bare (cgroupfs driver) or as `docker-<id>.scope` (systemd driver); all lines that have one
 /// must agree.
-pub(super) fn container_id(cgroups: &str) -> Option<&str> {
+pub(crate) fn container_id(cgroups: &str) -> Option<&str> {
     let mut ids = cgroups.lines().filter_map(|line| {
         let path = line.splitn(3, ':').nth(2)?;
         path.split('/').find_map(component_id)

@@ -121,7 +121,10 @@ impl Picture {
         let mut veths = self.match_veths(&mut snapshot.pending);
         for (network_id, attachments) in &self.attachments {
             let Some(network) = self.networks.get(network_id) else { continue };
-            let Some(bridge) = network.bridge() else { continue };
+            if !network.enforced() {
+                continue;
+            }
+            let bridge = network.bridge().unwrap_or_default();
             let device = self.links.values().find(|link| link.name == bridge);
             let bridge_ifindex = device.map(|link| link.ifindex);
             for attachment in attachments {
@@ -145,6 +148,7 @@ impl Picture {
                     network_id: network_id.clone(),
                     bridge: bridge.to_owned(),
                     bridge_ifindex,
+                    inside: network.inside.clone(),
                     addresses: attachment.addresses.clone(),
                     mac: attachment.mac,
                     ports,
@@ -215,6 +219,28 @@ impl Picture {
         matched
     }
 
+    fn network_named(&self, name: &str) -> Option<&Network> {
+        self.networks.values().find(|network| network.name == name)
+    }
+
+    /// Whose network a container uses, and whether that is another's; the id of one that the list
+    /// does not have. Guests can have guests.
+    fn network_owner<'a>(
+        &'a self,
+        container: &'a Container,
+    ) -> (Result<&'a Container, &'a str>, bool) {
+        let mut owner = container;
+        // Each step leads to an older container; the bound is against an engine that says otherwise.
+        for _ in 0..self.containers.len() {
+            let NetworkMode::Container(with) = &owner.mode else { break };
+            match self.containers.get(with) {
+                Some(next) => owner = next,
+                None => return (Err(with), true),
+            }
+        }
+        (Ok(owner), owner.id != container.id)
+    }
+
     fn unsupported(&self) -> BTreeSet<Unsupported> {
         let mut all = BTreeSet::new();
         for container in self.containers.values().filter(|container| container.running) {
@@ -225,26 +251,28 @@ impl Picture {
                     reason,
                 });
             };
-            match &container.mode {
-                NetworkMode::Host => {
-                    add(UnsupportedReason::HostNetwork);
-                    continue;
+            let (owner, shared) = self.network_owner(container);
+            let none = |name: &String| self.network_named(name).is_some_and(|n| n.driver == "null");
+            let reason = match owner.map(|owner| (owner, &owner.mode)) {
+                Ok((_, NetworkMode::Host)) => Some(UnsupportedReason::HostNetwork),
+                Ok((owner, _)) if owner.networks.iter().any(none) => {
+                    Some(UnsupportedReason::NoNetwork)
                 }
-                NetworkMode::Container(with) => {
-                    let with = self.containers.get(with).map_or(with, |host| &host.name).clone();
-                    add(UnsupportedReason::SharedNetwork { with });
-                    continue;
+                Ok((owner, _)) => {
+                    shared.then(|| UnsupportedReason::SharedNetwork { with: owner.name.clone() })
                 }
-                NetworkMode::Own => {}
+                Err(with) => Some(UnsupportedReason::SharedNetwork { with: with.to_owned() }),
+            };
+            if let Some(reason) = reason {
+                add(reason);
+                continue;
             }
             if let Err(value) = labels::namespace(&container.labels) {
                 add(UnsupportedReason::BadNamespace { value: value.to_owned() });
             }
             for name in &container.networks {
-                let network = self.networks.values().find(|network| network.name == *name);
-                // The driver of the network "none" is "null": nothing to enforce.
-                if let Some(network) = network
-                    && !matches!(network.driver.as_str(), "bridge" | "null")
+                if let Some(network) = self.network_named(name)
+                    && !network.enforced()
                 {
                     let (network, driver) = (network.name.clone(), network.driver.clone());
                     add(UnsupportedReason::Driver { network, driver });

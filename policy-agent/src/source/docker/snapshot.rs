@@ -21,7 +21,7 @@ use crate::netlink::Mac;
 pub struct DockerSnapshot {
     /// Whether the rest can be relied on to be complete.
     pub engine: EngineState,
-    /// Container interfaces on bridge networks, by (container id, network id). Those without a veth
+    /// Container interfaces on bridge, macvlan and overlay networks, by (container id, network id). Those without a veth
     /// yet are being started, or their interface is not identified beyond doubt.
     pub endpoints: Vec<DockerEndpoint>,
     /// Names of the bridges whose ports must be fenced.
@@ -58,7 +58,7 @@ impl Default for EngineState {
     }
 }
 
-/// One container on one bridge network.
+/// One container on one network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DockerEndpoint {
     /// Container id, 64 hexadecimal digits.
@@ -73,8 +73,10 @@ pub struct DockerEndpoint {
     pub network: String,
     /// Network id, 64 hexadecimal digits.
     pub network_id: String,
-    /// Name of the network's bridge.
+    /// Name of the network's bridge; empty if it has none.
     pub bridge: String,
+    /// Where its interface hangs, if that has no end on the host.
+    pub inside: Option<InsideOf>,
     /// The bridge's index, if it exists in the agent's network namespace.
     pub bridge_ifindex: Option<u32>,
     /// Addresses on this network as the engine assigned them.
@@ -87,6 +89,15 @@ pub struct DockerEndpoint {
     pub published: BTreeMap<Published, u16>,
     /// Host end of its veth, once identified.
     pub veth: Option<HostVeth>,
+}
+
+/// What an interface inside another network namespace hangs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InsideOf {
+    /// It is a macvlan of the device of this name.
+    Parent(String),
+    /// It is a port of the overlay network whose id begins so.
+    Overlay(String),
 }
 
 /// The host end of a container's veth.
@@ -107,9 +118,14 @@ impl DockerEndpoint {
     /// As the compiler wants it; `None` while its interface is not identified.
     pub fn to_spec(&self, adopt_until_ns: u64) -> Option<EndpointSpec> {
         let veth = self.veth.as_ref()?;
-        Some(EndpointSpec {
-            ifindex: veth.ifindex,
-            interface: veth.name.clone(),
+        Some(self.spec(veth.ifindex, &veth.name, adopt_until_ns))
+    }
+
+    /// As the compiler wants it, on that interface.
+    pub fn spec(&self, ifindex: u32, interface: &str, adopt_until_ns: u64) -> EndpointSpec {
+        EndpointSpec {
+            ifindex,
+            interface: interface.to_owned(),
             name: self.container_name.clone(),
             namespace: self.namespace.clone(),
             network: self.network.clone(),
@@ -120,7 +136,7 @@ impl DockerEndpoint {
             bridge: self.bridge_ifindex,
             plane: Plane::Workload,
             adopt_until_ns,
-        })
+        }
     }
 }
 
@@ -175,7 +191,7 @@ pub struct Unsupported {
 pub enum UnsupportedReason {
     /// It uses the host's network.
     HostNetwork,
-    /// It is on a network whose driver has no host-side veth on a bridge.
+    /// It is on a network of a driver that we do not know how to enforce on.
     Driver {
         /// Network name.
         network: String,
@@ -184,9 +200,11 @@ pub enum UnsupportedReason {
     },
     /// It shares another container's network: enforced, but under that one's labels.
     SharedNetwork {
-        /// Name or id of the other container.
+        /// Name or id of the container that owns the network.
         with: String,
     },
+    /// It has no network but its own loopback.
+    NoNetwork,
     /// Its namespace label is no valid name; it stays closed.
     BadNamespace {
         /// The label's value.
@@ -198,11 +216,12 @@ impl fmt::Display for UnsupportedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             UnsupportedReason::HostNetwork => {
-                f.write_str("uses the host's network: a HostEndpoint decides on its traffic")
+                f.write_str("uses the host's network: only a HostEndpoint can hold its traffic")
             }
+            UnsupportedReason::NoNetwork => f.write_str("has no network: nothing to enforce"),
             UnsupportedReason::Driver { network, driver } => write!(
                 f,
-                "not enforced on {driver} networks yet (network \"{network}\"); use a bridge network"
+                "not enforced on {driver} networks (network \"{network}\"); use a bridge network"
             ),
             UnsupportedReason::SharedNetwork { with } => write!(
                 f,

@@ -12,10 +12,16 @@ use bollard::models::{
 use policy_common::packet::protocol;
 use policy_core::host::Published;
 
+use super::snapshot::InsideOf;
 use crate::netlink::Mac;
 
 /// Network option that names the bridge device (driver `bridge`).
 const BRIDGE_NAME_OPTION: &str = "com.docker.network.bridge.name";
+
+/// How much of a network's id is in the name of an overlay's namespace, after `1-`.
+const OVERLAY_DIGITS: usize = 10;
+/// Network option that names the parent device (driver `macvlan`).
+const PARENT_OPTION: &str = "parent";
 
 /// A container, running or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +106,8 @@ pub(super) struct Network {
     pub(super) driver: String,
     /// Bridge device, for the driver `bridge`.
     pub(super) bridge: Option<String>,
+    /// Where its containers' interfaces hang, for the drivers `macvlan` and `overlay`.
+    pub(super) inside: Option<InsideOf>,
 }
 
 impl Network {
@@ -107,18 +115,30 @@ impl Network {
     pub(super) fn bridge(&self) -> Option<&str> {
         self.bridge.as_deref()
     }
+
+    /// Whether containers on it are enforced.
+    pub(super) fn enforced(&self) -> bool {
+        self.bridge.is_some() || self.inside.is_some()
+    }
 }
 
 impl From<ApiNetwork> for Network {
     fn from(network: ApiNetwork) -> Self {
         let id = network.id.unwrap_or_default();
         let driver = network.driver.unwrap_or_default();
-        let bridge = (driver == "bridge").then(|| {
-            let named = network.options.and_then(|mut options| options.remove(BRIDGE_NAME_OPTION));
-            // The bridge driver's own default.
-            named.unwrap_or_else(|| format!("br-{}", id.chars().take(12).collect::<String>()))
-        });
-        Network { id, name: network.name.unwrap_or_default(), driver, bridge }
+        let mut options = network.options.unwrap_or_default();
+        // The drivers' own defaults; macvlan makes a dummy device.
+        let mut device = |option: &str, prefix: &str| {
+            let short = || format!("{prefix}-{}", id.chars().take(12).collect::<String>());
+            options.remove(option).unwrap_or_else(short)
+        };
+        let (bridge, inside) = match driver.as_str() {
+            "bridge" => (Some(device(BRIDGE_NAME_OPTION, "br")), None),
+            "macvlan" => (None, Some(InsideOf::Parent(device(PARENT_OPTION, "dm")))),
+            "overlay" => (None, Some(InsideOf::Overlay(id.chars().take(OVERLAY_DIGITS).collect()))),
+            _ => (None, None),
+        };
+        Network { id, name: network.name.unwrap_or_default(), driver, bridge, inside }
     }
 }
 

@@ -4,7 +4,7 @@ use bollard::models::{ContainerSummary, Network as ApiNetwork, NetworkInspect};
 use serde::de::DeserializeOwned;
 
 use super::*;
-use crate::source::docker::wire;
+use crate::source::docker::{InsideOf, wire};
 
 // Recorded from Docker Engine 20.10.24: "web" runs on n2 and bridge, "side" shares web's network,
 // "hosty" is on the host's network, and "db" is being started on n2.
@@ -269,14 +269,36 @@ fn a_bad_namespace_label_closes_the_container() {
 fn other_drivers_are_reported() {
     let mut lab = Lab::new();
     for network in lab.picture.networks.values_mut().filter(|network| network.name == "n2") {
-        network.driver = "macvlan".to_owned();
+        network.driver = "ipvlan".to_owned();
         network.bridge = None;
     }
     let snapshot = lab.picture.resolve();
     assert!(snapshot.endpoints.iter().all(|endpoint| endpoint.network != "n2"));
     let texts: Vec<String> = snapshot.unsupported.iter().map(|u| u.reason.to_string()).collect();
-    assert!(
-        texts.iter().any(|text| text.contains("not enforced on macvlan networks yet")),
-        "{texts:?}"
-    );
+    assert!(texts.iter().any(|text| text.contains("not enforced on ipvlan networks")), "{texts:?}");
+}
+
+#[test]
+fn on_macvlan_and_overlay_an_endpoint_says_what_its_interface_hangs_on() {
+    for (driver, option, expected) in [
+        ("macvlan", Some("eth0.7"), InsideOf::Parent("eth0.7".to_owned())),
+        ("macvlan", None, InsideOf::Parent("dm-20dfcf91ec42".to_owned())),
+        ("overlay", None, InsideOf::Overlay("20dfcf91ec".to_owned())),
+    ] {
+        let mut lab = Lab::new();
+        let networks: Vec<ApiNetwork> = json(NETWORKS);
+        let n2 = networks.into_iter().find(|network| network.name.as_deref() == Some("n2"));
+        let mut n2 = n2.unwrap();
+        n2.driver = Some(driver.to_owned());
+        n2.options = option.map(|name| [("parent".to_owned(), name.to_owned())].into());
+        let network = Network::from(n2);
+        lab.picture.networks.insert(network.id.clone(), network);
+        let snapshot = lab.picture.resolve();
+        let web =
+            snapshot.endpoints.iter().find(|e| e.container_name == "web" && e.network == "n2");
+        let web = web.unwrap();
+        assert_eq!(web.inside, Some(expected));
+        assert_eq!((web.bridge.as_str(), &web.veth), ("", &None));
+        assert!(web.to_spec(0).is_none());
+    }
 }
