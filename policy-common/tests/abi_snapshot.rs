@@ -18,7 +18,7 @@ const VERSIONS: [(u32, &str); 5] = [
     (2, "37a54d7f8a8392552834d8cb54fb7b5b138dd1ab6f996b3b1c0d7bb0e1af638d"),
     (3, "23e27204c1e84613115ac67a8e5b1a7c5344760bc410abd52f36bb4e47b976e0"),
     (4, "a09c5fca40112bd8589cfd0f6ffd35b05ca8de6fe56ca4c14cde87755791525a"),
-    (5, "37c7d6f810cc550dbc5d6c4dba1359cb91d377a6f95779003b18429f8989c150"),
+    (5, "2b776e55bfee3679f4507caa2c22b7737bd03777149582aa546ba78c2b924783"),
 ];
 
 const SNAPSHOT: &str = include_str!("abi_snapshot.txt");
@@ -110,6 +110,7 @@ fn layout() -> Result<String, std::fmt::Error> {
         ("FLOW_FORWARD", u64::from(FLOW_FORWARD)),
         ("PLANE_FORWARD", u64::from(PLANE_FORWARD)),
         ("PLANE_PRE_DNAT", u64::from(PLANE_PRE_DNAT)),
+        ("INSIDE", u64::from(INSIDE)),
         ("service(6, 443)", u64::from(service(6, 443))),
         ("source(3, 1024)", u64::from(source(3, 1024))),
     ] {

@@ -12,7 +12,8 @@ use aya_ebpf::{
 use aya_log_ebpf::error;
 use policy_common::{
     abi::{
-        Direction, DropReason, Endpoint, Family, Flow, INSIDE, LOG_NONE, Mac, PEER_NONE, RULE_NONE, service,
+        Direction, DropReason, Endpoint, Family, Flow, INSIDE, LOG_NONE, Mac, PEER_NONE, RULE_NONE,
+        service,
     },
     packet::{Address, Fragment, Kind, Packet, parse, parse_plain, protocol, quoted, tcp},
 };
