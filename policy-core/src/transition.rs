@@ -23,9 +23,10 @@
 //!    Endpoints that change tables see no difference (step 3); for one that keeps its table, the
 //!    move is the moment of the change. An address or prefix that shall disappear is first set to
 //!    the peer that it will then fall to. A new endpoint's address is known before it may speak.
-//!    If prefixes have moved, the revision is raised here too: programs remember the newest matches of
-//!    prefixes under the revision (`policy-ebpf/src/networks.rs`), and what they remember may be the
-//!    old peer's until then, which makes no difference yet.
+//!    If prefixes have moved, the revision is raised here too: each CPU remembers its newest matches of
+//!    prefixes under the revision (`policy-ebpf/src/networks.rs`), and what it remembers may be the
+//!    old peer's until then. That makes no difference yet, or, where the move is the moment of the
+//!    change, a CPU makes it a little later.
 //! 5. *Endpoints switch*, each in one write: (O, q as a copy of p) becomes (N, q).
 //! 6. Addresses leave transitional peers, without effect; new guard entries; then the revision,
 //!    so that every connection is decided anew.

@@ -1,6 +1,10 @@
 //! Matches of prefixes that a CPU remembers: never longer than they are true.
 
 use anyhow::{Context as _, Result, ensure};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
 use policy_agent::kernel::pin::Hook;
 use policy_common::abi::DropReason;
 use policy_core::plan::Op;
@@ -26,44 +30,62 @@ fn policies(feed: &[&str]) -> String {
     )
 }
 
-/// Whether a new connection of each stranger passes. Ports are not used twice.
-fn let_in(ring: &Ring, web: u32, port: &mut u16) -> Result<[bool; 2]> {
-    *port += 1;
-    let mut passed = [false; 2];
-    for ([from, to], passed) in STRANGERS.into_iter().zip(&mut passed) {
-        let frame = Way::new(from, *port, to, 80).tcp(SYN);
-        let action = ring.run(Hook::ToEndpoint, web, &frame)?;
-        *passed = action.context("the kernel takes such a frame")? == Action::Pass;
+/// On how many CPUs a new connection of each stranger passes. Ports are not used twice.
+fn let_in(ring: &Ring, web: u32, port: &mut u16) -> Result<[usize; 2]> {
+    let (this, before) = (Pid::from_raw(0), sched_getaffinity(Pid::from_raw(0))?);
+    let mut passed = [0; 2];
+    for cpu in cpus()? {
+        let mut only = CpuSet::new();
+        only.set(cpu)?;
+        sched_setaffinity(this, &only)?;
+        *port += 1;
+        for ([from, to], passed) in STRANGERS.into_iter().zip(&mut passed) {
+            let frame = Way::new(from, *port, to, 80).tcp(SYN);
+            let action = ring.run(Hook::ToEndpoint, web, &frame)?;
+            *passed += usize::from(action.context("the kernel takes it")? == Action::Pass);
+        }
     }
+    sched_setaffinity(this, &before)?;
     Ok(passed)
 }
 
-/// After every single write, what was asked a moment before is asked again. A flow is not decided by
-/// the new table for the peer that its address was before.
+/// A few CPUs that this process may run on.
+fn cpus() -> Result<Vec<usize>> {
+    let all = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count()).filter(|&cpu| all.is_set(cpu).unwrap_or(false)).take(4).collect())
+}
+
+/// After every single write, what was asked a moment before is asked again, on each CPU. Between the move of
+/// an address and the next revision a CPU may go by either policy; from then on none goes back, and no
+/// flow is decided by a new table for the peer that its address was before.
 #[test]
 fn an_address_that_moves_meets_the_new_policy_as_soon_as_its_endpoint_has_it() -> Result<()> {
     const BAD: &[&str] = &["198.51.100.0/24", "2001:db8:5::/48"];
     const OTHERS: &[&str] = &["203.0.113.0/24", "2001:db8:6::/48"];
     let mut world = World::new()?;
+    let all = cpus()?.len();
     let mut port = 1_000;
     world.ring.policies(&policies(OTHERS))?;
     world.ring.sync()?;
     for (feed, passes) in [(BAD, false), (OTHERS, true), (BAD, false), (&[], true), (BAD, false)] {
         world.ring.policies(&policies(feed))?;
         let web = world.web;
-        ensure!(let_in(&world.ring, web, &mut port)? == [!passes; 2], "before {feed:?}");
-        let (mut switched, mut verdicts) = (false, [!passes; 2]);
+        let (old, new) = if passes { (0, all) } else { (all, 0) };
+        ensure!(let_in(&world.ring, web, &mut port)? == [old; 2], "before {feed:?}");
+        let mut settled = [false; 2];
+        let mut switched = false;
         world.ring.sync_slowly(|ring, op| {
             switched |= matches!(op, Op::SetEndpoint(..));
             let now = let_in(ring, web, &mut port)?;
-            for (was, is) in verdicts.iter().zip(&now) {
-                ensure!(is == was || *is == passes, "{feed:?}: back to the old policy at {op:?}");
+            for (settled, now) in settled.iter_mut().zip(now) {
+                ensure!(!*settled || now == new, "{feed:?}: back to the old policy at {op:?}");
+                *settled |= matches!(op, Op::SetRevision(_)) && now == new;
             }
-            ensure!(!switched || now == [passes; 2], "{feed:?}: half a policy at {op:?}");
-            verdicts = now;
+            ensure!(!switched || now == [new; 2], "{feed:?}: half a policy at {op:?}");
             Ok(())
         })?;
-        ensure!(let_in(&world.ring, web, &mut port)? == [passes; 2], "after {feed:?}");
+        ensure!(settled == [true; 2], "{feed:?}: no revision");
+        ensure!(let_in(&world.ring, web, &mut port)? == [new; 2], "after {feed:?}");
     }
     Ok(())
 }
