@@ -161,6 +161,9 @@ impl Bed {
             expect(&ring, Hook::FromEndpoint, subject, &syn, Action::Pass)?;
             let answer = tcp(destination, 443, source, 40_000, 0x12)?;
             expect(&ring, Hook::ToEndpoint, subject, &answer, Action::Pass)?;
+            // Without it they would be forgotten before the last world stands.
+            let complete = tcp(source, 40_000, destination, 443, 0x10)?;
+            expect(&ring, Hook::FromEndpoint, subject, &complete, Action::Pass)?;
         }
         let samples = vec![Vec::new(); cases];
         let size = vec![(rules, "rules"), (endpoints, "endpoints"), (networks, "networks")];
