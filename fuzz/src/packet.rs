@@ -80,7 +80,10 @@ fn read(frame: &[u8]) -> Option<Packet> {
     if let Err(reason) = result {
         let named = matches!(
             reason,
-            DropReason::Malformed | DropReason::UnsupportedEthertype | DropReason::HeaderChain
+            DropReason::Malformed
+                | DropReason::UnsupportedEthertype
+                | DropReason::HeaderChain
+                | DropReason::SourceRouted
         );
         assert!(named, "{reason:?} is no reason of the parser's");
         return None;
