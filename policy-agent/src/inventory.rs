@@ -46,6 +46,9 @@ const ADOPTION_NS: u64 = 120_000_000_000;
 const INSIDE_NOTE: &str = "enforced inside the container: its processes with CAP_NET_RAW can send \
                            past the fence, those with CAP_NET_ADMIN can take it off";
 
+/// What is to be known of an endpoint whose interface has no programs yet.
+const UNFENCED: &str = "the programs are not on its interface yet";
+
 /// What is known of the endpoints.
 #[derive(Debug)]
 pub struct Inventory {
@@ -507,12 +510,15 @@ fn enforced(spec: &EndpointSpec, view: &View) -> EndpointStatus {
     if spec.plane.of_host() {
         return hosts::status(spec, view);
     }
-    let fenced = view.fenced(spec.ifindex);
     let inside = view.inside.get(&spec.ifindex);
-    let note = match (fenced, inside) {
-        (false, _) => Some("the programs are not on its interface yet"),
-        (true, Some(Inside { on: On::Parent(_), .. })) => Some(INSIDE_NOTE),
-        (true, _) => None,
+    let (state, note) = match (view.fenced(spec.ifindex), inside) {
+        (true, Some(Inside { on: On::Parent(_), .. })) => {
+            (EndpointState::Enforcing, Some(INSIDE_NOTE.to_owned()))
+        }
+        (true, _) => (EndpointState::Enforcing, None),
+        // No guard and no bridge of this host's is in its way.
+        (false, Some(_)) => (EndpointState::Unsupported, Some(waiting::open(spec.ifindex, view))),
+        (false, None) => (EndpointState::Pending, Some(UNFENCED.to_owned())),
     };
     EndpointStatus {
         name: spec.name.clone(),
@@ -523,8 +529,8 @@ fn enforced(spec: &EndpointSpec, view: &View) -> EndpointStatus {
         addresses: spec.addresses.clone(),
         labels: spec.labels.to_map(),
         ports: endpoint_ports(&spec.ports),
-        state: if fenced { EndpointState::Enforcing } else { EndpointState::Pending },
-        note: note.map(str::to_owned),
+        state,
+        note,
         ingress_policies: Vec::new(),
         egress_policies: Vec::new(),
     }

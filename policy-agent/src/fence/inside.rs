@@ -286,9 +286,9 @@ impl Shared {
         if wanted.is_empty() && known.is_empty() {
             return;
         }
-        let (containers, overlays) = match (sandbox::all(), sandbox::of_overlays()) {
-            (Ok(containers), Ok(overlays)) => (containers, overlays),
-            (Err(reason), _) | (_, Err(reason)) => {
+        let (containers, overlays) = match namespaces() {
+            Ok(found) => found,
+            Err(reason) => {
                 error!(%reason, "cannot look for the namespaces of containers");
                 return;
             }
@@ -434,13 +434,38 @@ impl Shared {
         if open.is_empty() {
             return;
         }
-        let overlays = sandbox::of_overlays().unwrap_or_default();
-        for of in sandbox::all().unwrap_or_default().into_iter().chain(overlays) {
-            for (number, _) in open.iter().filter(|(_, netns)| *netns == of.inode) {
-                self.fence_inside(*number, &of);
+        let found = namespaces().map(|(mut containers, overlays)| {
+            containers.extend(overlays);
+            containers
+        });
+        for (number, way) in ways(&open, &found) {
+            match way {
+                Ok(of) => self.fence_inside(number, of),
+                Err(reason) => self.inside_failed(number, reason),
             }
         }
     }
+}
+
+/// The namespaces of containers, and those of overlay networks.
+fn namespaces() -> io::Result<(Vec<Sandbox>, Vec<Sandbox>)> {
+    Ok((sandbox::all()?, sandbox::of_overlays()?))
+}
+
+/// The namespace of each interface (number, inode), or why there is no way to it. What cannot be read is not
+/// empty: an interface that is left open must be a failure that is seen and tried again.
+fn ways<'a>(
+    open: &[(u32, u64)],
+    found: &'a io::Result<Vec<Sandbox>>,
+) -> Vec<(u32, Result<&'a Sandbox, String>)> {
+    let way = |netns: u64| match found {
+        Ok(found) => found
+            .iter()
+            .find(|of| of.inode == netns)
+            .ok_or_else(|| "no process of its container is to be found".to_owned()),
+        Err(reason) => Err(format!("cannot look for its namespace: {reason}")),
+    };
+    open.iter().map(|(number, netns)| (*number, way(*netns))).collect()
 }
 
 fn unreadable(source: io::Error) -> NetlinkError {
@@ -495,6 +520,8 @@ fn found_in(
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     fn inside(ifindex: u32, on: On, containers: &[&str]) -> Inside {
@@ -518,6 +545,29 @@ mod tests {
         assert_eq!(view.inside_of("db", &over), None);
         view.inside.insert(13, inside(5, On::Parent(7), &["web"]));
         assert_eq!(view.inside_of("web", &On::Parent(7)), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_leaves_no_interface_open_in_silence() {
+        let open = [(10, 1), (11, 2)];
+        let unread = Err(io::Error::other("no /proc"));
+        let refused = ways(&open, &unread);
+        assert_eq!(refused.len(), 2);
+        for (_, way) in refused {
+            assert!(way.unwrap_err().ends_with("no /proc"));
+        }
+        let of = Sandbox {
+            inode: 2,
+            file: File::open("/proc/self/ns/net").unwrap(),
+            containers: BTreeSet::new(),
+            role: Role::Container,
+        };
+        let read = Ok(vec![of]);
+        let ways = ways(&open, &read);
+        assert_eq!(ways[0].0, 10);
+        assert!(ways[0].1.is_err());
+        assert_eq!(ways[1].0, 11);
+        assert_eq!(ways[1].1.as_ref().unwrap().inode, 2);
     }
 
     #[test]

@@ -1,16 +1,31 @@
 //! What is known and not enforced, with the reason.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use policy_api::messages::{EndpointState, EndpointStatus};
-use policy_core::{assemble::endpoint_ports, model::Model};
+use policy_core::{
+    assemble::endpoint_ports,
+    model::{EndpointSpec, Model},
+};
 
-use super::{Inventory, statics};
+use super::{Inventory, UNFENCED, enforced, statics};
 use crate::{config::Config, fence::View, resources::Resources, source::docker::UnsupportedReason};
 
 const STARTING: &str = "starting: its interface is not identified yet";
 const NOT_FOUND: &str = "nothing holds its traffic: its interface is not found; the agent must see \
                          the host's /proc and the engine's mounts below its netns folder";
+const UNOWNED: &str = "inside another network namespace: no container is known to own it";
+
+/// What is to be known of an interface inside another namespace that has no programs: unlike one on a
+/// bridge it is open until then.
+pub(super) fn open(number: u32, view: &View) -> String {
+    let reason = view.failures.get(&number);
+    let reason = reason.map_or(UNFENCED, String::as_str);
+    format!("nothing holds its traffic: {reason}")
+}
 
 impl Inventory {
     /// Endpoints that are known but not enforced.
@@ -76,16 +91,16 @@ impl Inventory {
         }
         let held: BTreeSet<u32> = model.endpoints.values().map(|spec| spec.ifindex).collect();
         for (number, inside) in view.inside.iter().filter(|(number, _)| !held.contains(number)) {
-            let reason = match view.failures.get(number) {
-                Some(failure) => failure.clone(),
-                None => {
-                    "inside another network namespace: no container is known to own it".to_owned()
-                }
+            // Programs without an endpoint drop everything.
+            let (state, note) = if view.fenced(*number) {
+                (EndpointState::Pending, UNOWNED.to_owned())
+            } else {
+                (EndpointState::Unsupported, open(*number, view))
             };
             waiting.push(EndpointStatus {
                 interface: inside.name.clone(),
                 ifindex: inside.place.ifindex,
-                ..blank(&inside.name, "", EndpointState::Pending, reason)
+                ..blank(&inside.name, "", state, note)
             });
         }
         for container in &docker.unsupported {
@@ -114,9 +129,10 @@ impl Inventory {
         model: &Model,
         view: &View,
     ) -> Option<(bool, String)> {
-        let open: Vec<EndpointStatus> = self
-            .waiting(config, resources, model, view)
-            .into_iter()
+        let inside = |spec: &&Arc<EndpointSpec>| view.inside.contains_key(&spec.ifindex);
+        let inside = model.endpoints.values().filter(inside).map(|spec| enforced(spec, view));
+        let open: Vec<EndpointStatus> = inside
+            .chain(self.waiting(config, resources, model, view))
             .filter(|status| status.state == EndpointState::Unsupported)
             .collect();
         let host = UnsupportedReason::HostNetwork.to_string();
@@ -126,5 +142,53 @@ impl Inventory {
             .map(|status| format!("{} {}", status.name, status.note.unwrap_or_default()))
             .collect();
         (!lines.is_empty()).then(|| (faults, lines.join("; ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use policy_common::abi::INSIDE;
+    use policy_core::{host::Plane, labels::Labels};
+
+    use super::*;
+    use crate::{
+        fence::{Inside, On},
+        kernel::{inside::HOOKS, pin::Place},
+    };
+
+    fn spec(ifindex: u32) -> EndpointSpec {
+        EndpointSpec {
+            ifindex,
+            interface: "eth0".to_owned(),
+            name: "web".to_owned(),
+            namespace: "shop".to_owned(),
+            network: "lan".to_owned(),
+            labels: Labels::default(),
+            addresses: Vec::new(),
+            mac: None,
+            ports: Vec::new(),
+            bridge: None,
+            plane: Plane::Workload,
+            adopt_until_ns: 0,
+        }
+    }
+
+    #[test]
+    fn an_interface_inside_a_container_is_not_called_closed_before_its_programs_are_on() {
+        let number = INSIDE | 1;
+        let on = On::Overlay("abc".to_owned());
+        let place = Place { netns: 1, ifindex: 2 };
+        let inside = Inside { place, name: "eth0".to_owned(), on, containers: BTreeSet::new() };
+        let mut view = View::default();
+        view.inside.insert(number, inside);
+        assert_eq!(enforced(&spec(number), &view).state, EndpointState::Unsupported);
+        view.failures.insert(number, "no such device".to_owned());
+        let status = enforced(&spec(number), &view);
+        assert_eq!(status.note.unwrap(), "nothing holds its traffic: no such device");
+        view.failures.clear();
+        view.attached.extend(HOOKS.map(|hook| (number, hook)));
+        assert_eq!(enforced(&spec(number), &view).state, EndpointState::Enforcing);
+        // A veth is on a bridge that has a guard.
+        assert_eq!(enforced(&spec(7), &view).state, EndpointState::Pending);
     }
 }

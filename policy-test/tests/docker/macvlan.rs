@@ -12,39 +12,13 @@ use anyhow::{Context as _, Result, ensure};
 use policy_test::{lab::Workload, net::Reach, netns::NetNs, wait};
 
 use crate::{
+    policies::{DB_FROM_WEB, SHUT},
     stage::{Container, LIMIT, PROBE, SHORT, Stage, play, rounds},
     tap::Tap,
 };
 
 const PORT: u16 = 7000;
 const OUTSIDE: [&str; 2] = ["10.81.0.250", "fd81::250"];
-
-const POLICY: &str = "
-apiVersion: projectcalico.org/v3
-kind: NetworkPolicy
-metadata: {name: db, namespace: default}
-spec:
-  selector: app == 'db'
-  types: [Ingress, Egress]
-  ingress:
-  - action: Allow
-    protocol: TCP
-    source: {selector: app == 'web'}
-    destination: {ports: [7000]}
-";
-
-const NOTHING_OUT: &str = "
-apiVersion: projectcalico.org/v3
-kind: NetworkPolicy
-metadata: {name: shut, namespace: default}
-spec:
-  selector: app == 'shut'
-  types: [Egress]
-  egress:
-  - action: Allow
-    protocol: TCP
-    destination: {ports: [7000]}
-";
 
 /// A parent with a machine at its other end, and a network of that name on it.
 fn network(stage: &Stage) -> Result<Workload> {
@@ -101,7 +75,7 @@ fn containers_on_macvlan_are_fenced_by_label() {
         far.expect(&addresses, PORT, true)?;
         db.expect(&everywhere()?, PORT, true)?;
 
-        stage.agent.apply(POLICY)?;
+        stage.agent.apply(DB_FROM_WEB)?;
         stage.expect(&web, &db, "mac", PORT, true)?;
         stage.expect(&intruder, &db, "mac", PORT, false)?;
         stage.observed("intruder", "db", PORT)?;
@@ -144,7 +118,7 @@ fn macvlan_containers_are_followed_through_their_lives() {
         let far = outside_as_container(&outside)?;
         let _server = far.serve(PORT)?;
         let _other = far.serve(7001)?;
-        stage.agent.apply(NOTHING_OUT)?;
+        stage.agent.apply(SHUT)?;
         let shut = stage.container("shut", "shut", "mac")?;
         shut.expect(&everywhere()?, PORT, true)?;
         shut.expect(&everywhere()?, 7001, false)?;
@@ -187,7 +161,7 @@ fn a_macvlan_fence_outlives_the_agent_and_is_taken_over() {
         let outside = network(stage)?;
         let far = outside_as_container(&outside)?;
         let _servers = [far.serve(PORT)?, far.serve(7001)?];
-        stage.agent.apply(NOTHING_OUT)?;
+        stage.agent.apply(SHUT)?;
         let shut = stage.container("shut", "shut", "mac")?;
         let to = SocketAddr::new(OUTSIDE[0].parse()?, PORT);
         let mut open = shut.netns.tcp_connect(to, LIMIT)?;
@@ -236,7 +210,7 @@ fn a_macvlan_container_that_ran_before_the_agent_keeps_its_connections() {
         let outside = network(stage)?;
         let far = outside_as_container(&outside)?;
         let _servers = [far.serve(PORT)?, far.serve(7001)?];
-        stage.agent.apply(NOTHING_OUT)?;
+        stage.agent.apply(SHUT)?;
         stage.agent.terminate()?;
         stage.agent.unload()?;
         stage.engine.run(
@@ -265,7 +239,7 @@ fn no_macvlan_container_gets_a_first_packet_through() {
         let outside = network(stage)?;
         let far = outside_as_container(&outside)?;
         stage.import_probe()?;
-        stage.agent.apply(NOTHING_OUT)?;
+        stage.agent.apply(SHUT)?;
         let tap = Tap::open(outside.netns(), 7001)?;
         let _servers = [far.serve(PORT)?, far.serve(7001)?];
         let allowed = format!("{}:{PORT}", OUTSIDE[0]);
@@ -380,7 +354,7 @@ fn a_raw_socket_that_skips_the_queue_passes_a_macvlan_fence() {
         let tap = Tap::open(outside.netns(), 67)?;
         stage.import_probe()?;
         idle(stage, "shut", "shut")?;
-        stage.agent.apply(NOTHING_OUT)?;
+        stage.agent.apply(SHUT)?;
         let frame = discover(mac_of(stage, "shut")?);
         send_raw(stage, "shut", &frame, &[])?;
         let dropped = || stage.metric("palisade_dropped_packets_total", &["port=\"67\""]);
@@ -400,7 +374,7 @@ fn a_running_container_gets_no_packet_through_as_it_joins_a_macvlan_network() {
         let far = outside_as_container(&outside)?;
         stage.import_probe()?;
         stage.network("front", 1)?;
-        stage.agent.apply(NOTHING_OUT)?;
+        stage.agent.apply(SHUT)?;
         let tap = Tap::open(outside.netns(), 7001)?;
         let _servers = [far.serve(PORT)?, far.serve(7001)?];
         let allowed = format!("{}:{PORT}", OUTSIDE[0]);

@@ -11,6 +11,7 @@ mod lifecycle;
 mod macvlan;
 mod modes;
 mod overlay;
+mod policies;
 mod published;
 mod stage;
 mod takeover;

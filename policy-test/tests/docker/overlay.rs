@@ -8,6 +8,7 @@ use policy_api::messages::{EndpointState, EndpointStatus};
 use policy_test::{engine::IMAGE, net::Reach, wait};
 
 use crate::{
+    policies::{DB_FROM_WEB, SHUT},
     stage::{Container, LIMIT, PROBE, SHORT, Stage, play, rounds},
     tap::Tap,
 };
@@ -15,31 +16,6 @@ use crate::{
 const PORT: u16 = 7000;
 const OTHER: u16 = 7001;
 const GATEWAY: &str = "docker_gwbridge";
-
-const DB: &str = "
-apiVersion: projectcalico.org/v3
-kind: NetworkPolicy
-metadata: {name: db, namespace: default}
-spec:
-  selector: app == 'db'
-  types: [Ingress, Egress]
-  ingress:
-  - action: Allow
-    protocol: TCP
-    source: {selector: app == 'web'}
-    destination: {ports: [7000]}
-";
-
-const SHUT: &str = "
-apiVersion: projectcalico.org/v3
-kind: NetworkPolicy
-metadata: {name: shut, namespace: default}
-spec:
-  selector: app == 'shut'
-  types: [Egress]
-  egress:
-  - {action: Allow, protocol: TCP, destination: {ports: [7000]}}
-";
 
 /// Joins a second stage to the first one, both engines to a swarm, and makes the network `over`.
 fn swarm(one: &Stage) -> Result<Stage> {
@@ -90,7 +66,7 @@ fn containers_on_an_overlay_are_fenced_by_label_on_either_node() {
         }
         reach(&db, far_ip, PORT, true)?;
 
-        one.agent.apply(DB)?;
+        one.agent.apply(DB_FROM_WEB)?;
         reach(&web, db_ip, PORT, true)?;
         reach(&intruder, db_ip, PORT, false)?;
         reach(&db, web_ip, PORT, false)?;
@@ -102,8 +78,9 @@ fn containers_on_an_overlay_are_fenced_by_label_on_either_node() {
         ensure!(dropped >= 1, "no drop of intruder -> db counted");
         // Another node's labels are not known here: what comes from there is an address.
         reach(&far, db_ip, PORT, false)?;
-        one.agent
-            .apply(&DB.replace("{selector: app == 'web'}", &format!("{{nets: [{far_ip}/32]}}")))?;
+        one.agent.apply(
+            &DB_FROM_WEB.replace("{selector: app == 'web'}", &format!("{{nets: [{far_ip}/32]}}")),
+        )?;
         reach(&far, db_ip, PORT, true)?;
         reach(&web, db_ip, PORT, false)?;
 
@@ -119,7 +96,9 @@ fn containers_on_an_overlay_are_fenced_by_label_on_either_node() {
         }
 
         // And that node enforces its own.
-        two.agent.apply(&DB.replace("app == 'db'", "app == 'web'").replace("'web'}", "'none'}"))?;
+        two.agent.apply(
+            &DB_FROM_WEB.replace("app == 'db'", "app == 'web'").replace("'web'}", "'none'}"),
+        )?;
         reach(&intruder, far_ip, OTHER, false)?;
         let status = two.enforcing("far", "over")?;
         ensure!(status.note.is_none(), "{status:?}");
@@ -249,7 +228,7 @@ fn the_tasks_of_a_service_are_fenced_like_any_container() {
         let intruder = one.container("intruder", "intruder", "over")?;
         let to = *task.addresses.first().context("an address")?;
         reach(&intruder, to, PORT, true)?;
-        one.agent.apply(DB)?;
+        one.agent.apply(DB_FROM_WEB)?;
         reach(&web, to, PORT, true)?;
         reach(&intruder, to, PORT, false)
     });
