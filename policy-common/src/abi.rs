@@ -603,6 +603,17 @@ pub struct BlockKeyV6 {
     pub address: [u8; 16],
 }
 
+/// Value of `BLOCK_V4` and `BLOCK_V6`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct Blocked {
+    /// Rule that blocks the prefix.
+    pub rule: u32,
+    /// Peer id that stands for the network set that the prefix is of; that of the world if it stands
+    /// in the rule itself.
+    pub peer: u32,
+}
+
 /// LPM data of `FAILSAFE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -671,6 +682,7 @@ abi_types! {
     EventBudget: 40,
     BlockKeyV4: 8,
     BlockKeyV6: 20,
+    Blocked: 8,
     FailsafeKey: 20,
     PublishedKey: 20,
 }

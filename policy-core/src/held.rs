@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use ipnet::IpNet;
-use policy_common::abi::{ClassKey, Endpoint, RULE_NONE};
+use policy_common::abi::{Blocked, ClassKey, Endpoint, RULE_NONE};
 
 use crate::plan::{Image, Op};
 
@@ -104,10 +104,10 @@ impl Held {
         for key in image.classes.keys() {
             held.row(*key, true);
         }
-        for ((list, net), &rule) in &image.blocks {
+        for ((list, net), &blocked) in &image.blocks {
             held.blocks[of_net(net)] += 1;
             held.lists.lead(*list);
-            held.rules.lead(rule);
+            held.blocked(blocked, true);
         }
         for &list in image.uplinks.values() {
             held.lists.lead(list);
@@ -118,7 +118,7 @@ impl Held {
         held
     }
 
-    /// Whether an address or prefix is this peer.
+    /// Whether an address or prefix is this peer, one of a block list included.
     pub(crate) fn is_live_peer(&self, peer: u32) -> bool {
         self.peers.is_live(peer)
     }
@@ -262,10 +262,10 @@ impl Held {
                     self.endpoint(old, false);
                 }
             }
-            Op::SetBlock { list, net, rule } => {
-                self.rules.lead(*rule);
+            Op::SetBlock { list, net, blocked } => {
+                self.blocked(*blocked, true);
                 match image.blocks.get(&(*list, *net)) {
-                    Some(&old) => self.rules.leave(old),
+                    Some(&old) => self.blocked(old, false),
                     None => {
                         self.blocks[of_net(net)] += 1;
                         self.lists.lead(*list);
@@ -276,7 +276,7 @@ impl Held {
                 if let Some(&old) = image.blocks.get(&(*list, *net)) {
                     self.blocks[of_net(net)] -= 1;
                     self.lists.leave(*list);
-                    self.rules.leave(old);
+                    self.blocked(old, false);
                 }
             }
             Op::SetUplink { ifindex, list } => {
@@ -305,6 +305,16 @@ impl Held {
             RULE_NONE => {}
             rule if is_there => self.rules.lead(rule),
             rule => self.rules.leave(rule),
+        }
+    }
+
+    fn blocked(&mut self, Blocked { rule, peer }: Blocked, is_there: bool) {
+        if is_there {
+            self.rules.lead(rule);
+            self.peers.lead(peer);
+        } else {
+            self.rules.leave(rule);
+            self.peers.leave(peer);
         }
     }
 

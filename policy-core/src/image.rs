@@ -43,8 +43,8 @@ impl Image {
             Op::RemoveGuard(key) => {
                 self.guard.remove(key);
             }
-            Op::SetBlock { list, net, rule } => {
-                self.blocks.insert((*list, *net), *rule);
+            Op::SetBlock { list, net, blocked } => {
+                self.blocks.insert((*list, *net), *blocked);
             }
             Op::RemoveBlock { list, net } => {
                 self.blocks.remove(&(*list, *net));

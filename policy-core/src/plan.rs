@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
-use policy_common::abi::{ClassKey, ClassRef, Endpoint, GuardKey, Interval};
+use policy_common::abi::{Blocked, ClassKey, ClassRef, Endpoint, GuardKey, Interval};
 
 use crate::host::{Failsafe, Published};
 
@@ -46,8 +46,8 @@ pub enum Op {
         list: u32,
         /// Blocked prefix.
         net: IpNet,
-        /// Rule that blocks it.
-        rule: u32,
+        /// Rule that blocks it, and the network set that it is of.
+        blocked: Blocked,
     },
     /// Delete a prefix of a block list.
     RemoveBlock {
@@ -95,8 +95,8 @@ pub struct Image {
     pub cidrs: BTreeMap<IpNet, u32>,
     /// `GUARD`.
     pub guard: std::collections::BTreeSet<GuardKey>,
-    /// `BLOCK_V4` and `BLOCK_V6`: (list, prefix) to rule.
-    pub blocks: BTreeMap<(u32, IpNet), u32>,
+    /// `BLOCK_V4` and `BLOCK_V6`: (list, prefix) to rule and network set.
+    pub blocks: BTreeMap<(u32, IpNet), Blocked>,
     /// `UPLINKS`.
     pub uplinks: BTreeMap<u32, u32>,
     /// `FAILSAFE`: to rule.

@@ -196,7 +196,7 @@ impl Kernel {
         let longest = IpNet::from(source).prefix_len();
         (0..=longest).rev().find_map(|length| {
             let net = IpNet::new(source, length).ok()?.trunc();
-            self.image.blocks.get(&(list, net)).copied()
+            self.image.blocks.get(&(list, net)).map(|blocked| blocked.rule)
         })
     }
 

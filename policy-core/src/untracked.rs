@@ -2,7 +2,7 @@
 //!
 //! In: the [`Model`]. Out: for each uplink the policies that select it, and for each distinct
 //! choice of policies a [`BlockList`]: prefixes, each with the first rule (by tier and order) whose
-//! networks contain it. `validate` lets only ingress Deny rules through whose one condition is
+//! networks contain it, and the network set that it has them from, the first by name. `validate` lets only ingress Deny rules through whose one condition is
 //! the source's `nets` or a `selector` of network sets, so a list is all that such policies say.
 
 use std::{
@@ -18,8 +18,9 @@ use crate::{
     digest::Digest,
     identity,
     labels::Labels,
-    model::Model,
+    model::{Model, NetworkSet},
     names,
+    peers::PeerName,
     policy::{EntityMatch, Policy},
     prefixes::Forest,
     services, tiers,
@@ -31,8 +32,17 @@ pub(crate) struct BlockList {
     /// The same list in another run of the agent. Named by its policies, not by its prefixes: a
     /// list only ever denies, so its prefixes may change one by one in place.
     pub(crate) digest: Digest,
-    /// Prefixes, and the rule of each as an index into [`Untracked::names`].
-    pub(crate) prefixes: Vec<(IpNet, usize)>,
+    /// Prefixes, and why each is there.
+    pub(crate) prefixes: Vec<(IpNet, Source)>,
+}
+
+/// Why a prefix is in a block list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// The rule, as an index into [`Untracked::names`].
+    pub(crate) rule: usize,
+    /// The network set that the rule picks, as an index into [`Untracked::sets`].
+    set: Option<usize>,
 }
 
 /// Block lists of a model.
@@ -42,20 +52,33 @@ pub(crate) struct Untracked {
     pub(crate) lists: Vec<BlockList>,
     /// Rules.
     pub(crate) names: Vec<RuleName>,
+    /// Network sets, by name.
+    sets: Vec<PeerName>,
     /// List of each uplink that has one.
     pub(crate) uplinks: BTreeMap<u32, usize>,
+}
+
+impl Untracked {
+    /// The network set that a prefix is of, if it does not stand in the rule itself.
+    pub(crate) fn set(&self, source: Source) -> Option<&PeerName> {
+        self.sets.get(source.set?)
+    }
 }
 
 /// Compiles the block lists.
 pub(crate) fn compile(model: &Model) -> Untracked {
     let policies: Vec<&Arc<Policy>> = tiers::untracked(model);
-    let sets: Vec<(Labels, &[IpNet])> = model
-        .network_sets
-        .values()
+    let mut named: Vec<_> = model.network_sets.values().collect();
+    named.sort_by_key(|set| (&set.namespace, &set.name));
+    let sets: Vec<(Labels, &[IpNet])> = named
+        .iter()
         .map(|set| (identity::network_set_labels(model, set), set.nets.as_slice()))
         .collect();
-
-    let mut out = Untracked::default();
+    let name = |set: &&Arc<NetworkSet>| PeerName {
+        namespace: set.namespace.clone(),
+        name: set.name.clone(),
+    };
+    let mut out = Untracked { sets: named.iter().map(name).collect(), ..Untracked::default() };
     let mut known: HashMap<Digest, usize> = HashMap::new();
     for (&ifindex, labels) in &model.uplinks {
         let chosen: Vec<_> =
@@ -66,19 +89,24 @@ pub(crate) fn compile(model: &Model) -> Untracked {
         let keys: Vec<_> = chosen.iter().map(|policy| &policy.key).collect();
         let digest = Digest::of("block-list", &keys);
         let list = *known.entry(digest).or_insert_with(|| {
+            let mut sources = Vec::new();
             let mut entries = Vec::new();
             for policy in &chosen {
                 for rule in policy.rules(Direction::Ingress).unwrap_or_default() {
-                    let tag = u32::try_from(out.names.len()).unwrap_or(u32::MAX);
+                    let number = out.names.len();
                     out.names.push(names::of_rule(policy, Direction::Ingress, rule));
-                    let nets = networks(&rule.source, &sets).into_iter();
-                    entries.extend(
-                        nets.filter(|net| services::speaks_of(rule, identity::family(net.addr())))
-                            .map(|net| (net, tag)),
-                    );
+                    for (set, nets) in networks(&rule.source, &sets) {
+                        let tag = u32::try_from(sources.len()).unwrap_or(u32::MAX);
+                        sources.push(Source { rule: number, set });
+                        let said =
+                            |net: &IpNet| services::speaks_of(rule, identity::family(net.addr()));
+                        entries.extend(nets.into_iter().filter(said).map(|net| (net, tag)));
+                    }
                 }
             }
-            out.lists.push(BlockList { digest, prefixes: first_rules(entries) });
+            let found = first(entries).into_iter();
+            let prefixes = found.map(|(net, tag)| (net, sources[tag as usize])).collect();
+            out.lists.push(BlockList { digest, prefixes });
             out.lists.len() - 1
         });
         out.uplinks.insert(ifindex, list);
@@ -86,35 +114,36 @@ pub(crate) fn compile(model: &Model) -> Untracked {
     out
 }
 
-/// The networks of a source: those written, or those of the sets that a selector picks; if both
+/// The networks of a source: those written, or those of each set that a selector picks; if both
 /// are written, what is in both.
-fn networks(source: &EntityMatch, sets: &[(Labels, &[IpNet])]) -> Vec<IpNet> {
-    let Some(selector) = &source.selector else { return source.nets.clone() };
-    let selected: Vec<IpNet> = sets
-        .iter()
-        .filter(|(labels, _)| selector.matches(labels))
-        .flat_map(|(_, nets)| nets.iter().copied())
-        .collect();
-    if source.nets.is_empty() {
-        return selected;
-    }
-    // Two prefixes are nested or apart, so what is in both is the longer of each nested pair.
-    let (written, chosen) = (forest(&source.nets), forest(&selected));
-    let within = |nets: &[IpNet], forest: &Forest| -> Vec<IpNet> {
-        let inside = |net: &IpNet| {
-            let mut at = forest.nearest(net.network());
-            while let Some(node) = at.map(|index| &forest.nodes()[index]) {
-                if node.net.contains(net) {
+fn networks(source: &EntityMatch, sets: &[(Labels, &[IpNet])]) -> Vec<(Option<usize>, Vec<IpNet>)> {
+    let Some(selector) = &source.selector else { return vec![(None, source.nets.clone())] };
+    let picked = sets.iter().enumerate().filter(|(_, (labels, _))| selector.matches(labels));
+    let of_set = |(index, (_, nets)): (usize, &(Labels, &[IpNet]))| {
+        let nets = if source.nets.is_empty() { nets.to_vec() } else { in_both(&source.nets, nets) };
+        (Some(index), nets)
+    };
+    picked.map(of_set).collect()
+}
+
+/// Two prefixes are nested or apart, so what is in both is the longer of each nested pair.
+fn in_both(one: &[IpNet], other: &[IpNet]) -> Vec<IpNet> {
+    let within = |nets: &[IpNet], around: &[IpNet]| -> Vec<IpNet> {
+        let around = forest(around);
+        let inside = |net: &&IpNet| {
+            let mut at = around.nearest(net.network());
+            while let Some(node) = at.map(|index| &around.nodes()[index]) {
+                if node.net.contains(*net) {
                     return true;
                 }
                 at = node.parent;
             }
             false
         };
-        nets.iter().filter(|net| inside(net)).copied().collect()
+        nets.iter().filter(inside).copied().collect()
     };
-    let mut both = within(&source.nets, &chosen);
-    both.extend(within(&selected, &written));
+    let mut both = within(one, other);
+    both.extend(within(other, one));
     both
 }
 
@@ -124,7 +153,7 @@ fn forest(nets: &[IpNet]) -> Forest {
 
 /// Each prefix with the lowest tag among its own and those of the prefixes around it; a prefix
 /// that would say the same as the one around it is left out.
-fn first_rules(entries: Vec<(IpNet, u32)>) -> Vec<(IpNet, usize)> {
+fn first(entries: Vec<(IpNet, u32)>) -> Vec<(IpNet, u32)> {
     let forest = Forest::new(entries);
     let mut winners: Vec<u32> = Vec::with_capacity(forest.nodes().len());
     let mut prefixes = Vec::new();
@@ -133,7 +162,7 @@ fn first_rules(entries: Vec<(IpNet, u32)>) -> Vec<(IpNet, usize)> {
         let around = node.parent.map(|parent| winners[parent]);
         let winner = around.map_or(own, |around| own.min(around));
         if around != Some(winner) {
-            prefixes.push((node.net, winner as usize));
+            prefixes.push((node.net, winner));
         }
         winners.push(winner);
     }
@@ -149,8 +178,8 @@ mod tests {
     }
 
     #[test]
-    fn each_prefix_goes_to_the_first_rule_around_it() {
-        let found = first_rules(vec![
+    fn each_prefix_goes_to_the_first_source_around_it() {
+        let found = first(vec![
             (net("10.0.0.0/8"), 1),
             (net("10.1.0.0/16"), 0),
             (net("10.1.2.0/24"), 2),
@@ -172,6 +201,7 @@ mod tests {
             nets: vec![net("10.0.0.0/8"), net("192.0.2.0/24")],
             ..EntityMatch::default()
         };
-        assert_eq!(networks(&source, &[(labels, &set)]), [net("192.0.2.0/24"), net("10.1.0.0/16")]);
+        let both = vec![net("192.0.2.0/24"), net("10.1.0.0/16")];
+        assert_eq!(networks(&source, &[(labels, &set)]), [(Some(0), both)]);
     }
 }

@@ -13,9 +13,9 @@ use aya_ebpf::{
 };
 use policy_common::{
     abi::{
-        BlockKeyV4, BlockKeyV6, ClassKey, ClassRef, Counter, DROP_REASONS, DropCounter, DropKey,
-        EVENT_KINDS, Endpoint, EventBudget, FailsafeKey, Flow, FlowCounter, FlowKeyV4, FlowKeyV6,
-        Fragment, FragmentKey, Globals, GuardKey, Interval, PublishedKey, StagedCounter,
+        BlockKeyV4, BlockKeyV6, Blocked, ClassKey, ClassRef, Counter, DROP_REASONS, DropCounter,
+        DropKey, EVENT_KINDS, Endpoint, EventBudget, FailsafeKey, Flow, FlowCounter, FlowKeyV4,
+        FlowKeyV6, Fragment, FragmentKey, Globals, GuardKey, Interval, PublishedKey, StagedCounter,
     },
     maps as size,
     packet::Packet,
@@ -102,11 +102,11 @@ pub static UPLINKS: HashMap<u32, u32> =
     HashMap::with_max_entries(size::MAX_UPLINKS, BPF_F_NO_PREALLOC);
 
 #[map]
-pub static BLOCK_V4: LpmTrie<BlockKeyV4, u32> =
+pub static BLOCK_V4: LpmTrie<BlockKeyV4, Blocked> =
     LpmTrie::with_max_entries(size::MAX_CIDRS, BPF_F_NO_PREALLOC);
 
 #[map]
-pub static BLOCK_V6: LpmTrie<BlockKeyV6, u32> =
+pub static BLOCK_V6: LpmTrie<BlockKeyV6, Blocked> =
     LpmTrie::with_max_entries(size::MAX_CIDRS, BPF_F_NO_PREALLOC);
 
 #[map]

@@ -10,7 +10,7 @@
 
 use aya_ebpf::maps::lpm_trie::Key;
 use policy_common::{
-    abi::{BlockKeyV4, BlockKeyV6, Family, PEER_WORLD_V4, PEER_WORLD_V6, RULE_NONE},
+    abi::{BlockKeyV4, BlockKeyV6, Blocked, Family, PEER_WORLD_V4, PEER_WORLD_V6, RULE_NONE},
     packet::Address,
 };
 
@@ -29,8 +29,9 @@ pub struct Near {
     /// IPv4 in the first half.
     address: [u64; 2],
     /// The policies' networks or a block list, and the family.
+    value: u64,
     scope: u32,
-    value: u32,
+    pad: u32,
 }
 
 /// The peer that the policies' networks give an address to.
@@ -45,17 +46,18 @@ pub fn peer(family: Family, address: &Address) -> u32 {
     }
 }
 
-/// The rule of a block list that names an address.
+/// What a block list says about an address.
 #[inline(always)]
-pub fn blocked(list: u32, family: Family, address: &Address) -> Option<u32> {
-    let rule = match family {
+pub fn blocked(list: u32, family: Family, address: &Address) -> Option<Blocked> {
+    let packed = match family {
         Family::V4 => blocked_v4(list, address[0]),
         Family::V6 => {
             let [first, second] = halves(address);
             blocked_v6(list, first, second)
         }
     };
-    if rule == RULE_NONE { None } else { Some(rule) }
+    let blocked = Blocked { rule: packed as u32, peer: (packed >> 32) as u32 };
+    if blocked.rule == RULE_NONE { None } else { Some(blocked) }
 }
 
 /// Scope of the policies' networks; those of block lists are above.
@@ -81,9 +83,11 @@ fn bytes(halves: [u64; 2]) -> [u8; 16] {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn peer_v4(address: u32) -> u32 {
-    remember(Family::V4, POLICIES, [u64::from(address), 0], || {
-        *CIDRS_V4.get(Key::new(32, address.to_ne_bytes())).unwrap_or(&PEER_WORLD_V4)
-    })
+    let peer = remember(Family::V4, POLICIES, [u64::from(address), 0], || {
+        let key = Key::new(32, address.to_ne_bytes());
+        u64::from(*CIDRS_V4.get(key).unwrap_or(&PEER_WORLD_V4))
+    });
+    peer as u32
 }
 
 /// As [`peer_v4`], in two halves.
@@ -91,34 +95,43 @@ pub extern "C" fn peer_v4(address: u32) -> u32 {
 #[inline(never)]
 pub extern "C" fn peer_v6(first: u64, second: u64) -> u32 {
     let halves = [first, second];
-    remember(Family::V6, POLICIES, halves, || {
-        *CIDRS_V6.get(Key::new(128, bytes(halves))).unwrap_or(&PEER_WORLD_V6)
-    })
+    let peer = remember(Family::V6, POLICIES, halves, || {
+        u64::from(*CIDRS_V6.get(Key::new(128, bytes(halves))).unwrap_or(&PEER_WORLD_V6))
+    });
+    peer as u32
 }
 
-/// The rule of a block list, or `RULE_NONE`.
+/// What a block list says, packed: the rule, or `RULE_NONE`, below the peer.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn blocked_v4(list: u32, address: u32) -> u32 {
+pub extern "C" fn blocked_v4(list: u32, address: u32) -> u64 {
     remember(Family::V4, scope(list), [u64::from(address), 0], || {
         let key = BlockKeyV4 { list: list.to_be_bytes(), address: address.to_ne_bytes() };
-        *BLOCK_V4.get(Key::new(LIST_BITS + 32, key)).unwrap_or(&RULE_NONE)
+        packed(BLOCK_V4.get(Key::new(LIST_BITS + 32, key)))
     })
 }
 
 /// As [`blocked_v4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn blocked_v6(list: u32, first: u64, second: u64) -> u32 {
+pub extern "C" fn blocked_v6(list: u32, first: u64, second: u64) -> u64 {
     let halves = [first, second];
     remember(Family::V6, scope(list), halves, || {
         let key = BlockKeyV6 { list: list.to_be_bytes(), address: bytes(halves) };
-        *BLOCK_V6.get(Key::new(LIST_BITS + 128, key)).unwrap_or(&RULE_NONE)
+        packed(BLOCK_V6.get(Key::new(LIST_BITS + 128, key)))
     })
 }
 
 #[inline(always)]
-fn remember(family: Family, scope: u32, address: [u64; 2], find: impl FnOnce() -> u32) -> u32 {
+fn packed(blocked: Option<&Blocked>) -> u64 {
+    match blocked {
+        Some(&Blocked { rule, peer }) => u64::from(rule) | u64::from(peer) << 32,
+        None => u64::from(RULE_NONE),
+    }
+}
+
+#[inline(always)]
+fn remember(family: Family, scope: u32, address: [u64; 2], find: impl FnOnce() -> u64) -> u64 {
     let scope = scope << 1 | family as u32;
     let Some(globals) = GLOBALS.get(0) else { return find() };
     // SAFETY: a valid reference; volatile, so that the load stays where it is.
@@ -131,7 +144,7 @@ fn remember(family: Family, scope: u32, address: [u64; 2], find: impl FnOnce() -
         return near.value;
     }
     let value = find();
-    *near = Near { revision, address, scope, value };
+    *near = Near { revision, address, value, scope, pad: 0 };
     value
 }
 

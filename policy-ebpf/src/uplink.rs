@@ -5,7 +5,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use policy_common::{
-    abi::{Direction, DropReason, Family, LOG_NONE, PEER_WORLD_V4, PEER_WORLD_V6},
+    abi::{Direction, DropReason, LOG_NONE},
     packet::{Kind, Packet, Source as _, hop_limit, network_layer, parse_plain},
 };
 
@@ -27,24 +27,20 @@ pub fn run(ctx: &XdpContext) -> u32 {
     let Some((family, source, destination)) = network_layer(&frame) else { return XDP_PASS };
     // SAFETY: one aligned word, read once.
     let Some(list) = (unsafe { UPLINKS.get(ifindex) }) else { return XDP_PASS };
-    let Some(rule) = networks::blocked(*list, family, &source) else { return XDP_PASS };
+    let Some(blocked) = networks::blocked(*list, family, &source) else { return XDP_PASS };
     if left_open(ctx, ifindex) != 0 {
         return XDP_PASS;
     }
-    let peer = match family {
-        Family::V4 => PEER_WORLD_V4,
-        Family::V6 => PEER_WORLD_V6,
-    };
     let packet = Packet { source, destination, family, ..Packet::UNKNOWN };
     emit::record(&Dropped {
         now: clock::now(),
         ifindex,
         length: frame.len() as u32,
         direction: Direction::Ingress,
-        peer,
+        peer: blocked.peer,
         staged: 0,
         log: LOG_NONE,
-        drop: Drop { reason: DropReason::Untracked, rule },
+        drop: Drop { reason: DropReason::Untracked, rule: blocked.rule },
         packet: &packet,
     });
     XDP_DROP

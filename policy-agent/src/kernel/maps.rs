@@ -10,8 +10,8 @@ use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use policy_common::{
     abi::{
-        BlockKeyV4, BlockKeyV6, ClassKey, ClassRef, Endpoint, FailsafeKey, Globals, GuardKey,
-        Interval, PublishedKey,
+        BlockKeyV4, BlockKeyV6, Blocked, ClassKey, ClassRef, Endpoint, FailsafeKey, Globals,
+        GuardKey, Interval, PublishedKey,
     },
     maps as name,
 };
@@ -36,8 +36,8 @@ pub struct Maps {
     guard: HashMap<MapData, GuardKey, u32>,
     globals: Array<MapData, Globals>,
     uplinks: HashMap<MapData, u32, u32>,
-    block_v4: LpmTrie<MapData, BlockKeyV4, u32>,
-    block_v6: LpmTrie<MapData, BlockKeyV6, u32>,
+    block_v4: LpmTrie<MapData, BlockKeyV4, Blocked>,
+    block_v6: LpmTrie<MapData, BlockKeyV6, Blocked>,
     failsafe: LpmTrie<MapData, FailsafeKey, u32>,
     published: HashMap<MapData, PublishedKey, u32>,
 }
@@ -125,11 +125,11 @@ impl Maps {
             Op::RemoveEndpoint(ifindex) => gone(self.endpoints.remove(ifindex)),
             Op::SetGuard(key) => self.guard.insert(key, 1, 0),
             Op::RemoveGuard(key) => gone(self.guard.remove(key)),
-            Op::SetBlock { list, net: IpNet::V4(net), rule } => {
-                self.block_v4.insert(&block_v4(*list, net), rule, 0)
+            Op::SetBlock { list, net: IpNet::V4(net), blocked } => {
+                self.block_v4.insert(&block_v4(*list, net), blocked, 0)
             }
-            Op::SetBlock { list, net: IpNet::V6(net), rule } => {
-                self.block_v6.insert(&block_v6(*list, net), rule, 0)
+            Op::SetBlock { list, net: IpNet::V6(net), blocked } => {
+                self.block_v6.insert(&block_v6(*list, net), blocked, 0)
             }
             Op::RemoveBlock { list, net: IpNet::V4(net) } => {
                 gone(self.block_v4.remove(&block_v4(*list, net)))
@@ -179,18 +179,18 @@ impl Maps {
         }
         let mut blocks = BTreeMap::new();
         for entry in self.block_v4.iter() {
-            let (key, rule) = entry?;
+            let (key, blocked) = entry?;
             let BlockKeyV4 { list, address } = key.data();
             let bits = key.prefix_len().saturating_sub(LIST_BITS);
             let list = u32::from_be_bytes(list);
-            blocks.extend(net_v4(bits, address).map(|net| ((list, net), rule)));
+            blocks.extend(net_v4(bits, address).map(|net| ((list, net), blocked)));
         }
         for entry in self.block_v6.iter() {
-            let (key, rule) = entry?;
+            let (key, blocked) = entry?;
             let BlockKeyV6 { list, address } = key.data();
             let bits = key.prefix_len().saturating_sub(LIST_BITS);
             let list = u32::from_be_bytes(list);
-            blocks.extend(net_v6(bits, address).map(|net| ((list, net), rule)));
+            blocks.extend(net_v6(bits, address).map(|net| ((list, net), blocked)));
         }
         let mut failsafe = BTreeMap::new();
         for entry in self.failsafe.iter() {

@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use policy_api::messages::RuleName;
 use policy_common::{
     abi::{
-        self, ADDRESSES_PER_FAMILY, ClassKey, ClassRef, Endpoint, GuardKey, Interval, LOG_NONE,
-        MAX_CLASS_INTERVALS, MAX_SOURCE_BLOCKS, PEER_WORLD_V4, PEER_WORLD_V6, RULE_NONE,
+        self, ADDRESSES_PER_FAMILY, Blocked, ClassKey, ClassRef, Endpoint, GuardKey, Interval,
+        LOG_NONE, MAX_CLASS_INTERVALS, MAX_SOURCE_BLOCKS, PEER_WORLD_V4, PEER_WORLD_V6, RULE_NONE,
         VERDICT_ALLOW, VERDICT_NESTED, VERDICT_RULE,
     },
     maps,
@@ -29,7 +29,7 @@ use crate::{
     ids::Draft,
     model::EndpointSpec,
     names,
-    peers::WORLD,
+    peers::{PeerName, WORLD},
     plan::{CapacityError, Image},
     shared::Shared,
     tables::{ClassId, TableId, Word, rule_in},
@@ -65,7 +65,7 @@ pub(crate) struct Desired {
 /// Block lists.
 #[derive(Default)]
 pub(crate) struct Blocks {
-    pub(crate) prefixes: BTreeMap<(u32, IpNet), u32>,
+    pub(crate) prefixes: BTreeMap<(u32, IpNet), Blocked>,
     pub(crate) uplinks: BTreeMap<u32, u32>,
 }
 
@@ -336,22 +336,40 @@ impl Numbering<'_, '_> {
             .ok_or_else(|| exhausted("lists of Log rules", self.ids.logs.len(), maps::MAX_LOGS - 1))
     }
 
+    /// The number of the peer that stands for a network set in block lists. No table knows it.
+    fn set(&mut self, name: &PeerName) -> Result<u32, CapacityError> {
+        let digest = Digest::of("block-list-set", &(&name.namespace, &name.name));
+        let held = self.held;
+        self.ids
+            .assign_peer(digest, name, |id| held.has_peer(id))
+            .ok_or_else(|| exhausted("peers", self.ids.peer_count(), u32::MAX))
+    }
+
     fn blocks(&mut self, blocked: &Untracked) -> Result<Blocks, CapacityError> {
         let mut blocks = Blocks::default();
         let mut lists = Vec::new();
         let names: Vec<Arc<RuleName>> = blocked.names.iter().cloned().map(Arc::new).collect();
         let mut rules: Vec<Option<u32>> = vec![None; names.len()];
+        let mut sets: HashMap<&PeerName, u32> = HashMap::new();
         for list in &blocked.lists {
             let held = self.held;
             let id = self.ids.lists.assign(&list.digest, |id| held.has_list(id));
             let id = id.ok_or_else(|| exhausted("block lists", self.ids.lists.len(), u32::MAX))?;
-            for &(net, name) in &list.prefixes {
-                let rule = match rules[name] {
+            for &(net, source) in &list.prefixes {
+                let rule = match rules[source.rule] {
                     Some(rule) => rule,
-                    None => self.rule(&names[name])?,
+                    None => self.rule(&names[source.rule])?,
                 };
-                rules[name] = Some(rule);
-                blocks.prefixes.insert((id, net), rule);
+                rules[source.rule] = Some(rule);
+                let peer = match blocked.set(source) {
+                    None => world(net.addr()).1,
+                    Some(name) => match sets.get(name) {
+                        Some(peer) => *peer,
+                        None => self.set(name)?,
+                    },
+                };
+                sets.extend(blocked.set(source).map(|name| (name, peer)));
+                blocks.prefixes.insert((id, net), Blocked { rule, peer });
             }
             lists.push(id);
         }

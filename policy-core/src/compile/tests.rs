@@ -17,6 +17,7 @@ use crate::{
     testing::{self, ADDRESSES, SERVICES, ip, net},
 };
 
+mod blocks;
 mod room;
 
 /// Every packet of the small world at the endpoints of the models.
@@ -528,31 +529,4 @@ fn ids_outlive_everything_around_them() {
     compiler = restart(&compiler);
     run(&mut compiler, &mut kernel, &model);
     assert_eq!((rule(&compiler), kernel.peer(ip("10.0.0.1"))), (first, web));
-}
-
-#[test]
-fn block_lists_follow_their_uplinks() {
-    let mut model = Model::default();
-    let mut deny = testing::any_rule(Action::Deny);
-    deny.source.nets = vec![net("198.51.100.0/24"), net("2001:db8:bad::/48")];
-    let mut block = testing::policy("block", "role == 'uplink'", vec![deny]);
-    block.untracked = true;
-    testing::add_policy(&mut model, block.clone());
-    model.uplinks.insert(2, testing::labels(&[("role", "uplink")]));
-    model.uplinks.insert(3, testing::labels(&[]));
-    let (mut compiler, mut kernel) = (Compiler::new(), Kernel::default());
-    run(&mut compiler, &mut kernel, &model);
-    let rule = kernel.blocked(2, ip("198.51.100.9")).unwrap();
-    assert_eq!(compiler.ids().rule(rule).unwrap().policy, "block");
-    assert!(kernel.blocked(2, ip("2001:db8:bad::1")).is_some());
-    assert_eq!(kernel.blocked(2, ip("198.51.101.9")), None);
-    assert_eq!(kernel.blocked(3, ip("198.51.100.9")), None);
-
-    if let Some(rules) = &mut block.ingress {
-        rules[0].source.nets = vec![net("198.51.101.0/24")];
-    }
-    testing::add_policy(&mut model, block);
-    run(&mut compiler, &mut kernel, &model);
-    assert!(kernel.blocked(2, ip("198.51.101.9")).is_some());
-    assert_eq!(kernel.blocked(2, ip("198.51.100.9")), None);
 }

@@ -90,8 +90,8 @@ impl Compiled {
         let first = 1 + self.classes.len();
         let mut blocked: BTreeMap<IpNet, usize> = BTreeMap::new();
         for &list in self.blocks.uplinks.values() {
-            for &(net, rule) in &self.blocks.lists[list].prefixes {
-                blocked.entry(net).or_insert(first + rule);
+            for &(net, source) in &self.blocks.lists[list].prefixes {
+                blocked.entry(net).or_insert(first + source.rule);
             }
         }
         blocked.into_iter()

@@ -13,9 +13,9 @@ impl Planner<'_> {
     pub(super) fn blocks(&mut self) {
         let old = self.image;
         let Some(new) = &self.desired.blocks else { return };
-        for (&(list, net), &rule) in &new.prefixes {
-            if old.blocks.get(&(list, net)) != Some(&rule) {
-                self.ops.push(Op::SetBlock { list, net, rule });
+        for (&(list, net), &blocked) in &new.prefixes {
+            if old.blocks.get(&(list, net)) != Some(&blocked) {
+                self.ops.push(Op::SetBlock { list, net, blocked });
             }
         }
         let attached: BTreeSet<u32> = old.uplinks.values().copied().collect();

@@ -45,8 +45,12 @@ fn probe(agent: &Agent, outside: &Workload, servers: &[(UdpEcho, &str, &str)]) -
             marker.send_to(b"marker", to).unwrap();
             recv(&marker, &mut [0; 8]).unwrap();
             let moved = Drops::read(agent).since(&before);
-            outcomes.push((server.received() == seen + 2, moved.for_reason("untracked")));
-            for (series, _) in moved.between("blocked", "host") {
+            let dropped = moved.for_reason("untracked");
+            outcomes.push((server.received() == seen + 2, dropped));
+            // Named by the set that the source is of.
+            let named = moved.between("blocked", "veth-out");
+            assert_eq!(named.iter().map(|(_, count)| count).sum::<u64>(), dropped);
+            for (series, _) in named {
                 assert_eq!(series.get("policy"), "block-list", "{series:?}");
                 assert_eq!(series.get("rule"), "ingress[0]", "{series:?}");
                 assert_eq!(series.get("direction"), "ingress", "{series:?}");
