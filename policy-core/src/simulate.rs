@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use policy_common::abi::{
-    ClassKey, Direction, Family, Interval, PEER_NONE, PEER_WORLD_V4, PEER_WORLD_V6, PLANE_FORWARD,
-    PLANE_PRE_DNAT, VERDICT_ALLOW, VERDICT_NESTED, VERDICT_RULE, service, source,
+    Blocked, ClassKey, Direction, Family, Interval, PEER_NONE, PEER_WORLD_V4, PEER_WORLD_V6,
+    PLANE_FORWARD, PLANE_PRE_DNAT, VERDICT_ALLOW, VERDICT_NESTED, VERDICT_RULE, service, source,
 };
 
 use crate::{
@@ -192,24 +192,28 @@ impl Kernel {
 
     /// The rule that blocks a source at an uplink.
     pub fn blocked(&self, uplink: u32, source: IpAddr) -> Option<u32> {
+        self.block(uplink, source).map(|blocked| blocked.rule)
+    }
+
+    fn block(&self, uplink: u32, source: IpAddr) -> Option<Blocked> {
         let list = *self.image.uplinks.get(&uplink)?;
         let longest = IpNet::from(source).prefix_len();
         (0..=longest).rev().find_map(|length| {
             let net = IpNet::new(source, length).ok()?.trunc();
-            self.image.blocks.get(&(list, net)).map(|blocked| blocked.rule)
+            self.image.blocks.get(&(list, net)).copied()
         })
     }
 
-    /// The rule that blocks a packet that comes in on an uplink: a host endpoint's failsafe ports are
+    /// What blocks a packet that comes in on an uplink: a host endpoint's failsafe ports are
     /// left alone there, and what answers from one.
-    pub fn blocked_at(&self, probe: &Probe) -> Option<u32> {
-        let rule = self.blocked(probe.ifindex, probe.source)?;
+    pub fn blocked_at(&self, probe: &Probe) -> Option<Blocked> {
+        let blocked = self.block(probe.ifindex, probe.source)?;
         let open = |direction: Direction, port: u16| {
             let mut ports = self.image.failsafe.keys();
             ports.any(|safe| safe.matches(direction, probe.source, probe.protocol, port))
         };
         let left_open = self.is_host(probe.ifindex)
             && (open(Direction::Ingress, probe.port) || open(Direction::Egress, probe.source_port));
-        (!left_open).then_some(rule)
+        (!left_open).then_some(blocked)
     }
 }

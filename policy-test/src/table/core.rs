@@ -97,7 +97,10 @@ fn simulate(model: &Model, compiler: &Compiler, kernel: &Kernel, attempt: &Attem
         // What a host endpoint denies has its name.
         let untracked = egress.verdict == Verdict::Deny && egress.endpoint.is_none();
         let denied = untracked.then(|| egress.rule.clone());
-        ensure!(blocked.and_then(name) == denied, "an uplink says {blocked:?}, not {denied:?}");
+        ensure!(
+            blocked.and_then(|it| name(it.rule)) == denied,
+            "an uplink says {blocked:?}, not {denied:?}"
+        );
     }
     for (end, address, direction) in
         [(egress, source, Direction::Egress), (ingress, destination, Direction::Ingress)]

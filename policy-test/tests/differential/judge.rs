@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
 use policy_api::messages::{RuleName, Verdict as Word};
-use policy_common::abi::{Direction, VERDICT_ALLOW, VERDICT_RULE};
+use policy_common::abi::{Blocked, Direction, VERDICT_ALLOW, VERDICT_RULE};
 use policy_core::{
     compile::Compiler,
     evaluate::{self, Packet},
@@ -275,7 +275,7 @@ pub(crate) fn blocked(
     uplink: u32,
     ask: &Ask,
     seen: &mut Coverage,
-) -> Result<Option<u32>, Dispute> {
+) -> Result<Option<Blocked>, Dispute> {
     let probe = Probe {
         ifindex: uplink,
         direction: ask.direction,
@@ -286,7 +286,7 @@ pub(crate) fn blocked(
         source_port: ask.source_port,
     };
     let (wanted, found) = (reading.oracle.blocks(ask, seen), kernel.blocked_at(&probe));
-    let name = found.and_then(|rule| ids.rule(rule));
+    let name = found.and_then(|blocked| ids.rule(blocked.rule));
     if name != wanted.as_ref() {
         let what = format!("the documents block it by {wanted:?}, the tables by {name:?}");
         return Err(Dispute::about(ask, what));

@@ -14,8 +14,8 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, ensure};
 use policy_agent::kernel::{load::Sizes, pin::Hook};
 use policy_common::abi::{
-    Counter, Direction, DropKey, DropReason, Flow, FlowKeyV4, FlowKeyV6, LOG_NONE, PEER_NONE,
-    PEER_WORLD_V4, PEER_WORLD_V6, RULE_NONE, VERDICT_RULE,
+    Blocked, Counter, Direction, DropKey, DropReason, Flow, FlowKeyV4, FlowKeyV6, LOG_NONE,
+    PEER_NONE, RULE_NONE, VERDICT_RULE,
 };
 use policy_core::{
     identity,
@@ -350,11 +350,13 @@ impl Trial {
         let mut shots = Vec::new();
         for ask in asks {
             let (ifindex, ids) = (self.ifindex(ask)?, self.ring.ids());
-            let rule = judge::blocked(reading, &self.kernel, ids, ifindex, ask, seen)?;
-            let world = if ask.source.is_ipv4() { PEER_WORLD_V4 } else { PEER_WORLD_V6 };
-            let blocked = |rule| Fate::Drop { reason: DropReason::Untracked, rule, peer: world };
-            let fate = rule.map_or(Fate::Pass { rule: RULE_NONE }, blocked);
-            done.outside[usize::from(rule.is_some())] += 1;
+            let found = judge::blocked(reading, &self.kernel, ids, ifindex, ask, seen)?;
+            let blocked = |Blocked { rule, peer }| {
+                let reason = DropReason::Untracked;
+                Fate::Drop { reason, rule, peer }
+            };
+            let fate = found.map_or(Fate::Pass { rule: RULE_NONE }, blocked);
+            done.outside[usize::from(found.is_some())] += 1;
             shots.push(self.shot(ask, false, false, fate)?);
         }
         self.shoot(&shots)
