@@ -365,10 +365,13 @@ impl Numbering<'_, '_> {
                     None => world(net.addr()).1,
                     Some(name) => match sets.get(name) {
                         Some(peer) => *peer,
-                        None => self.set(name)?,
+                        None => {
+                            let peer = self.set(name)?;
+                            sets.insert(name, peer);
+                            peer
+                        }
                     },
                 };
-                sets.extend(blocked.set(source).map(|name| (name, peer)));
                 blocks.prefixes.insert((id, net), Blocked { rule, peer });
             }
             lists.push(id);
