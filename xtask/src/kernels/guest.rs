@@ -28,7 +28,7 @@ const MEMORY: &str = "3072";
 /// Lines of the kernel's messages that are shown.
 const CONSOLE_LINES: usize = 30;
 /// What QEMU says if KVM is there and does not work.
-const NO_KVM: [&str; 2] = ["KVM internal error", "failed to initialize kvm"];
+const NO_KVM: [&str; 3] = ["KVM internal error", "failed to initialize kvm", "failed to set MSR"];
 
 /// Who runs the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
