@@ -78,6 +78,8 @@ pub struct Scope {
     pub interfaces: BTreeSet<String>,
     /// Uplinks with block lists, by name.
     pub uplinks: BTreeSet<String>,
+    /// Those that limit new flows, by name.
+    pub limited: BTreeSet<String>,
     /// Interfaces of host endpoints, by name.
     pub hosts: BTreeSet<String>,
 }
@@ -418,7 +420,8 @@ impl Shared {
             let uplink = scope.uplinks.contains(&link.name).then_some(Hook::Uplink);
             let host = scope.hosts.contains(&link.name);
             let host = host.then_some([Hook::FromUplink, Hook::ToUplink]);
-            uplink.into_iter().chain(host.into_iter().flatten()).collect()
+            let limited = scope.limited.contains(&link.name).then_some(Hook::UplinkEgress);
+            uplink.into_iter().chain(limited).chain(host.into_iter().flatten()).collect()
         }
     }
 
@@ -442,7 +445,9 @@ impl Shared {
             info!(interface = link.name, program = hook.program(), "no longer managed");
             self.update(|view| {
                 view.attached.remove(&(link.ifindex, hook));
-                view.uplink_modes.remove(&link.ifindex);
+                if hook == Hook::Uplink {
+                    view.uplink_modes.remove(&link.ifindex);
+                }
             });
         }
     }

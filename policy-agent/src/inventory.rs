@@ -17,10 +17,12 @@ use policy_core::{
     assemble::endpoint_ports,
     host::{HostEndpoint, Plane},
     identity::{self, Owner},
+    labels::Labels,
     model::{EndpointId, EndpointSpec, Model},
     peers::PeerName,
     plan::Image,
     shared::{Shared, SharedMap},
+    untracked,
     validate::{Claims, Object, StaticEndpoint},
 };
 
@@ -182,6 +184,11 @@ impl Inventory {
         let governed = self.governed(config, resources, base, view);
         let name = |it: &Governed<'_>| it.link.name.clone();
         let blocked = governed.iter().filter(|it| hosts::has_block_list(base, it)).map(name);
+        let plain = config.uplinks.iter().map(|name| (name, identity::uplink_labels(name)));
+        let labels = plain.chain(governed.iter().map(|it| (&it.link.name, it.labels())));
+        // A host endpoint's labels are the ones that count.
+        let labels: BTreeMap<&String, Labels> = labels.collect();
+        let limited = labels.iter().filter(|(_, labels)| untracked::limit(base, labels).is_some());
         let docker = self
             .docker
             .iter()
@@ -192,6 +199,7 @@ impl Inventory {
             bridges: docker.chain(config.bridges.iter().cloned()).collect(),
             interfaces: statics(resources).map(|endpoint| endpoint.interface.clone()).collect(),
             uplinks: config.uplinks.iter().cloned().chain(blocked).collect(),
+            limited: limited.map(|(name, _)| (*name).clone()).collect(),
             hosts: governed.iter().map(name).collect(),
         }
     }

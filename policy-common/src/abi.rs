@@ -127,6 +127,8 @@ drop_reasons! {
     SpoofedMac = 15, "spoofed-mac";
     /// A source route or a routing header sends the packet on from its destination address to others.
     SourceRouted = 16, "source-routed";
+    /// The source begins more flows at the uplink than an untracked policy lets it.
+    RateLimited = 17, "rate-limited";
 }
 
 /// Number of drop reasons, the size of `DROPS_OTHER`.
@@ -614,6 +616,63 @@ pub struct Blocked {
     pub peer: u32,
 }
 
+/// Value of `UPLINKS`: what the prefilter of an uplink goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Uplink {
+    /// Block list id.
+    pub list: u32,
+    /// Rule that limits how many flows each source may begin, or [`RULE_NONE`].
+    pub limit: u32,
+    /// How fast, while it does.
+    pub pace: Pace,
+}
+
+/// How many flows a source may begin: see [`crate::pace`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Pace {
+    /// Time in which a source earns one flow, ns.
+    pub interval_ns: u64,
+    /// Time in which it earns as many as it may begin at once, ns.
+    pub burst_ns: u64,
+}
+
+/// Key of `BUCKETS`: a source, as far as limits tell one from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct BucketKey {
+    /// [`Uplink::limit`].
+    pub limit: u32,
+    /// [`Family`].
+    pub family: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+    /// IPv4 address and zeros, or the first half of an IPv6 address, which is what one site has (RFC
+    /// 4291, 2.5.4); network order.
+    pub source: [u8; 8],
+}
+
+/// Key of `UPLINK_FLOWS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct UplinkFlowKey {
+    /// Address on this side of the uplink, network order; IPv4 in the first four bytes.
+    pub local: [u8; 16],
+    /// Address beyond it, likewise.
+    pub remote: [u8; 16],
+    /// Host order; 0 where there are none, see [`FlowKeyV4::local_port`].
+    pub local_port: u16,
+    /// As `local_port`.
+    pub remote_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// [`Family`].
+    pub family: u8,
+    /// Zero.
+    pub pad: [u8; 2],
+}
+
 /// LPM data of `FAILSAFE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -683,6 +742,10 @@ abi_types! {
     BlockKeyV4: 8,
     BlockKeyV6: 20,
     Blocked: 8,
+    Uplink: 24,
+    Pace: 16,
+    BucketKey: 16,
+    UplinkFlowKey: 40,
     FailsafeKey: 20,
     PublishedKey: 20,
 }

@@ -14,4 +14,5 @@
 pub mod abi;
 pub mod conntrack;
 pub mod maps;
+pub mod pace;
 pub mod packet;

@@ -43,13 +43,19 @@ pub const LOGS: &str = "LOGS";
 pub const EVENTS: &str = "EVENTS";
 /// Per-CPU array: event kind -> [`crate::abi::EventBudget`].
 pub const EVENT_BUDGET: &str = "EVENT_BUDGET";
-/// Hash: uplink interface index -> block list id.
+/// Hash: uplink interface index -> [`crate::abi::Uplink`].
 pub const UPLINKS: &str = "UPLINKS";
-/// LPM trie: block list id and IPv4 prefix -> rule id.
+/// LPM trie: block list id and IPv4 prefix -> [`crate::abi::Blocked`].
 pub const BLOCK_V4: &str = "BLOCK_V4";
-/// LPM trie: block list id and IPv6 prefix -> rule id.
+/// LPM trie: block list id and IPv6 prefix -> [`crate::abi::Blocked`].
 pub const BLOCK_V6: &str = "BLOCK_V6";
-
+/// LRU hash: [`crate::abi::BucketKey`] -> time at which the source has earned all that it may begin at
+/// once, `CLOCK_MONOTONIC` ns.
+pub const BUCKETS: &str = "BUCKETS";
+/// LRU hash: [`crate::abi::UplinkFlowKey`] -> newest packet, `CLOCK_MONOTONIC` ns. Flows that a limited
+/// uplink has let begin, and those that began on this side of it; not those of TCP, whose packets say
+/// themselves which is the first.
+pub const UPLINK_FLOWS: &str = "UPLINK_FLOWS";
 /// LPM trie: [`crate::abi::FailsafeKey`] -> rule id.
 pub const FAILSAFE: &str = "FAILSAFE";
 /// Hash: [`crate::abi::PublishedKey`] -> port that it is translated to (host order).
@@ -80,6 +86,8 @@ pub const PINNED: &[&str] = &[
     UPLINKS,
     BLOCK_V4,
     BLOCK_V6,
+    BUCKETS,
+    UPLINK_FLOWS,
     FAILSAFE,
     PUBLISHED,
 ];
@@ -94,6 +102,8 @@ pub const PROGRAM_FROM_BRIDGE: &str = "from_bridge";
 pub const PROGRAM_TO_BRIDGE: &str = "to_bridge";
 /// XDP program on an uplink.
 pub const PROGRAM_UPLINK: &str = "uplink";
+/// TC program on the egress of an uplink that limits new flows: packets that leave the host.
+pub const PROGRAM_UPLINK_EGRESS: &str = "uplink_egress";
 /// TC program on the ingress of a host endpoint's interface: packets that come to the host.
 pub const PROGRAM_FROM_UPLINK: &str = "from_uplink";
 /// TC program on the egress of a host endpoint's interface: packets that leave the host.
@@ -131,6 +141,10 @@ pub const CONNTRACK_V6_ENTRIES: u32 = 65_536;
 pub const MAX_FRAGMENTS: u32 = 8_192;
 /// Largest number of uplinks.
 pub const MAX_UPLINKS: u32 = 64;
+/// Sources of new flows that limits tell apart at one time.
+pub const MAX_BUCKETS: u32 = 65_536;
+/// Flows that limited uplinks know at one time.
+pub const MAX_UPLINK_FLOWS: u32 = 65_536;
 /// Largest number of failsafe ports.
 pub const MAX_FAILSAFE: u32 = 1_024;
 /// Largest number of published ports.

@@ -18,7 +18,7 @@ const VERSIONS: [(u32, &str); 5] = [
     (2, "37a54d7f8a8392552834d8cb54fb7b5b138dd1ab6f996b3b1c0d7bb0e1af638d"),
     (3, "23e27204c1e84613115ac67a8e5b1a7c5344760bc410abd52f36bb4e47b976e0"),
     (4, "a09c5fca40112bd8589cfd0f6ffd35b05ca8de6fe56ca4c14cde87755791525a"),
-    (5, "b047e0c6a52d76c83ba699f784434d4be6aeb61bce90bb916e97056972da6a08"),
+    (5, "2ce2d8b9d74a24775a4bb76cb066355d5f3c4484bcba781c1862c9b82281e7e1"),
 ];
 
 const SNAPSHOT: &str = include_str!("abi_snapshot.txt");
@@ -77,6 +77,10 @@ fn layout() -> Result<String, std::fmt::Error> {
         BlockKeyV4 { list, address }
         BlockKeyV6 { list, address }
         Blocked { rule, peer }
+        Uplink { list, limit, pace }
+        Pace { interval_ns, burst_ns }
+        BucketKey { limit, family, pad, source }
+        UplinkFlowKey { local, remote, local_port, remote_port, protocol, family, pad }
         FailsafeKey { direction, protocol, port, address }
         PublishedKey { address, port, protocol, pad }
     }

@@ -14,11 +14,12 @@ use policy_common::abi::{Direction, Family};
 use crate::{
     evaluate::{self, Packet},
     identity::{self, Owner},
+    labels::Labels,
     model::{EndpointId, EndpointSpec, Model},
     names,
     policy::Policy,
     services::{ICMP, ICMPV6, WITH_PORTS},
-    tiers,
+    tiers, untracked,
 };
 
 mod hosts;
@@ -226,7 +227,9 @@ fn end(model: &Model, packet: &Packet, direction: Direction, end: &End<'_>) -> E
             staged: None,
         };
     }
-    if let Some(decision) = hosts::crossed(model, packet, direction) {
+    let limits = if direction == Direction::Egress && !local { limits(model) } else { Vec::new() };
+    if let Some(mut decision) = hosts::crossed(model, packet, direction) {
+        decision.walk.splice(..0, limits);
         return decision;
     }
     let what = if local { "the host itself" } else { "no endpoint of this host" };
@@ -235,10 +238,30 @@ fn end(model: &Model, packet: &Packet, direction: Direction, end: &End<'_>) -> E
         endpoint: None,
         verdict: Verdict::Allow,
         rule: RuleName::default(),
-        walk: vec![format!("{} is {what}: nothing is enforced there", end.address)],
+        walk: limits
+            .into_iter()
+            .chain([format!("{} is {what}: nothing is enforced there", end.address)])
+            .collect(),
         logged: Vec::new(),
         staged: None,
     }
+}
+
+/// What the uplinks say of a source that begins flows faster than it may.
+fn limits(model: &Model) -> Vec<String> {
+    let limited = model.uplinks.iter().filter_map(|(&ifindex, labels)| {
+        let (policy, limit) = untracked::limit(model, labels)?;
+        Some(format!(
+            "uplink {}: untracked {} lets each source begin {limit}",
+            uplink_name(ifindex, labels),
+            policy.key
+        ))
+    });
+    limited.collect()
+}
+
+fn uplink_name(ifindex: u32, labels: &Labels) -> String {
+    labels.get(identity::INTERFACE_LABEL).map_or_else(|| format!("#{ifindex}"), str::to_owned)
 }
 
 /// The first untracked rule of any uplink that denies the source of a packet.
@@ -255,9 +278,7 @@ fn blocked<'a>(model: &'a Model, packet: &Packet) -> Option<(String, &'a Policy,
         if evaluate::left_unblocked(model, packet, ifindex) {
             continue;
         }
-        let uplink = labels
-            .get(identity::INTERFACE_LABEL)
-            .map_or_else(|| format!("#{ifindex}"), str::to_owned);
+        let uplink = uplink_name(ifindex, labels);
         for policy in policies.iter().filter(|policy| policy.subject.matches(labels)) {
             for rule in policy.rules(Direction::Ingress).unwrap_or_default() {
                 let side = &rule.source;

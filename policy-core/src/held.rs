@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use ipnet::IpNet;
-use policy_common::abi::{Blocked, ClassKey, Endpoint, RULE_NONE};
+use policy_common::abi::{Blocked, ClassKey, Endpoint, RULE_NONE, Uplink};
 
 use crate::plan::{Image, Op};
 
@@ -61,7 +61,8 @@ pub(crate) struct Held {
     peers: Kind,
     tables: Kind,
     lists: Kind,
-    /// Rules that stand in maps of their own: of block lists, failsafe ports, undecided packets.
+    /// Rules that stand in maps of their own: of block lists, limits of new flows, failsafe ports,
+    /// undecided packets.
     rules: Kind,
     rows: usize,
     addresses: [usize; 2],
@@ -109,8 +110,8 @@ impl Held {
             held.lists.lead(*list);
             held.blocked(blocked, true);
         }
-        for &list in image.uplinks.values() {
-            held.lists.lead(list);
+        for &uplink in image.uplinks.values() {
+            held.uplink(uplink, true);
         }
         for &rule in image.failsafe.values() {
             held.rules.lead(rule);
@@ -148,7 +149,7 @@ impl Held {
         self.lists.uses.contains_key(&list)
     }
 
-    /// Whether a block list has the rule.
+    /// Whether one of those maps has the rule.
     pub(crate) fn has_rule(&self, rule: u32) -> bool {
         self.rules.uses.contains_key(&rule)
     }
@@ -279,15 +280,15 @@ impl Held {
                     self.blocked(old, false);
                 }
             }
-            Op::SetUplink { ifindex, list } => {
-                self.lists.lead(*list);
+            Op::SetUplink(ifindex, uplink) => {
+                self.uplink(*uplink, true);
                 if let Some(&old) = image.uplinks.get(ifindex) {
-                    self.lists.leave(old);
+                    self.uplink(old, false);
                 }
             }
             Op::RemoveUplink(ifindex) => {
                 if let Some(&old) = image.uplinks.get(ifindex) {
-                    self.lists.leave(old);
+                    self.uplink(old, false);
                 }
             }
         }
@@ -315,6 +316,14 @@ impl Held {
         } else {
             self.rules.leave(rule);
             self.peers.leave(peer);
+        }
+    }
+
+    fn uplink(&mut self, Uplink { list, limit, .. }: Uplink, is_there: bool) {
+        let change = if is_there { Kind::lead } else { Kind::leave };
+        change(&mut self.lists, list);
+        if limit != RULE_NONE {
+            change(&mut self.rules, limit);
         }
     }
 

@@ -49,8 +49,8 @@ impl Image {
             Op::RemoveBlock { list, net } => {
                 self.blocks.remove(&(*list, *net));
             }
-            Op::SetUplink { ifindex, list } => {
-                self.uplinks.insert(*ifindex, *list);
+            Op::SetUplink(ifindex, uplink) => {
+                self.uplinks.insert(*ifindex, *uplink);
             }
             Op::RemoveUplink(ifindex) => {
                 self.uplinks.remove(ifindex);

@@ -36,6 +36,6 @@ mod tables;
 mod testing;
 pub mod tiers;
 mod transition;
-mod untracked;
+pub mod untracked;
 pub mod validate;
 mod workspace;

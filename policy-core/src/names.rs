@@ -60,6 +60,18 @@ pub fn of_rule(policy: &Policy, way: Direction, rule: &Rule) -> RuleName {
     }
 }
 
+/// The limit of new flows that an untracked policy sets.
+pub fn new_flows(policy: &Policy) -> RuleName {
+    RuleName {
+        tier: policy.tier.clone(),
+        namespace: policy.key.namespace.clone(),
+        kind: policy.key.kind.name().to_owned(),
+        policy: policy.key.name.clone(),
+        rule: "new-flows".to_owned(),
+        action: action(Action::Deny).to_owned(),
+    }
+}
+
 /// Policies of the tier apply, and none of their rules matched.
 pub fn tier_default(tier: &str) -> RuleName {
     RuleName {

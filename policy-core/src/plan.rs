@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
-use policy_common::abi::{Blocked, ClassKey, ClassRef, Endpoint, GuardKey, Interval};
+use policy_common::abi::{Blocked, ClassKey, ClassRef, Endpoint, GuardKey, Interval, Uplink};
 
 use crate::host::{Failsafe, Published};
 
@@ -56,14 +56,9 @@ pub enum Op {
         /// Prefix.
         net: IpNet,
     },
-    /// Give an uplink a block list.
-    SetUplink {
-        /// Interface index.
-        ifindex: u32,
-        /// Block list id.
-        list: u32,
-    },
-    /// Take it away.
+    /// Give an uplink, by its interface index, a block list and a limit of new flows.
+    SetUplink(u32, Uplink),
+    /// Take them away.
     RemoveUplink(u32),
     /// Leave a port open.
     SetFailsafe(Failsafe, u32),
@@ -98,7 +93,7 @@ pub struct Image {
     /// `BLOCK_V4` and `BLOCK_V6`: (list, prefix) to rule and network set.
     pub blocks: BTreeMap<(u32, IpNet), Blocked>,
     /// `UPLINKS`.
-    pub uplinks: BTreeMap<u32, u32>,
+    pub uplinks: BTreeMap<u32, Uplink>,
     /// `FAILSAFE`: to rule.
     pub failsafe: BTreeMap<Failsafe, u32>,
     /// `PUBLISHED`.

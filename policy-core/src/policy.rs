@@ -9,7 +9,7 @@ use std::{cmp::Ordering, fmt};
 
 use ipnet::IpNet;
 pub use policy_common::abi::Direction;
-use policy_common::abi::Family;
+use policy_common::abi::{Family, Pace};
 
 use crate::selector::Selector;
 
@@ -150,10 +150,35 @@ pub struct Policy {
     pub egress: Option<Vec<Rule>>,
     /// `doNotTrack`: enforced at the uplink by XDP, not on endpoints.
     pub untracked: bool,
+    /// How many flows each source may begin at the uplinks of an untracked policy.
+    pub new_flows: Option<FlowLimit>,
     /// Which packets of a host endpoint it is about.
     pub reach: Reach,
     /// Never enforced: what it would do is computed and counted beside what is done.
     pub staged: Option<StagedAction>,
+}
+
+/// How many flows a source may begin. Both are at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowLimit {
+    /// In each second, in the long run.
+    pub per_second: u32,
+    /// At once, after a rest.
+    pub burst: u32,
+}
+
+impl fmt::Display for FlowLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} flows a second, {} at once after a rest", self.per_second, self.burst)
+    }
+}
+
+impl FlowLimit {
+    /// As the datapath goes by it.
+    pub fn pace(self) -> Pace {
+        let interval_ns = 1_000_000_000 / u64::from(self.per_second.max(1));
+        Pace { interval_ns, burst_ns: interval_ns * u64::from(self.burst.max(1)) }
+    }
 }
 
 /// Which packets of a host endpoint a policy is about. On containers it makes no difference, except

@@ -196,7 +196,7 @@ impl Kernel {
     }
 
     fn block(&self, uplink: u32, source: IpAddr) -> Option<Blocked> {
-        let list = *self.image.uplinks.get(&uplink)?;
+        let list = self.image.uplinks.get(&uplink)?.list;
         let longest = IpNet::from(source).prefix_len();
         (0..=longest).rev().find_map(|length| {
             let net = IpNet::new(source, length).ok()?.trunc();

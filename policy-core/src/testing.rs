@@ -130,6 +130,7 @@ pub(crate) fn policy(name: &str, subject: &str, ingress: Vec<Rule>) -> Policy {
         ingress: Some(ingress),
         egress: None,
         untracked: false,
+        new_flows: None,
         reach: Reach::Local,
         staged: None,
     }
@@ -296,6 +297,7 @@ fn random_policy() -> impl Strategy<Value = Policy> {
                 ingress,
                 egress,
                 untracked: false,
+                new_flows: None,
                 reach,
                 staged,
             },

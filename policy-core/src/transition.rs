@@ -208,12 +208,12 @@ impl<'a> Planner<'a> {
             self.set_row(*key, None);
         }
         self.extents.quiesce();
-        let lists: HashSet<u32> = self.image.uplinks.values().copied().collect();
+        let lists: HashSet<u32> = self.image.uplinks.values().map(|it| it.list).collect();
         let dead = self.image.blocks.keys().filter(|(list, _)| !lists.contains(list));
         // A list that comes back is left alone: `blocks` corrects it.
         let wanted = self.desired.blocks.as_ref();
         let wanted = wanted.map_or(&self.image.uplinks, |blocks| &blocks.uplinks);
-        let back: HashSet<u32> = wanted.values().copied().collect();
+        let back: HashSet<u32> = wanted.values().map(|it| it.list).collect();
         let dead = dead.filter(|(list, _)| !back.contains(list));
         self.ops.extend(dead.map(|&(list, net)| Op::RemoveBlock { list, net }));
     }

@@ -2,8 +2,10 @@
 //!
 //! In: the [`Model`]. Out: for each uplink the policies that select it, and for each distinct
 //! choice of policies a [`BlockList`]: prefixes, each with the first rule (by tier and order) whose
-//! networks contain it, and the network set that it has them from, the first by name. `validate` lets only ingress Deny rules through whose one condition is
-//! the source's `nets` or a `selector` of network sets, so a list is all that such policies say.
+//! networks contain it, and the network set that it has them from, the first by name. `validate` lets
+//! only ingress Deny rules through whose one condition is the source's `nets` or a `selector` of network
+//! sets, so a list is all that such rules say. Beside it an uplink has the first limit of new flows that
+//! a policy of its sets.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,7 +23,7 @@ use crate::{
     model::{Model, NetworkSet},
     names,
     peers::PeerName,
-    policy::{EntityMatch, Policy},
+    policy::{EntityMatch, FlowLimit, Policy, PolicyKey},
     prefixes::Forest,
     services, tiers,
 };
@@ -54,8 +56,17 @@ pub(crate) struct Untracked {
     pub(crate) names: Vec<RuleName>,
     /// Network sets, by name.
     sets: Vec<PeerName>,
-    /// List of each uplink that has one.
-    pub(crate) uplinks: BTreeMap<u32, usize>,
+    /// Each uplink that a policy selects.
+    pub(crate) uplinks: BTreeMap<u32, Uplink>,
+}
+
+/// What an uplink has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Uplink {
+    /// Its list, as an index into [`Untracked::lists`].
+    pub(crate) list: usize,
+    /// The limit of new flows: its name, as an index into [`Untracked::names`].
+    pub(crate) limit: Option<(usize, FlowLimit)>,
 }
 
 impl Untracked {
@@ -80,9 +91,10 @@ pub(crate) fn compile(model: &Model) -> Untracked {
     };
     let mut out = Untracked { sets: named.iter().map(name).collect(), ..Untracked::default() };
     let mut known: HashMap<Digest, usize> = HashMap::new();
+    let mut limits: HashMap<&PolicyKey, usize> = HashMap::new();
     for (&ifindex, labels) in &model.uplinks {
         let chosen: Vec<_> =
-            policies.iter().filter(|policy| policy.subject.matches(labels)).collect();
+            policies.iter().copied().filter(|policy| policy.subject.matches(labels)).collect();
         if chosen.is_empty() {
             continue;
         }
@@ -109,9 +121,28 @@ pub(crate) fn compile(model: &Model) -> Untracked {
             out.lists.push(BlockList { digest, prefixes });
             out.lists.len() - 1
         });
-        out.uplinks.insert(ifindex, list);
+        let limit = first_limit(chosen.iter().copied()).map(|(policy, limit)| {
+            let name = *limits.entry(&policy.key).or_insert_with(|| {
+                out.names.push(names::new_flows(policy));
+                out.names.len() - 1
+            });
+            (name, limit)
+        });
+        out.uplinks.insert(ifindex, Uplink { list, limit });
     }
     out
+}
+
+/// The limit of new flows of an uplink, and the policy that sets it.
+pub fn limit<'a>(model: &'a Model, uplink: &Labels) -> Option<(&'a Policy, FlowLimit)> {
+    let policies = tiers::untracked(model).into_iter();
+    first_limit(policies.filter(|policy| policy.subject.matches(uplink)))
+}
+
+fn first_limit<'a>(
+    mut chosen: impl Iterator<Item = &'a Arc<Policy>>,
+) -> Option<(&'a Policy, FlowLimit)> {
+    chosen.find_map(|policy| Some((policy.as_ref(), policy.new_flows?)))
 }
 
 /// The networks of a source: those written, or those of each set that a selector picks; if both

@@ -38,6 +38,7 @@ mod fields;
 mod forward;
 mod host_endpoint;
 mod kubernetes;
+mod limit;
 mod names;
 mod redundant;
 mod references;

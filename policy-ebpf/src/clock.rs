@@ -18,7 +18,13 @@ pub fn now() -> u64 {
         // SAFETY: a helper without arguments or preconditions.
         unsafe { bpf_ktime_get_coarse_ns() }
     } else {
-        // SAFETY: as above.
-        unsafe { bpf_ktime_get_ns() }
+        exact()
     }
+}
+
+/// `CLOCK_MONOTONIC`, ns.
+#[inline(always)]
+pub fn exact() -> u64 {
+    // SAFETY: a helper without arguments or preconditions.
+    unsafe { bpf_ktime_get_ns() }
 }

@@ -12,6 +12,7 @@
 //! | `from_uplink` | TC ingress of a host endpoint | what comes to the host |
 //! | `to_uplink` | TC egress of a host endpoint | what leaves the host |
 //! | `uplink` | XDP | what arrives from outside, before an skb exists |
+//! | `uplink_egress` | TC egress of an uplink that limits new flows | what leaves the host |
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -29,6 +30,7 @@ mod endpoint;
 mod fragment;
 mod guard;
 mod host;
+mod limit;
 mod lookup;
 mod maps;
 mod neighbour;
@@ -88,6 +90,12 @@ pub fn to_uplink(ctx: TcContext) -> i32 {
 #[xdp]
 pub fn uplink(ctx: XdpContext) -> u32 {
     uplink::run(&ctx)
+}
+
+/// Packets that leave through an uplink that limits new flows.
+#[classifier]
+pub fn uplink_egress(ctx: TcContext) -> i32 {
+    limit::depart(&ctx)
 }
 
 /// The programs contain no reachable panic; a loop without an exit makes the verifier reject an

@@ -13,9 +13,10 @@ use aya_ebpf::{
 };
 use policy_common::{
     abi::{
-        BlockKeyV4, BlockKeyV6, Blocked, ClassKey, ClassRef, Counter, DROP_REASONS, DropCounter,
-        DropKey, EVENT_KINDS, Endpoint, EventBudget, FailsafeKey, Flow, FlowCounter, FlowKeyV4,
-        FlowKeyV6, Fragment, FragmentKey, Globals, GuardKey, Interval, PublishedKey, StagedCounter,
+        BlockKeyV4, BlockKeyV6, Blocked, BucketKey, ClassKey, ClassRef, Counter, DROP_REASONS,
+        DropCounter, DropKey, EVENT_KINDS, Endpoint, EventBudget, FailsafeKey, Flow, FlowCounter,
+        FlowKeyV4, FlowKeyV6, Fragment, FragmentKey, Globals, GuardKey, Interval, PublishedKey,
+        StagedCounter, Uplink, UplinkFlowKey,
     },
     maps as size,
     packet::Packet,
@@ -98,7 +99,7 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(size::EVENT_RING_BYTES, 0);
 pub static EVENT_BUDGET: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(EVENT_KINDS, 0);
 
 #[map]
-pub static UPLINKS: HashMap<u32, u32> =
+pub static UPLINKS: HashMap<u32, Uplink> =
     HashMap::with_max_entries(size::MAX_UPLINKS, BPF_F_NO_PREALLOC);
 
 #[map]
@@ -108,6 +109,13 @@ pub static BLOCK_V4: LpmTrie<BlockKeyV4, Blocked> =
 #[map]
 pub static BLOCK_V6: LpmTrie<BlockKeyV6, Blocked> =
     LpmTrie::with_max_entries(size::MAX_CIDRS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static BUCKETS: LruHashMap<BucketKey, u64> = LruHashMap::with_max_entries(size::MAX_BUCKETS, 0);
+
+#[map]
+pub static UPLINK_FLOWS: LruHashMap<UplinkFlowKey, u64> =
+    LruHashMap::with_max_entries(size::MAX_UPLINK_FLOWS, 0);
 
 #[map]
 pub static FAILSAFE: LpmTrie<FailsafeKey, u32> =

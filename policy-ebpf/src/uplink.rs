@@ -1,33 +1,44 @@
 //! The prefilter: untracked denies by source, before the kernel builds an skb.
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_PASS},
+    EbpfContext as _,
+    bindings::{
+        xdp_action::{XDP_DROP, XDP_PASS},
+        xdp_md,
+    },
     programs::XdpContext,
 };
 use policy_common::{
-    abi::{Direction, DropReason, LOG_NONE},
-    packet::{Kind, Packet, Source as _, hop_limit, network_layer, parse_plain},
+    abi::{Direction, DropReason, LOG_NONE, RULE_NONE, Uplink},
+    packet::{Kind, Packet, Source as _, hop_limit, network_layer, parse, parse_plain},
 };
 
 use crate::{
     clock,
     emit::{self, Drop, Dropped},
     host::failsafe,
-    maps::{ENDPOINTS, UPLINKS},
+    limit, lookup,
+    maps::{ENDPOINTS, PARSED, UPLINKS},
     networks,
-    verifier::{XdpFrame, xdp_ifindex},
+    verifier::{XdpFrame, XdpHeaders, xdp_ifindex},
 };
 
-/// Drops what a block list names, passes everything else: what is not IP, or too short to say
-/// where it comes from, is the stack's to refuse.
+/// Drops what a block list names and what begins more flows than it may, passes everything else: what
+/// is not IP, or too short to say where it comes from, is the stack's to refuse.
 #[inline(always)]
 pub fn run(ctx: &XdpContext) -> u32 {
     let frame = XdpFrame(ctx);
     let ifindex = xdp_ifindex(ctx);
     let Some((family, source, destination)) = network_layer(&frame) else { return XDP_PASS };
-    // SAFETY: one aligned word, read once.
-    let Some(list) = (unsafe { UPLINKS.get(ifindex) }) else { return XDP_PASS };
-    let Some(blocked) = networks::blocked(*list, family, &source) else { return XDP_PASS };
+    // SAFETY: an element is replaced as a whole. One that was recycled while it was read is another
+    // uplink's, for one packet.
+    let Some(uplink) = (unsafe { UPLINKS.get(ifindex) }) else { return XDP_PASS };
+    let Some(blocked) = networks::blocked(uplink.list, family, &source) else {
+        if uplink.limit == RULE_NONE || exceeds(ctx, uplink) == 0 {
+            return XDP_PASS;
+        }
+        return refuse(ctx, uplink.limit);
+    };
     if left_open(ctx, ifindex) != 0 {
         return XDP_PASS;
     }
@@ -46,10 +57,64 @@ pub fn run(ctx: &XdpContext) -> u32 {
     XDP_DROP
 }
 
-/// Whether a packet is of a port that its host endpoint leaves open whatever policy says, or an
-/// answer from one; or neighbour discovery, without which nobody on the link would come as far as such
-/// a port over IPv6 (over IPv4 it is ARP, which no block list is about). Only packets that are about to
-/// be dropped are looked into so far.
+/// Whether a packet begins one flow more than its source may. Not inlined, as all below: few uplinks have
+/// a limit, and each step has the stack to itself. A number, see [`emit::Ruling`].
+#[inline(never)]
+fn exceeds(ctx: &XdpContext, uplink: &Uplink) -> u32 {
+    if read(ctx.as_ptr().cast()) == 0 {
+        return 0;
+    }
+    let Some(packet) = parsed() else { return 0 };
+    if is_left_open(ctx, xdp_ifindex(ctx), packet) {
+        return 0;
+    }
+    limit::refuses(uplink, packet, clock::now())
+}
+
+/// Drops it: it has been read.
+#[inline(never)]
+fn refuse(ctx: &XdpContext, limit: u32) -> u32 {
+    let Some(packet) = parsed() else { return XDP_DROP };
+    emit::record(&Dropped {
+        now: clock::now(),
+        ifindex: xdp_ifindex(ctx),
+        length: XdpFrame(ctx).len() as u32,
+        direction: Direction::Ingress,
+        peer: lookup::peer(packet.family, &packet.source),
+        staged: 0,
+        log: LOG_NONE,
+        drop: Drop { reason: DropReason::RateLimited, rule: limit },
+        packet,
+    });
+    XDP_DROP
+}
+
+/// What [`read`] has made of a frame. It stays there: on the stack is no room for it.
+#[inline(always)]
+fn parsed<'a>() -> Option<&'a Packet> {
+    // SAFETY: this CPU's own slot, written by `read`.
+    PARSED.get_ptr(0).map(|parsed| unsafe { (*parsed).assume_init_ref() })
+}
+
+/// Parses a frame, into [`PARSED`]: the usual ones at once, the others at leisure. 0 if that fails.
+/// Global, as `endpoint::parse_any`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn read(ctx: *mut xdp_md) -> u32 {
+    let Some(parsed) = PARSED.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own slot; the kernel runs XDP programs with bottom halves off. A packet that
+    // nothing is known of is written before anything is read.
+    let packet = unsafe { (*parsed).write(Packet::UNKNOWN) };
+    let ctx = XdpContext::new(ctx);
+    if parse_plain(&XdpFrame(&ctx), packet) {
+        return 1;
+    }
+    *packet = Packet::UNKNOWN;
+    u32::from(parse(&XdpHeaders(&ctx), packet).is_ok())
+}
+
+/// As [`is_left_open`], of a packet that is yet to be read. Only packets that are about to be dropped
+/// are looked into so far.
 ///
 /// Not inlined, for the stack's sake; a number, see [`emit::Ruling`].
 #[inline(never)]
@@ -58,16 +123,22 @@ fn left_open(ctx: &XdpContext, ifindex: u32) -> u32 {
         return 0;
     }
     let mut packet = Packet::UNKNOWN;
-    let frame = XdpFrame(ctx);
-    if !parse_plain(&frame, &mut packet) {
-        return 0;
+    u32::from(parse_plain(&XdpFrame(ctx), &mut packet) && is_left_open(ctx, ifindex, &packet))
+}
+
+/// Whether a packet is of a port that its host endpoint leaves open whatever policy says, or an
+/// answer from one; or neighbour discovery, without which nobody on the link would come as far as such
+/// a port over IPv6 (over IPv4 it is ARP, which no block list is about).
+#[inline(always)]
+fn is_left_open(ctx: &XdpContext, ifindex: u32, packet: &Packet) -> bool {
+    if ENDPOINTS.get_ptr(ifindex).is_none() {
+        return false;
     }
-    let Packet { family, protocol, source_port, destination_port, ref source, .. } = packet;
+    let Packet { family, protocol, source_port, destination_port, ref source, .. } = *packet;
     // What a router has passed on is none (RFC 4861, 7.1).
-    if matches!(packet.kind, Kind::Neighbour) && matches!(hop_limit(&frame), Some(255)) {
-        return 1;
+    if matches!(packet.kind, Kind::Neighbour) && matches!(hop_limit(&XdpFrame(ctx)), Some(255)) {
+        return true;
     }
-    let open = failsafe(family, Direction::Ingress, protocol, destination_port, source).is_some()
-        || failsafe(family, Direction::Egress, protocol, source_port, source).is_some();
-    u32::from(open)
+    failsafe(family, Direction::Ingress, protocol, destination_port, source).is_some()
+        || failsafe(family, Direction::Egress, protocol, source_port, source).is_some()
 }

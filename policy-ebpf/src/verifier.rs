@@ -178,6 +178,36 @@ impl Source for XdpFrame<'_> {
     }
 }
 
+/// A frame at an XDP hook, whose headers may begin anywhere: an offset that the verifier knows nothing of
+/// but its bound.
+pub struct XdpHeaders<'a>(pub &'a XdpContext);
+
+/// No header that the parser follows begins beyond this, bytes.
+const MAX_OFFSET: usize = 0x7fff;
+
+impl Source for XdpHeaders<'_> {
+    type View = PacketView;
+
+    #[inline(always)]
+    fn view<const N: usize>(&self, offset: usize) -> Option<PacketView> {
+        let offset = pin(offset);
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        view::<N>(self.0.data(), self.0.data_end(), offset)
+    }
+
+    #[inline(always)]
+    fn meet(&self, value: usize) -> usize {
+        forget(value as u64) as usize
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.0.data_end() - self.0.data()
+    }
+}
+
 /// The context, by its fields.
 #[inline(always)]
 pub fn skb(ctx: &TcContext) -> *mut __sk_buff {

@@ -21,6 +21,8 @@ mod hostile;
 mod icmp;
 #[path = "packets/lifetime.rs"]
 mod lifetime;
+#[path = "packets/limit.rs"]
+mod limit;
 #[path = "packets/mac.rs"]
 mod mac;
 #[path = "packets/neighbours.rs"]

@@ -12,6 +12,7 @@ use policy_common::abi::INSIDE;
 use policy_core::{
     assemble::endpoint_ports,
     host::{self, HostEndpoint, HostInterface, Interface, Plane, Published},
+    labels::Labels,
     model::{EndpointSpec, Model},
     tiers,
 };
@@ -31,6 +32,13 @@ pub(super) type Adoption = RefCell<BTreeMap<u32, u64>>;
 pub(super) struct Governed<'a> {
     pub(super) link: &'a Link,
     pub(super) endpoint: &'a Arc<HostEndpoint>,
+}
+
+impl Governed<'_> {
+    /// What selectors match.
+    pub(super) fn labels(&self) -> Labels {
+        self.endpoint.interface_labels(&self.link.name)
+    }
 }
 
 /// The HostEndpoints of this host.
@@ -105,19 +113,19 @@ pub(super) fn complete(
     model.failsafe = config.failsafe.clone().into();
     model.published = published.into();
     model.published.extend(config.published.iter().map(|(port, to)| (*port, *to)));
-    for Governed { link, endpoint } in governed {
+    for it @ Governed { link, endpoint } in governed {
         let until =
             *adoption.entry(link.ifindex).or_insert_with(|| clock::monotonic_ns() + ADOPTION_NS);
         let addresses = &model.host_addresses;
         let planes = host::planes(endpoint, &link.name, link.ifindex, addresses, until);
         model.endpoints.extend(planes.into_iter().map(|(id, spec)| (id, Arc::new(spec))));
-        model.uplinks.insert(link.ifindex, endpoint.interface_labels(&link.name));
+        model.uplinks.insert(link.ifindex, it.labels());
     }
 }
 
 /// Whether a block list is wanted on an interface.
 pub(super) fn has_block_list(base: &Model, governed: &Governed<'_>) -> bool {
-    let labels = governed.endpoint.interface_labels(&governed.link.name);
+    let labels = governed.labels();
     tiers::untracked(base).iter().any(|policy| policy.subject.matches(&labels))
 }
 

@@ -29,6 +29,8 @@ use super::{
 pub(super) const PRIORITY: u16 = 1;
 /// Handle of our filters, to find them again.
 pub(super) const HANDLE: TcHandle = TcHandle::new(0, 0x7a11);
+/// Handle of the one filter that stands beside another of ours.
+const SECOND_HANDLE: TcHandle = TcHandle::new(0, 0x7a12);
 
 /// Why a program is not on its interface.
 #[derive(Debug, Error)]
@@ -137,8 +139,9 @@ impl Attacher {
         if !tcx {
             // Exists already where an earlier agent was.
             let _ = tc::qdisc_add_clsact(&name);
-            let link = SchedClassifierLink::attached(&name, attach_type, PRIORITY, HANDLE, None)
-                .map_err(|error| fail(TcError::IoError(error).into()))?;
+            let link =
+                SchedClassifierLink::attached(&name, attach_type, PRIORITY, handle(hook), None)
+                    .map_err(|error| fail(TcError::IoError(error).into()))?;
             let id = match classifier.attach_to_link(link) {
                 Ok(id) => id,
                 Err(_) => classifier
@@ -147,7 +150,7 @@ impl Attacher {
                         attach_type,
                         TcAttachOptions::Netlink(NlOptions {
                             priority: PRIORITY,
-                            handle: HANDLE,
+                            handle: handle(hook),
                             classid: None,
                         }),
                     )
@@ -268,7 +271,8 @@ fn remove_filter(pins: &Pins, ifindex: u32, hook: Hook) {
         && let Ok(name) = interface(ifindex)
     {
         // Dropping an attached link detaches it; one that is gone is no loss.
-        let _ = SchedClassifierLink::attached(&name, attach_type(hook), PRIORITY, HANDLE, None);
+        let _ =
+            SchedClassifierLink::attached(&name, attach_type(hook), PRIORITY, handle(hook), None);
     }
 }
 
@@ -293,6 +297,15 @@ pub(super) fn interface(ifindex: u32) -> Result<String, AttachError> {
         .ok_or(AttachError::Gone(ifindex))
 }
 
+/// The filter of a hook. `cls_bpf` asks those of one priority in turn, each under a handle of its own,
+/// and an uplink may have two on its egress.
+const fn handle(hook: Hook) -> TcHandle {
+    match hook {
+        Hook::UplinkEgress => SECOND_HANDLE,
+        _ => HANDLE,
+    }
+}
+
 /// Which side of the interface: ingress of a host-side veth is egress of the container, ingress of
 /// an interface inside the container is its ingress.
 pub(super) const fn attach_type(hook: Hook) -> TcAttachType {
@@ -302,9 +315,11 @@ pub(super) const fn attach_type(hook: Hook) -> TcAttachType {
         | Hook::Uplink
         | Hook::FromUplink
         | Hook::ToInside => TcAttachType::Ingress,
-        Hook::ToEndpoint | Hook::ToBridge | Hook::ToUplink | Hook::FromInside => {
-            TcAttachType::Egress
-        }
+        Hook::ToEndpoint
+        | Hook::ToBridge
+        | Hook::ToUplink
+        | Hook::UplinkEgress
+        | Hook::FromInside => TcAttachType::Egress,
     }
 }
 

@@ -63,8 +63,8 @@ pub enum LoadError {
 }
 
 /// Creates or opens the pinned maps and loads the programs that every host needs. Those of host
-/// endpoints are loaded when the first is attached ([`ready`]): few hosts have any, and the verifier
-/// takes as long over them as over all others. Those of interfaces inside containers' network
+/// endpoints and of limited uplinks are loaded when the first is attached ([`ready`]): few hosts have any,
+/// and the verifier takes as long over them as over all others. Those of interfaces inside containers' network
 /// namespaces are loaded beside the agent's start.
 ///
 /// # Errors
@@ -73,8 +73,14 @@ pub enum LoadError {
 pub fn load(pins: &Pins, features: Features, sizes: Sizes) -> Result<Ebpf, LoadError> {
     let mut ebpf = prepare(pins, features, sizes)?;
     for hook in Hook::ALL {
-        let rare =
-            matches!(hook, Hook::FromUplink | Hook::ToUplink | Hook::FromInside | Hook::ToInside);
+        let rare = matches!(
+            hook,
+            Hook::FromUplink
+                | Hook::ToUplink
+                | Hook::UplinkEgress
+                | Hook::FromInside
+                | Hook::ToInside
+        );
         if !rare {
             let name = hook.program();
             ready(&mut ebpf, hook)

@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use policy_common::{
     abi::{
         BlockKeyV4, BlockKeyV6, Blocked, ClassKey, ClassRef, Endpoint, FailsafeKey, Globals,
-        GuardKey, Interval, PublishedKey,
+        GuardKey, Interval, PublishedKey, Uplink,
     },
     maps as name,
 };
@@ -35,7 +35,7 @@ pub struct Maps {
     intervals: Array<MapData, Interval>,
     guard: HashMap<MapData, GuardKey, u32>,
     globals: Array<MapData, Globals>,
-    uplinks: HashMap<MapData, u32, u32>,
+    uplinks: HashMap<MapData, u32, Uplink>,
     block_v4: LpmTrie<MapData, BlockKeyV4, Blocked>,
     block_v6: LpmTrie<MapData, BlockKeyV6, Blocked>,
     failsafe: LpmTrie<MapData, FailsafeKey, u32>,
@@ -137,7 +137,7 @@ impl Maps {
             Op::RemoveBlock { list, net: IpNet::V6(net) } => {
                 gone(self.block_v6.remove(&block_v6(*list, net)))
             }
-            Op::SetUplink { ifindex, list } => self.uplinks.insert(ifindex, list, 0),
+            Op::SetUplink(ifindex, uplink) => self.uplinks.insert(ifindex, uplink, 0),
             Op::RemoveUplink(ifindex) => gone(self.uplinks.remove(ifindex)),
             Op::SetFailsafe(port, rule) => self.failsafe.insert(&ports::failsafe(port), rule, 0),
             Op::RemoveFailsafe(port) => gone(self.failsafe.remove(&ports::failsafe(port))),

@@ -81,6 +81,8 @@ pub enum Hook {
     ToBridge,
     /// XDP on an uplink.
     Uplink,
+    /// TC egress of an uplink that limits new flows.
+    UplinkEgress,
     /// TC ingress of a host endpoint's interface.
     FromUplink,
     /// TC egress of a host endpoint's interface.
@@ -89,7 +91,7 @@ pub enum Hook {
 
 impl Hook {
     /// Every hook.
-    pub const ALL: [Hook; 9] = [
+    pub const ALL: [Hook; 10] = [
         Hook::FromEndpoint,
         Hook::ToEndpoint,
         Hook::FromInside,
@@ -97,6 +99,7 @@ impl Hook {
         Hook::FromBridge,
         Hook::ToBridge,
         Hook::Uplink,
+        Hook::UplinkEgress,
         Hook::FromUplink,
         Hook::ToUplink,
     ];
@@ -111,6 +114,7 @@ impl Hook {
             Hook::FromBridge => policy_common::maps::PROGRAM_FROM_BRIDGE,
             Hook::ToBridge => policy_common::maps::PROGRAM_TO_BRIDGE,
             Hook::Uplink => policy_common::maps::PROGRAM_UPLINK,
+            Hook::UplinkEgress => policy_common::maps::PROGRAM_UPLINK_EGRESS,
             Hook::FromUplink => policy_common::maps::PROGRAM_FROM_UPLINK,
             Hook::ToUplink => policy_common::maps::PROGRAM_TO_UPLINK,
         }

@@ -14,8 +14,8 @@ use policy_api::messages::RuleName;
 use policy_common::{
     abi::{
         self, ADDRESSES_PER_FAMILY, Blocked, ClassKey, ClassRef, Endpoint, GuardKey, Interval,
-        LOG_NONE, MAX_CLASS_INTERVALS, MAX_SOURCE_BLOCKS, PEER_WORLD_V4, PEER_WORLD_V6, RULE_NONE,
-        VERDICT_ALLOW, VERDICT_NESTED, VERDICT_RULE,
+        LOG_NONE, MAX_CLASS_INTERVALS, MAX_SOURCE_BLOCKS, PEER_WORLD_V4, PEER_WORLD_V6, Pace,
+        RULE_NONE, Uplink, VERDICT_ALLOW, VERDICT_NESTED, VERDICT_RULE,
     },
     maps,
 };
@@ -66,7 +66,7 @@ pub(crate) struct Desired {
 #[derive(Default)]
 pub(crate) struct Blocks {
     pub(crate) prefixes: BTreeMap<(u32, IpNet), Blocked>,
-    pub(crate) uplinks: BTreeMap<u32, u32>,
+    pub(crate) uplinks: BTreeMap<u32, Uplink>,
 }
 
 /// An entry of the address or prefix maps.
@@ -350,17 +350,21 @@ impl Numbering<'_, '_> {
         let mut lists = Vec::new();
         let names: Vec<Arc<RuleName>> = blocked.names.iter().cloned().map(Arc::new).collect();
         let mut rules: Vec<Option<u32>> = vec![None; names.len()];
+        let mut rule = |this: &mut Self, name: usize| -> Result<u32, CapacityError> {
+            let number = match rules[name] {
+                Some(number) => number,
+                None => this.rule(&names[name])?,
+            };
+            rules[name] = Some(number);
+            Ok(number)
+        };
         let mut sets: HashMap<&PeerName, u32> = HashMap::new();
         for list in &blocked.lists {
             let held = self.held;
             let id = self.ids.lists.assign(&list.digest, |id| held.has_list(id));
             let id = id.ok_or_else(|| exhausted("block lists", self.ids.lists.len(), u32::MAX))?;
             for &(net, source) in &list.prefixes {
-                let rule = match rules[source.rule] {
-                    Some(rule) => rule,
-                    None => self.rule(&names[source.rule])?,
-                };
-                rules[source.rule] = Some(rule);
+                let rule = rule(self, source.rule)?;
                 let peer = match blocked.set(source) {
                     None => world(net.addr()).1,
                     Some(name) => match sets.get(name) {
@@ -376,8 +380,13 @@ impl Numbering<'_, '_> {
             }
             lists.push(id);
         }
-        let uplinks = &blocked.uplinks;
-        blocks.uplinks = uplinks.iter().map(|(&ifindex, &list)| (ifindex, lists[list])).collect();
+        for (&ifindex, uplink) in &blocked.uplinks {
+            let (limit, pace) = match uplink.limit {
+                Some((name, limit)) => (rule(self, name)?, limit.pace()),
+                None => (RULE_NONE, Pace::default()),
+            };
+            blocks.uplinks.insert(ifindex, Uplink { list: lists[uplink.list], limit, pace });
+        }
         Ok(blocks)
     }
 

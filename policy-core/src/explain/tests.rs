@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    policy::Action,
+    policy::{Action, FlowLimit},
     testing::{self, net},
 };
 
@@ -96,6 +96,28 @@ fn an_uplink_that_blocks_the_source_is_said() {
     assert_eq!(found.verdict, Verdict::Deny);
     assert_eq!(found.paths[0].ends[0].rule.policy, "block");
     assert_eq!(ask(&model, "198.51.100.9", "shop/web", 80).unwrap().verdict, Verdict::Allow);
+}
+
+#[test]
+fn a_limit_of_new_flows_is_said() {
+    let mut model = model();
+    let mut limit = testing::policy("limit", "all()", Vec::new());
+    limit.untracked = true;
+    limit.new_flows = Some(FlowLimit { per_second: 20, burst: 50 });
+    testing::add_policy(&mut model, limit);
+    model.uplinks.insert(2, testing::labels(&[("palisade.io/interface", "eth0")]));
+    let ends = ask(&model, "203.0.113.9", "shop/web", 80).unwrap().paths.remove(0).ends;
+    assert_eq!(
+        ends[0].walk,
+        [
+            "uplink eth0: untracked NetworkPolicy shop/limit lets each source begin 20 flows a \
+             second, 50 at once after a rest",
+            "203.0.113.9 is no endpoint of this host: nothing is enforced there",
+        ]
+    );
+    // What leaves the host is not limited.
+    let ends = ask(&model, "shop/web", "203.0.113.9", 80).unwrap().paths.remove(0).ends;
+    assert!(ends[1].walk.iter().all(|line| !line.contains("each source")), "{ends:?}");
 }
 
 #[test]

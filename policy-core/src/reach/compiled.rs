@@ -89,8 +89,8 @@ impl Compiled {
     pub(super) fn blocked(&self) -> impl Iterator<Item = (IpNet, usize)> {
         let first = 1 + self.classes.len();
         let mut blocked: BTreeMap<IpNet, usize> = BTreeMap::new();
-        for &list in self.blocks.uplinks.values() {
-            for &(net, source) in &self.blocks.lists[list].prefixes {
+        for uplink in self.blocks.uplinks.values() {
+            for &(net, source) in &self.blocks.lists[uplink.list].prefixes {
                 blocked.entry(net).or_insert(first + source.rule);
             }
         }

@@ -18,8 +18,8 @@ impl Planner<'_> {
                 self.ops.push(Op::SetBlock { list, net, blocked });
             }
         }
-        let attached: BTreeSet<u32> = old.uplinks.values().copied().collect();
-        let kept: BTreeSet<u32> = new.uplinks.values().copied().collect();
+        let attached: BTreeSet<u32> = old.uplinks.values().map(|uplink| uplink.list).collect();
+        let kept: BTreeSet<u32> = new.uplinks.values().map(|uplink| uplink.list).collect();
         let gone = |wanted: bool| {
             old.blocks
                 .keys()
@@ -29,9 +29,9 @@ impl Planner<'_> {
                 .collect::<Vec<_>>()
         };
         self.ops.extend(gone(false));
-        for (&ifindex, &list) in &new.uplinks {
-            if old.uplinks.get(&ifindex) != Some(&list) {
-                self.ops.push(Op::SetUplink { ifindex, list });
+        for (&ifindex, &uplink) in &new.uplinks {
+            if old.uplinks.get(&ifindex) != Some(&uplink) {
+                self.ops.push(Op::SetUplink(ifindex, uplink));
             }
         }
         for ifindex in old.uplinks.keys().filter(|ifindex| !new.uplinks.contains_key(ifindex)) {

@@ -7,7 +7,7 @@ use policy_api::resource::{
 use serde_json::Value;
 
 use super::{
-    fields, forward,
+    fields, forward, limit,
     names::{self, Reserved},
     report::{Report, says_nothing},
     rule::rules,
@@ -60,6 +60,7 @@ pub(super) fn network_policy(
         ingress: types.ingress.then_some(ingress),
         egress: types.egress.then_some(egress),
         untracked: false,
+        new_flows: None,
         reach: Reach::Local,
         staged,
     })
@@ -118,6 +119,9 @@ pub(super) fn global_network_policy(
         untracked::check(spec, types, report);
     }
 
+    // `metadata` has refused them on a staged policy.
+    let in_force = object.metadata.as_ref().filter(|_| staged.is_none());
+    let new_flows = limit::of(in_force, is_untracked, report);
     let (namespace, name, _) = names?;
     let tier = tier?;
     Some(Policy {
@@ -133,6 +137,7 @@ pub(super) fn global_network_policy(
         ingress: types.ingress.then_some(ingress),
         egress: types.egress.then_some(egress),
         untracked: is_untracked,
+        new_flows,
         reach,
         staged,
     })

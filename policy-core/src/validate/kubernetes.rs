@@ -103,6 +103,7 @@ pub(super) fn network_policy(
         ingress: types.ingress.then_some(ingress),
         egress: types.egress.then_some(egress),
         untracked: false,
+        new_flows: None,
         reach: Reach::Local,
         staged,
     })

@@ -3,7 +3,7 @@
 
 use policy_api::resource::{Kind, Metadata};
 
-use super::{DEFAULT_NAMESPACE, report::Report};
+use super::{DEFAULT_NAMESPACE, limit, report::Report};
 use crate::labels::{
     CALICO_PREFIX, Labels, NAMESPACE_PREFIX, PALISADE_PREFIX, SERVICE_ACCOUNT_PREFIX, is_reserved,
 };
@@ -132,15 +132,21 @@ pub(super) fn metadata(
             );
         }
     }
-    annotations("metadata.annotations", metadata.annotations.as_ref(), report);
+    let known: &[&str] = match kind {
+        Kind::GlobalNetworkPolicy => &limit::NAMES,
+        _ => &[],
+    };
+    annotations("metadata.annotations", metadata.annotations.as_ref(), known, report);
     let (namespace, name) = names?;
     Some((namespace, name, labels.map(|(name, value)| (name.clone(), value.clone())).collect()))
 }
 
-/// Checks annotations; they have no effect.
+/// Checks annotations. They have no effect, but for those of ours, of which only the `known` ones may
+/// stand here.
 pub(super) fn annotations(
     path: &str,
     annotations: Option<&std::collections::BTreeMap<String, String>>,
+    known: &[&str],
     report: &mut Report,
 ) {
     let mut size = 0;
@@ -152,6 +158,14 @@ pub(super) fn annotations(
                 format!("`{name}` is not a name for an annotation"),
                 QUALIFIED_NAME,
             );
+        }
+        if name.starts_with(PALISADE_PREFIX) && !known.contains(&name.as_str()) {
+            let hint = match known {
+                [] => "remove it: there are no annotations of Palisade for this kind".to_owned(),
+                known => format!("those for this kind are {}", known.join(" and ")),
+            };
+            let text = "Palisade has no annotation of this name here";
+            report.error(&format!("{path}.{name}"), text, hint);
         }
     }
     if size > MAX_ANNOTATIONS {

@@ -46,7 +46,7 @@ fn rule(
         "match protocol TCP and the destination's ports",
     );
     let annotations = wire.metadata.as_ref().and_then(|metadata| metadata.annotations.as_ref());
-    names::annotations(&at("metadata.annotations"), annotations, report);
+    names::annotations(&at("metadata.annotations"), annotations, &[], report);
 
     let family = ip_version(&at("ipVersion"), wire.ip_version, report);
     let is = wire

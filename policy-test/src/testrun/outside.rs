@@ -83,13 +83,13 @@ impl Ring {
         frame
     }
 
-    /// Loads the programs of host endpoints, which take the verifier longest.
+    /// Loads programs that few hosts need, and which are not there from the start.
     ///
     /// # Errors
-    /// If it refuses them.
-    pub fn load_hosts(&mut self) -> Result<()> {
-        for hook in [Hook::FromUplink, Hook::ToUplink] {
-            load::ready(&mut self.ebpf, hook)?;
+    /// If the verifier refuses one.
+    pub fn load(&mut self, hooks: &[Hook]) -> Result<()> {
+        for hook in hooks {
+            load::ready(&mut self.ebpf, *hook)?;
         }
         Ok(())
     }

@@ -7,7 +7,10 @@ use aya::{
     util::KernelVersion,
 };
 use policy_agent::kernel::pin::{Hook, Pins};
-use policy_common::{abi::Endpoint, maps as name};
+use policy_common::{
+    abi::{Endpoint, Uplink},
+    maps as name,
+};
 
 use super::{Entry, Ring, open};
 
@@ -16,7 +19,7 @@ const LOOPBACK: u32 = 1;
 
 /// Lets the loopback stand in for another interface while it lives.
 pub(super) struct StandIn {
-    uplinks: HashMap<MapData, u32, u32>,
+    uplinks: HashMap<MapData, u32, Uplink>,
     endpoints: HashMap<MapData, u32, Endpoint>,
 }
 
@@ -39,8 +42,8 @@ impl Ring {
             uplinks: open(&pins, name::UPLINKS)?,
             endpoints: open(&pins, name::ENDPOINTS)?,
         };
-        if let Some(list) = row(stand_in.uplinks.get(&entry.ifindex, 0))? {
-            stand_in.uplinks.insert(LOOPBACK, list, 0)?;
+        if let Some(uplink) = row(stand_in.uplinks.get(&entry.ifindex, 0))? {
+            stand_in.uplinks.insert(LOOPBACK, uplink, 0)?;
         }
         if let Some(endpoint) = row(stand_in.endpoints.get(&entry.ifindex, 0))? {
             stand_in.endpoints.insert(LOOPBACK, endpoint, 0)?;

@@ -147,7 +147,7 @@ pub(crate) struct Trial {
 impl Trial {
     pub(crate) fn new() -> Result<Trial> {
         let mut ring = Ring::new(SIZES)?;
-        ring.load_hosts()?;
+        ring.load(&[Hook::FromUplink, Hook::ToUplink])?;
         let index = |name: &str| Ok((name.to_owned(), ring.interface(name)?));
         let mut interfaces =
             INTERFACES.into_iter().map(index).collect::<Result<BTreeMap<String, u32>>>()?;

@@ -15,6 +15,7 @@ mod host_stage;
 mod hosts;
 mod kubernetes;
 mod language;
+mod limit;
 mod offline;
 mod packets;
 mod scope;

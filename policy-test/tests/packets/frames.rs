@@ -19,7 +19,7 @@ pub(crate) const IPV6: u16 = 0x86dd;
 pub(crate) const ARP: u16 = 0x0806;
 
 const TCP: u8 = 6;
-const UDP: u8 = 17;
+pub(crate) const UDP: u8 = 17;
 pub(crate) const ICMP: u8 = 1;
 pub(crate) const ICMPV6: u8 = 58;
 
@@ -33,7 +33,7 @@ pub(crate) const ACK: u8 = 0x10;
 pub(crate) type End = (IpAddr, u16);
 
 /// Both ends of a packet.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Way {
     pub(crate) from: End,
     pub(crate) to: End,
@@ -183,7 +183,7 @@ impl Way {
         ethernet(IPV4, &packet)
     }
 
-    fn is_v4(self) -> bool {
+    pub(crate) fn is_v4(self) -> bool {
         self.from.0.is_ipv4()
     }
 }

@@ -157,7 +157,7 @@ pub(crate) fn drops(
     ensure!(reason == why, "{what} was dropped for {}, not {}", reason.name(), why.name());
     ensure!(key.direction == direction as u8, "{what}: the wrong direction in {key:?}");
     // A rule decides on policy drops and block lists, and on nothing else.
-    let ruled = matches!(why, DropReason::Policy | DropReason::Untracked);
+    let ruled = matches!(why, DropReason::Policy | DropReason::Untracked | DropReason::RateLimited);
     ensure!((key.rule != RULE_NONE) == ruled, "{what}: rule {}", key.rule);
     ensure!(key.rule < maps::MAX_RULES, "{what}: rule {}", key.rule);
     Ok(*key)

@@ -40,7 +40,7 @@ pub(crate) struct Policy {
 /// A rule.
 #[derive(Debug, Serialize)]
 pub(crate) struct Rule {
-    /// `ingress[2]`.
+    /// `ingress[2]`, or `new-flows` for the limit of an untracked policy.
     pub(crate) rule: String,
     /// As a sentence.
     pub(crate) text: String,
@@ -102,8 +102,11 @@ impl Picture {
         // What the agent holds has been validated, and here once more.
         let sentences = sentence::rules(stored, direction).unwrap_or_default();
         let key = &policy.key;
-        let described = sentences.into_iter().enumerate().map(|(index, text)| {
-            let rule = format!("{direction}[{index}]");
+        let limit = policy.new_flows.filter(|_| direction == names::direction(Direction::Ingress));
+        let limit = limit.map(|limit| (names::new_flows(policy).rule, sentence::limit(limit)));
+        let written = sentences.into_iter().enumerate();
+        let written = written.map(|(index, text)| (format!("{direction}[{index}]"), text));
+        let described = written.chain(limit).map(|(rule, text)| {
             let count = self.counts.iter().find(|count| {
                 let named = &count.rule;
                 named.rule == rule

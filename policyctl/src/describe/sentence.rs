@@ -7,12 +7,18 @@ use policy_api::resource::kubernetes::{
     EgressRule, IngressRule, IpBlock, LabelSelector, Peer, Port, Requirement,
 };
 use policy_api::resource::{IntOrString, KUBERNETES};
+use policy_core::policy::FlowLimit;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Entries of a list that a sentence has room for.
 const SHOWN: usize = 4;
+
+/// The sentence for a limit of new flows.
+pub(super) fn limit(limit: FlowLimit) -> String {
+    format!("Deny what a source begins beyond {limit}")
+}
 
 /// Sentences for the rules of one direction, `ingress` or `egress`, in order.
 ///

@@ -1,8 +1,9 @@
 //! Block lists, from policies to the maps.
 
-use policy_common::abi::PEER_WORLD_V4;
+use policy_common::abi::{PEER_WORLD_V4, Uplink};
 
 use super::*;
+use crate::policy::{FlowLimit, Order, Policy};
 
 #[test]
 fn block_lists_follow_their_uplinks() {
@@ -29,6 +30,50 @@ fn block_lists_follow_their_uplinks() {
     run(&mut compiler, &mut kernel, &model);
     assert!(kernel.blocked(2, ip("198.51.101.9")).is_some());
     assert_eq!(kernel.blocked(2, ip("198.51.100.9")), None);
+}
+
+#[test]
+fn an_uplink_has_the_first_limit_of_its_policies() {
+    let mut model = Model::default();
+    let mut limit = |name: &str, order: f64, selector: &str, per_second: u32, burst: u32| {
+        let mut policy = testing::policy(name, selector, Vec::new());
+        policy.untracked = true;
+        policy.order = Order(Some(order));
+        policy.new_flows = Some(FlowLimit { per_second, burst });
+        testing::add_policy(&mut model, policy);
+    };
+    limit("strict", 2.0, "all()", 10, 1);
+    limit("generous", 1.0, "role == 'uplink'", 1000, 5000);
+    model.uplinks.insert(2, testing::labels(&[("role", "uplink")]));
+    model.uplinks.insert(3, testing::labels(&[]));
+    let (mut compiler, mut kernel) = (Compiler::new(), Kernel::default());
+    let at = |compiler: &Compiler, uplink: u32| {
+        let Uplink { limit, pace, .. } = compiler.image().uplinks[&uplink];
+        let name = compiler.ids().rule(limit).map(|it| format!("{} {}", it.policy, it.rule));
+        (name.unwrap_or_default(), pace.interval_ns, pace.burst_ns)
+    };
+    run(&mut compiler, &mut kernel, &model);
+    assert_eq!(at(&compiler, 2), ("generous new-flows".to_owned(), 1_000_000, 5_000_000_000));
+    assert_eq!(at(&compiler, 3), ("strict new-flows".to_owned(), 100_000_000, 100_000_000));
+
+    let named = |name: &str| {
+        let key = model.policies.keys().find(|key| key.name == name);
+        key.cloned().unwrap()
+    };
+    let (generous, strict) = (named("generous"), named("strict"));
+    let of_generous = compiler.image().uplinks[&2].limit;
+    model.policies.remove(&generous);
+    run(&mut compiler, &mut kernel, &model);
+    assert_eq!(at(&compiler, 2).0, "strict new-flows");
+
+    // Without a limit the list stays; and a number is free for others once nothing is limited by it.
+    let mut plain = Policy::clone(&model.policies[&strict]);
+    plain.new_flows = None;
+    testing::add_policy(&mut model, plain);
+    run(&mut compiler, &mut kernel, &model);
+    assert_eq!(compiler.image().uplinks[&2].limit, abi::RULE_NONE);
+    assert_eq!(compiler.image().uplinks[&2].pace, abi::Pace::default());
+    assert_eq!(compiler.ids().rule(of_generous), None);
 }
 
 #[test]

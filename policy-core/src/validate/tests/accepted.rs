@@ -3,7 +3,7 @@
 use policy_common::abi::Family;
 
 use super::*;
-use crate::policy::{Action, EntityMatch, IcmpMatch, PortMatch, ProtocolMatch, Rule};
+use crate::policy::{Action, EntityMatch, FlowLimit, IcmpMatch, PortMatch, ProtocolMatch, Rule};
 
 fn policy(text: &str) -> Policy {
     match decode(&value(text)) {
@@ -233,6 +233,22 @@ fn untracked_policies() {
     ));
     assert!(policy.untracked && policy.egress.is_none());
     assert_eq!(policy.ingress.unwrap()[1].source.nets.len(), 2);
+}
+
+#[test]
+fn limits_of_new_flows() {
+    let limited = |annotations: &str| {
+        let metadata = format!("name: p\nannotations: {{{annotations}}}");
+        let spec = "doNotTrack: true\napplyOnForward: true";
+        policy(&document("projectcalico.org/v3", "GlobalNetworkPolicy", &metadata, spec)).new_flows
+    };
+    let rate = "palisade.io/new-flows-per-second";
+    let burst = "palisade.io/new-flows-burst";
+    assert_eq!(limited("other/word: '1'"), None);
+    let limit = |per_second, burst| Some(FlowLimit { per_second, burst });
+    assert_eq!(limited(&format!("{rate}: '100'")), limit(100, 100));
+    assert_eq!(limited(&format!("{rate}: '1', {burst}: '1000000'")), limit(1, 1_000_000));
+    assert_eq!(limited(&format!("{rate}: '0020', {burst}: '1'")), limit(20, 1));
 }
 
 #[test]

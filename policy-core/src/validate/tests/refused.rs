@@ -321,6 +321,54 @@ fn policies() {
 }
 
 #[test]
+fn annotations_of_ours() {
+    const RATE: &str = "metadata.annotations.palisade.io/new-flows-per-second";
+    const BURST: &str = "metadata.annotations.palisade.io/new-flows-burst";
+    let noted = |kind: &str, annotations: &str, spec: &str| {
+        let version =
+            if kind == "NetworkPolicy." { "networking.k8s.io/v1" } else { "projectcalico.org/v3" };
+        let annotations = annotations.replace("NEW", "palisade.io/new-flows");
+        let metadata = format!("name: p\nannotations: {{{annotations}}}");
+        document(version, kind.trim_end_matches('.'), &metadata, spec)
+    };
+    let untracked = "doNotTrack: true\napplyOnForward: true";
+    let limit = |annotations: &str| noted("GlobalNetworkPolicy", annotations, untracked);
+    let one = "NEW-per-second: '1'";
+    let cases: &[Case] = &[
+        ("word", limit("NEW-per-second: fast"), &[(RATE, "whole number from 1 to 1000000")]),
+        ("none", limit("NEW-per-second: '0'"), &[(RATE, "whole number")]),
+        ("too many", limit("NEW-per-second: '1000001'"), &[(RATE, "whole number")]),
+        ("sign", limit("NEW-per-second: '+1'"), &[(RATE, "`+1` is not a number")]),
+        ("empty", limit("NEW-per-second: ''"), &[(RATE, "whole number")]),
+        ("part", limit("NEW-per-second: '0.5'"), &[(RATE, "whole number")]),
+        ("burst", limit("NEW-per-second: '1', NEW-burst: '-1'"), &[(BURST, "whole number")]),
+        ("burst alone", limit("NEW-burst: '1'"), &[(BURST, "in a second, too")]),
+        (
+            "misspelt",
+            limit("NEW-per-minute: '1'"),
+            &[(
+                "metadata.annotations.palisade.io/new-flows-per-minute",
+                "-second and palisade.io/",
+            )],
+        ),
+        ("tracked", noted("GlobalNetworkPolicy", one, ""), &[(RATE, "only a doNotTrack policy")]),
+    ];
+    for (name, text, expected) in cases {
+        check(name, text, expected);
+    }
+    for (kind, spec) in [
+        ("NetworkPolicy", ""),
+        ("NetworkPolicy.", "podSelector: {}"),
+        ("StagedGlobalNetworkPolicy", ""),
+        ("StagedNetworkPolicy", ""),
+        ("GlobalNetworkSet", "nets: []"),
+        ("Tier", "order: 1"),
+    ] {
+        check(kind, &noted(kind, one, spec), &[(RATE, "no annotation of this name here")]);
+    }
+}
+
+#[test]
 fn staged_policies() {
     let staged = |kind: &str, metadata: &str, spec: &str| {
         document("projectcalico.org/v3", kind, metadata, spec)
