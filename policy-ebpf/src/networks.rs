@@ -11,10 +11,11 @@
 use aya_ebpf::maps::lpm_trie::Key;
 use policy_common::{
     abi::{BlockKeyV4, BlockKeyV6, Blocked, Family, PEER_WORLD_V4, PEER_WORLD_V6, RULE_NONE},
+    maps::MAX_RULES,
     packet::Address,
 };
 
-use crate::maps::{BLOCK_V4, BLOCK_V6, CIDRS_V4, CIDRS_V6, GLOBALS, NEAR};
+use crate::maps::{BLOCK_V4, BLOCK_V6, CIDRS_V4, CIDRS_V6, ENDPOINTS, GLOBALS, NEAR, UPLINKS};
 
 /// Matches that one CPU remembers, a power of two.
 pub const SLOTS: u32 = 1024;
@@ -28,8 +29,9 @@ pub struct Near {
     revision: u64,
     /// IPv4 in the first half.
     address: [u64; 2],
-    /// The policies' networks or a block list, and the family.
+    /// The peer, or [`AtUplink`].
     value: u64,
+    /// The policies' networks or an uplink, and the family.
     scope: u32,
     pad: u32,
 }
@@ -46,26 +48,55 @@ pub fn peer(family: Family, address: &Address) -> u32 {
     }
 }
 
-/// What a block list says about an address.
+/// What an uplink says about a source, in one register: see [`crate::emit::Ruling`].
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct AtUplink(u64);
+
+/// Above a rule: the uplink is a host endpoint's, some ports of which are left open.
+const HOST: u64 = 1 << 31;
+/// Likewise: it limits new flows.
+const LIMITED: u64 = 1 << 30;
+const _: () = assert!((MAX_RULES as u64) < LIMITED);
+/// A peer stands above both.
+const PEER_SHIFT: u32 = 32;
+
+impl AtUplink {
+    /// The rule and the network set that block it.
+    #[inline(always)]
+    pub fn blocked(self) -> Option<Blocked> {
+        let rule = (self.0 & (LIMITED - 1)) as u32;
+        let blocked = Blocked { rule, peer: (self.0 >> PEER_SHIFT) as u32 };
+        if rule == RULE_NONE { None } else { Some(blocked) }
+    }
+
+    /// Whether it is a host endpoint's.
+    #[inline(always)]
+    pub fn is_host(self) -> bool {
+        self.0 & HOST != 0
+    }
+
+    /// Whether new flows are limited.
+    #[inline(always)]
+    pub fn is_limited(self) -> bool {
+        self.0 & LIMITED != 0
+    }
+}
+
+/// What an uplink says about a source.
 #[inline(always)]
-pub fn blocked(list: u32, family: Family, address: &Address) -> Option<Blocked> {
-    let packed = match family {
-        Family::V4 => blocked_v4(list, address[0]),
+pub fn at_uplink(ifindex: u32, family: Family, address: &Address) -> AtUplink {
+    AtUplink(match family {
+        Family::V4 => at_uplink_v4(ifindex, address[0]),
         Family::V6 => {
             let [first, second] = halves(address);
-            blocked_v6(list, first, second)
+            at_uplink_v6(ifindex, first, second)
         }
-    };
-    let blocked = Blocked { rule: packed as u32, peer: (packed >> 32) as u32 };
-    if blocked.rule == RULE_NONE { None } else { Some(blocked) }
+    })
 }
 
-/// Scope of the policies' networks; those of block lists are above.
+/// Scope of the policies' networks. Those of uplinks are their interface indices, which start at 1.
 const POLICIES: u32 = 0;
-
-const fn scope(list: u32) -> u32 {
-    list + 1
-}
 
 #[inline(always)]
 fn halves(&[a, b, c, d]: &Address) -> [u64; 2] {
@@ -101,33 +132,44 @@ pub extern "C" fn peer_v6(first: u64, second: u64) -> u32 {
     peer as u32
 }
 
-/// What a block list says, packed: the rule, or `RULE_NONE`, below the peer.
+/// [`AtUplink`], of an address as it lies in the packet. With the uplink's own row behind the memory as well,
+/// a flood pays for neither.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn blocked_v4(list: u32, address: u32) -> u64 {
-    remember(Family::V4, scope(list), [u64::from(address), 0], || {
-        let key = BlockKeyV4 { list: list.to_be_bytes(), address: address.to_ne_bytes() };
-        packed(BLOCK_V4.get(Key::new(LIST_BITS + 32, key)))
+pub extern "C" fn at_uplink_v4(ifindex: u32, address: u32) -> u64 {
+    remember(Family::V4, ifindex, [u64::from(address), 0], || {
+        packed(ifindex, |list| {
+            let key = BlockKeyV4 { list: list.to_be_bytes(), address: address.to_ne_bytes() };
+            BLOCK_V4.get(Key::new(LIST_BITS + 32, key))
+        })
     })
 }
 
-/// As [`blocked_v4`].
+/// As [`at_uplink_v4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn blocked_v6(list: u32, first: u64, second: u64) -> u64 {
+pub extern "C" fn at_uplink_v6(ifindex: u32, first: u64, second: u64) -> u64 {
     let halves = [first, second];
-    remember(Family::V6, scope(list), halves, || {
-        let key = BlockKeyV6 { list: list.to_be_bytes(), address: bytes(halves) };
-        packed(BLOCK_V6.get(Key::new(LIST_BITS + 128, key)))
+    remember(Family::V6, ifindex, halves, || {
+        packed(ifindex, |list| {
+            let key = BlockKeyV6 { list: list.to_be_bytes(), address: bytes(halves) };
+            BLOCK_V6.get(Key::new(LIST_BITS + 128, key))
+        })
     })
 }
 
 #[inline(always)]
-fn packed(blocked: Option<&Blocked>) -> u64 {
-    match blocked {
-        Some(&Blocked { rule, peer }) => u64::from(rule) | u64::from(peer) << 32,
+fn packed<'a>(ifindex: u32, find: impl FnOnce(u32) -> Option<&'a Blocked>) -> u64 {
+    // SAFETY: an element is replaced as a whole. One that was recycled while it was read is another
+    // uplink's, for one packet: the write that took it away raises the revision.
+    let Some(uplink) = (unsafe { UPLINKS.get(ifindex) }) else { return u64::from(RULE_NONE) };
+    let found = match find(uplink.list) {
+        Some(&Blocked { rule, peer }) => u64::from(rule) | u64::from(peer) << PEER_SHIFT,
         None => u64::from(RULE_NONE),
-    }
+    };
+    let host = if ENDPOINTS.get_ptr(ifindex).is_some() { HOST } else { 0 };
+    let limited = if uplink.limit != RULE_NONE { LIMITED } else { 0 };
+    found | host | limited
 }
 
 #[inline(always)]

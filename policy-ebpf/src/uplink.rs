@@ -18,7 +18,7 @@ use crate::{
     emit::{self, Drop, Dropped},
     host::failsafe,
     limit, lookup,
-    maps::{ENDPOINTS, PARSED, UPLINKS},
+    maps::{PARSED, UPLINKS},
     networks,
     verifier::{XdpFrame, XdpHeaders, xdp_ifindex},
 };
@@ -30,16 +30,14 @@ pub fn run(ctx: &XdpContext) -> u32 {
     let frame = XdpFrame(ctx);
     let ifindex = xdp_ifindex(ctx);
     let Some((family, source, destination)) = network_layer(&frame) else { return XDP_PASS };
-    // SAFETY: an element is replaced as a whole. One that was recycled while it was read is another
-    // uplink's, for one packet.
-    let Some(uplink) = (unsafe { UPLINKS.get(ifindex) }) else { return XDP_PASS };
-    let Some(blocked) = networks::blocked(uplink.list, family, &source) else {
-        if uplink.limit == RULE_NONE || exceeds(ctx, uplink) == 0 {
-            return XDP_PASS;
+    let said = networks::at_uplink(ifindex, family, &source);
+    let Some(blocked) = said.blocked() else {
+        if said.is_limited() {
+            return limited(ctx, ifindex, said.is_host());
         }
-        return refuse(ctx, uplink.limit);
+        return XDP_PASS;
     };
-    if left_open(ctx, ifindex) != 0 {
+    if said.is_host() && is_spared(ctx.as_ptr().cast()) != 0 {
         return XDP_PASS;
     }
     let packet = Packet { source, destination, family, ..Packet::UNKNOWN };
@@ -57,15 +55,25 @@ pub fn run(ctx: &XdpContext) -> u32 {
     XDP_DROP
 }
 
+#[inline(always)]
+fn limited(ctx: &XdpContext, ifindex: u32, is_host: bool) -> u32 {
+    // SAFETY: as in `networks::packed`.
+    let Some(uplink) = (unsafe { UPLINKS.get(ifindex) }) else { return XDP_PASS };
+    if uplink.limit == RULE_NONE || exceeds(ctx, uplink, u32::from(is_host)) == 0 {
+        return XDP_PASS;
+    }
+    refuse(ctx, uplink.limit)
+}
+
 /// Whether a packet begins one flow more than its source may. Not inlined, as all below: few uplinks have
 /// a limit, and each step has the stack to itself. A number, see [`emit::Ruling`].
 #[inline(never)]
-fn exceeds(ctx: &XdpContext, uplink: &Uplink) -> u32 {
+fn exceeds(ctx: &XdpContext, uplink: &Uplink, is_host: u32) -> u32 {
     if read(ctx.as_ptr().cast()) == 0 {
         return 0;
     }
     let Some(packet) = parsed() else { return 0 };
-    if is_left_open(ctx, xdp_ifindex(ctx), packet) {
+    if is_host != 0 && is_left_open(ctx, packet) {
         return 0;
     }
     limit::refuses(uplink, packet, clock::now())
@@ -116,24 +124,21 @@ pub extern "C" fn read(ctx: *mut xdp_md) -> u32 {
 /// As [`is_left_open`], of a packet that is yet to be read. Only packets that are about to be dropped
 /// are looked into so far.
 ///
-/// Not inlined, for the stack's sake; a number, see [`emit::Ruling`].
+/// Global, so that it gets the context as it is: of a function of its own LLVM would make one that gets
+/// the frame's bounds, as numbers.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn left_open(ctx: &XdpContext, ifindex: u32) -> u32 {
-    if ENDPOINTS.get_ptr(ifindex).is_none() {
-        return 0;
-    }
+pub extern "C" fn is_spared(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
     let mut packet = Packet::UNKNOWN;
-    u32::from(parse_plain(&XdpFrame(ctx), &mut packet) && is_left_open(ctx, ifindex, &packet))
+    u32::from(parse_plain(&XdpFrame(&ctx), &mut packet) && is_left_open(&ctx, &packet))
 }
 
 /// Whether a packet is of a port that its host endpoint leaves open whatever policy says, or an
 /// answer from one; or neighbour discovery, without which nobody on the link would come as far as such
 /// a port over IPv6 (over IPv4 it is ARP, which no block list is about).
 #[inline(always)]
-fn is_left_open(ctx: &XdpContext, ifindex: u32, packet: &Packet) -> bool {
-    if ENDPOINTS.get_ptr(ifindex).is_none() {
-        return false;
-    }
+fn is_left_open(ctx: &XdpContext, packet: &Packet) -> bool {
     let Packet { family, protocol, source_port, destination_port, ref source, .. } = *packet;
     // What a router has passed on is none (RFC 4861, 7.1).
     if matches!(packet.kind, Kind::Neighbour) && matches!(hop_limit(&XdpFrame(ctx)), Some(255)) {
