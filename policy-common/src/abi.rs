@@ -466,8 +466,9 @@ pub struct DropCounter {
     pub packets: u64,
     /// Bytes, L2 frame.
     pub bytes: u64,
-    /// When an event was last sent for this key from this CPU, `CLOCK_MONOTONIC` ns.
-    pub event_ns: u64,
+    /// When an event was last sent for this key from this CPU, in ticks of the kernel's timer
+    /// (`jiffies_64`): asked of each packet of a flood, and the one clock that costs nothing.
+    pub event_ticks: u64,
 }
 
 /// Value of `STAGED`: new flows that a staged rule would have decided, by what became of them.

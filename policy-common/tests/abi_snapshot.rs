@@ -18,7 +18,7 @@ const VERSIONS: [(u32, &str); 5] = [
     (2, "37a54d7f8a8392552834d8cb54fb7b5b138dd1ab6f996b3b1c0d7bb0e1af638d"),
     (3, "23e27204c1e84613115ac67a8e5b1a7c5344760bc410abd52f36bb4e47b976e0"),
     (4, "a09c5fca40112bd8589cfd0f6ffd35b05ca8de6fe56ca4c14cde87755791525a"),
-    (5, "2ce2d8b9d74a24775a4bb76cb066355d5f3c4484bcba781c1862c9b82281e7e1"),
+    (5, "ff5f8264f752f786539bba8a3e857abdc526a41c938879d2409e06c014d1b8fa"),
 ];
 
 const SNAPSHOT: &str = include_str!("abi_snapshot.txt");
@@ -67,7 +67,7 @@ fn layout() -> Result<String, std::fmt::Error> {
         Globals { revision }
         Counter { packets, bytes }
         DropKey { ifindex, peer, rule, port, protocol, reason, direction, pad }
-        DropCounter { packets, bytes, event_ns }
+        DropCounter { packets, bytes, event_ticks }
         StagedCounter { denied, allowed }
         Event {
             time_ns, source, destination, ifindex, peer, rule, staged, log, length, source_port,

@@ -148,7 +148,7 @@ pub fn enter<T: Table>(key: &T::Key, visit: &Visit, rule: u32, mac: Mac) {
     let entered = fresh.or_else(|_| T::map().insert(key, flow, u64::from(BPF_EXIST)));
     let family = bit(visit.packet.family as usize);
     if let Some(flows) = FLOWS.get_ptr_mut(0) {
-        // SAFETY: this CPU's own slot, see `emit::record`.
+        // SAFETY: this CPU's own slot, see `emit::count_drop`.
         let flows = unsafe { &mut *flows };
         if fresh.is_ok() {
             flows.opened[family] += 1;

@@ -2,19 +2,24 @@
 
 use policy_common::{
     abi::{
-        Counter, Direction, DropCounter, DropKey, DropReason, EVENT_INTERVAL_NS, EVENTS_PER_SECOND,
-        Event, EventKind, LOG_NONE, RULE_NONE, VERDICT_ALLOW, VERDICT_RULE,
+        Counter, Direction, DropCounter, DropKey, DropReason, EVENTS_PER_SECOND, Event, EventKind,
+        LOG_NONE, RULE_NONE, VERDICT_ALLOW, VERDICT_RULE,
     },
     packet::Packet,
 };
 
 use crate::{
+    clock,
     endpoint::Visit,
     lookup::bytes16,
     maps::{DROPS, DROPS_OTHER, EVENT_BUDGET, EVENTS, LOGS, RULES, STAGED},
 };
 
 const SECOND: u64 = 1_000_000_000;
+
+/// `EVENT_INTERVAL_NS` in ticks of this kernel, set by the loader, as `clock::COARSE_CLOCK` is.
+#[unsafe(no_mangle)]
+static EVENT_INTERVAL_TICKS: u64 = 25;
 
 /// Why a packet is dropped, and by which rule.
 #[must_use]
@@ -93,12 +98,10 @@ pub struct Dropped<'a> {
     pub packet: &'a Packet,
 }
 
-/// Counts a drop and tells of it. Not inlined: the stack of a program is 512 bytes, and its hot
-/// path should not carry this.
-#[inline(never)]
-pub fn record(dropped: &Dropped<'_>) {
-    let Dropped { now, ifindex, length, direction, peer, ref drop, packet, .. } = *dropped;
-    let key = DropKey {
+/// The counter of a drop of `packet` (or of one whose ports nobody looked at).
+#[inline(always)]
+pub fn key(ifindex: u32, direction: Direction, peer: u32, drop: Drop, packet: &Packet) -> DropKey {
+    DropKey {
         ifindex,
         peer,
         rule: drop.rule,
@@ -107,43 +110,85 @@ pub fn record(dropped: &Dropped<'_>) {
         reason: drop.reason as u8,
         direction: direction as u8,
         pad: [0; 3],
+    }
+}
+
+/// Counts a drop. Whether it is to be told of: not if this CPU has just told of one of its kind.
+#[inline(always)]
+pub fn count_drop(key: &DropKey, length: u32) -> bool {
+    if key.rule != RULE_NONE {
+        count_rule(key.rule, length);
+    }
+    let ticks = clock::ticks();
+    let Some(counter) = DROPS.get_ptr_mut(key) else {
+        let first = DropCounter { packets: 1, bytes: u64::from(length), event_ticks: ticks };
+        if DROPS.insert(key, first, 0).is_err() {
+            count_other(key.reason, length);
+        }
+        return true;
     };
-    if drop.rule != RULE_NONE {
-        count_rule(drop.rule, length);
+    // SAFETY: this CPU's own slot; the kernel runs TC and XDP programs with bottom halves off, so nothing
+    // on this CPU interleaves.
+    let counter = unsafe { &mut *counter };
+    counter.packets += 1;
+    counter.bytes += u64::from(length);
+    // SAFETY: as in `clock::now`.
+    let interval = unsafe { core::ptr::read_volatile(&raw const EVENT_INTERVAL_TICKS) };
+    if ticks.wrapping_sub(counter.event_ticks) < interval {
+        coalesce(EventKind::Drop);
+        return false;
     }
-    match DROPS.get_ptr_mut(key) {
-        Some(counter) => {
-            // SAFETY: this CPU's own slot; the kernel runs TC and XDP programs with bottom halves
-            // off, so nothing on this CPU interleaves.
-            let counter = unsafe { &mut *counter };
-            counter.packets += 1;
-            counter.bytes += u64::from(length);
-            if now.wrapping_sub(counter.event_ns) < EVENT_INTERVAL_NS {
-                coalesce(EventKind::Drop);
-                return;
-            }
-            counter.event_ns = now;
-        }
-        None => {
-            let first = DropCounter { packets: 1, bytes: u64::from(length), event_ns: now };
-            if DROPS.insert(key, first, 0).is_err() {
-                count_other(drop.reason, length);
-            }
-        }
+    counter.event_ticks = ticks;
+    true
+}
+
+/// Counts a drop and tells of it.
+#[inline(always)]
+pub fn record(dropped: &Dropped<'_>) {
+    let Dropped { ifindex, length, direction, peer, drop, packet, .. } = *dropped;
+    let key = key(ifindex, direction, peer, drop, packet);
+    if count_drop(&key, length) {
+        tell_of_drop(dropped);
     }
+}
+
+/// Tells of a drop that has been counted. Not inlined: few packets of a flood are told of, and the stack of
+/// a program is 512 bytes. Always 0: see [`Ruling`].
+#[inline(never)]
+fn tell_of_drop(dropped: &Dropped<'_>) -> u32 {
     let told = Told {
         kind: EventKind::Drop,
         allowed: false,
-        reason: drop.reason as u8,
-        rule: drop.rule,
-        ifindex,
-        length,
-        direction,
-        peer,
+        reason: dropped.drop.reason as u8,
+        rule: dropped.drop.rule,
+        ifindex: dropped.ifindex,
+        length: dropped.length,
+        direction: dropped.direction,
+        peer: dropped.peer,
         staged: dropped.staged,
         log: dropped.log,
     };
-    tell(&told, packet, now);
+    tell(&told, dropped.packet, dropped.now);
+    0
+}
+
+/// As [`tell_of_drop`], at an uplink.
+#[inline(never)]
+pub fn tell_at_uplink(key: &DropKey, packet: &Packet, length: u32) -> u32 {
+    let told = Told {
+        kind: EventKind::Drop,
+        allowed: false,
+        reason: key.reason,
+        rule: key.rule,
+        ifindex: key.ifindex,
+        length,
+        direction: Direction::Ingress,
+        peer: key.peer,
+        staged: 0,
+        log: LOG_NONE,
+    };
+    tell(&told, packet, clock::now());
+    0
 }
 
 /// Counts what policy said beside its verdict: what the staged policies would do, and the Log rules
@@ -187,8 +232,8 @@ pub fn count_rule(rule: u32, length: u32) {
 
 /// Counts a drop whose key did not fit.
 #[inline(always)]
-fn count_other(reason: DropReason, length: u32) {
-    if let Some(counter) = DROPS_OTHER.get_ptr_mut(reason as u32) {
+fn count_other(reason: u8, length: u32) {
+    if let Some(counter) = DROPS_OTHER.get_ptr_mut(u32::from(reason)) {
         // SAFETY: this CPU's own slot, as above.
         unsafe { add(counter, length) };
     }

@@ -204,7 +204,7 @@ pub extern "C" fn parse_any(ctx: *mut __sk_buff) -> u32 {
     let ctx = TcContext::new(ctx);
     let mut packet = Packet::UNKNOWN;
     let outcome = parse(&TcBytes(&ctx), &mut packet);
-    // SAFETY: this CPU's own slot, see `emit::record`.
+    // SAFETY: this CPU's own slot, see `emit::count_drop`.
     unsafe { parsed.write(core::mem::MaybeUninit::new(packet)) };
     match outcome {
         Ok(()) => 0,
@@ -508,7 +508,7 @@ fn find<T: Table>(visit: &Visit) -> Option<&'static mut Flow> {
 #[inline(never)]
 fn keep(visit: &Visit) -> u32 {
     let Some(kept) = KEPT.get_ptr_mut(0) else { return 0 };
-    // SAFETY: this CPU's own slot, see `emit::record`.
+    // SAFETY: this CPU's own slot, see `emit::count_drop`.
     unsafe { kept.write(core::mem::MaybeUninit::new(visit.packet)) };
     1
 }

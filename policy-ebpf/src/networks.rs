@@ -179,7 +179,7 @@ fn remember(family: Family, scope: u32, address: [u64; 2], find: impl FnOnce() -
     // SAFETY: a valid reference; volatile, so that the load stays where it is.
     let revision = unsafe { (&raw const globals.revision).read_volatile() };
     let Some(near) = NEAR.get_ptr_mut(slot(scope, address)) else { return find() };
-    // SAFETY: this CPU's own slot, see `emit::record`.
+    // SAFETY: this CPU's own slot, see `emit::count_drop`.
     let near = unsafe { &mut *near };
     let same = near.revision == revision && near.scope == scope;
     if same && near.address[0] == address[0] && near.address[1] == address[1] {

@@ -9,13 +9,13 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use policy_common::{
-    abi::{Direction, DropReason, LOG_NONE, RULE_NONE, Uplink},
+    abi::{Direction, DropReason, RULE_NONE, Uplink},
     packet::{Kind, Packet, Source as _, hop_limit, network_layer, parse, parse_plain},
 };
 
 use crate::{
     clock,
-    emit::{self, Drop, Dropped},
+    emit::{self, Drop},
     host::failsafe,
     limit, lookup,
     maps::{PARSED, UPLINKS},
@@ -40,18 +40,13 @@ pub fn run(ctx: &XdpContext) -> u32 {
     if said.is_host() && is_spared(ctx.as_ptr().cast()) != 0 {
         return XDP_PASS;
     }
-    let packet = Packet { source, destination, family, ..Packet::UNKNOWN };
-    emit::record(&Dropped {
-        now: clock::now(),
-        ifindex,
-        length: frame.len() as u32,
-        direction: Direction::Ingress,
-        peer: blocked.peer,
-        staged: 0,
-        log: LOG_NONE,
-        drop: Drop { reason: DropReason::Untracked, rule: blocked.rule },
-        packet: &packet,
-    });
+    let length = frame.len() as u32;
+    let drop = Drop { reason: DropReason::Untracked, rule: blocked.rule };
+    let key = emit::key(ifindex, Direction::Ingress, blocked.peer, drop, &Packet::UNKNOWN);
+    if emit::count_drop(&key, length) {
+        let packet = Packet { source, destination, family, ..Packet::UNKNOWN };
+        emit::tell_at_uplink(&key, &packet, length);
+    }
     XDP_DROP
 }
 
@@ -83,17 +78,13 @@ fn exceeds(ctx: &XdpContext, uplink: &Uplink, is_host: u32) -> u32 {
 #[inline(never)]
 fn refuse(ctx: &XdpContext, limit: u32) -> u32 {
     let Some(packet) = parsed() else { return XDP_DROP };
-    emit::record(&Dropped {
-        now: clock::now(),
-        ifindex: xdp_ifindex(ctx),
-        length: XdpFrame(ctx).len() as u32,
-        direction: Direction::Ingress,
-        peer: lookup::peer(packet.family, &packet.source),
-        staged: 0,
-        log: LOG_NONE,
-        drop: Drop { reason: DropReason::RateLimited, rule: limit },
-        packet,
-    });
+    let length = XdpFrame(ctx).len() as u32;
+    let peer = lookup::peer(packet.family, &packet.source);
+    let drop = Drop { reason: DropReason::RateLimited, rule: limit };
+    let key = emit::key(xdp_ifindex(ctx), Direction::Ingress, peer, drop, packet);
+    if emit::count_drop(&key, length) {
+        emit::tell_at_uplink(&key, packet, length);
+    }
     XDP_DROP
 }
 

@@ -6,6 +6,10 @@ use aya::{
     sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported},
     util::KernelVersion,
 };
+use nix::{
+    sys::time::TimeValLike as _,
+    time::{ClockId, clock_getres},
+};
 use thiserror::Error;
 
 use crate::config::Attachment;
@@ -15,6 +19,8 @@ use crate::config::Attachment;
 pub struct Features {
     /// `bpf_ktime_get_coarse_ns` (5.11): half the price of the fine clock.
     pub coarse_clock: bool,
+    /// Length of a tick of the kernel's timer, ns: 1,000,000,000 / `CONFIG_HZ`.
+    pub tick_ns: u64,
     /// TCX links (6.6) are wanted and there; else clsact filters.
     pub tcx: bool,
 }
@@ -65,9 +71,12 @@ impl Features {
             Attachment::Tcx => return Err(Unfit::NoTcx),
         };
         let helper = BpfHelper::BPF_FUNC_ktime_get_coarse_ns;
+        // By which the coarse clock goes on (kernel/time/posix-timers.c, `posix_get_coarse_res`).
+        let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_err(|_| Unfit::TooOld)?;
         Ok(Features {
             coarse_clock: is_helper_supported(ProgramType::SchedClassifier, helper)
                 .unwrap_or(false),
+            tick_ns: u64::try_from(tick.num_nanoseconds()).unwrap_or(u64::MAX).max(1),
             tcx,
         })
     }

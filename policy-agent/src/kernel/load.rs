@@ -5,7 +5,10 @@ use aya::{
     maps::{MapData, MapError},
     programs::{Program, ProgramError, SchedClassifier},
 };
-use policy_common::maps::{CONNTRACK_V4, CONNTRACK_V6, PINNED};
+use policy_common::{
+    abi::EVENT_INTERVAL_NS,
+    maps::{CONNTRACK_V4, CONNTRACK_V6, PINNED},
+};
 use thiserror::Error;
 use tracing::warn;
 
@@ -97,9 +100,11 @@ pub fn load(pins: &Pins, features: Features, sizes: Sizes) -> Result<Ebpf, LoadE
 /// [`LoadError`], but for its `Program`.
 pub fn prepare(pins: &Pins, features: Features, sizes: Sizes) -> Result<Ebpf, LoadError> {
     let coarse_clock = u8::from(features.coarse_clock);
+    let interval = (EVENT_INTERVAL_NS / features.tick_ns).max(1);
     let mut loader = EbpfLoader::new();
     loader
         .override_global("COARSE_CLOCK", &coarse_clock, true)
+        .override_global("EVENT_INTERVAL_TICKS", &interval, true)
         .map_max_entries(CONNTRACK_V4, sizes.conntrack_v4)
         .map_max_entries(CONNTRACK_V6, sizes.conntrack_v6)
         // A refusal comes with its reason and the size of the program; with every step on the way,
