@@ -140,9 +140,15 @@ fn a_full_table_gives_up_the_oldest_and_keeps_what_is_in_use() -> Result<()> {
     let counter = world.ring.tables.counter()?;
     assert_eq!(counter.opened, [u64::from(FLOWS) + 1, 0]);
     assert_eq!(counter.refused, [0, 0]);
-    // Those that went are the oldest; the kernel goes by generations, not by the single entry.
-    let oldest = flows.iter().map(|(key, _)| key.local_port).min().unwrap_or(0);
-    ensure!(usize::from(FLOWS - oldest) <= 2 * CAPACITY, "query {oldest} is still there");
+    // Those that went are the oldest. The kernel goes by generations, not by the single entry, and what a
+    // CPU has entered last it keeps for itself until it enters more (`LOCAL_FREE_TARGET` in
+    // kernel/bpf/bpf_lru_list.c): this test may have moved on to another one.
+    const OF_A_CPU: usize = 128;
+    let old = |port: u16| usize::from(FLOWS - port) > 2 * CAPACITY;
+    let left =
+        flows.iter().filter(|(key, _)| key.local_port <= FLOWS && old(key.local_port)).count();
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+    ensure!(left <= OF_A_CPU * cpus, "{left} of the oldest queries are still there");
     let newest = FLOWS - 100..FLOWS;
     for port in newest {
         ensure!(flows.iter().any(|(key, _)| key.local_port == port), "query {port} has gone");
