@@ -76,28 +76,6 @@ impl From<Result<u32, Drop>> for Ruling {
     }
 }
 
-/// A dropped packet.
-pub struct Dropped<'a> {
-    /// `CLOCK_MONOTONIC`, ns.
-    pub now: u64,
-    /// Interface whose program dropped.
-    pub ifindex: u32,
-    /// Bytes, L2 frame.
-    pub length: u32,
-    /// The endpoint's view.
-    pub direction: Direction,
-    /// The other side, or `PEER_NONE`.
-    pub peer: u32,
-    /// What the staged policies would say, or 0.
-    pub staged: u32,
-    /// The Log rules on the way, or `LOG_NONE`.
-    pub log: u32,
-    /// Why.
-    pub drop: Drop,
-    /// As far as it could be parsed.
-    pub packet: &'a Packet,
-}
-
 /// The counter of a drop of `packet` (or of one whose ports nobody looked at).
 #[inline(always)]
 pub fn key(ifindex: u32, direction: Direction, peer: u32, drop: Drop, packet: &Packet) -> DropKey {
@@ -142,39 +120,10 @@ pub fn count_drop(key: &DropKey, length: u32) -> bool {
     true
 }
 
-/// Counts a drop and tells of it.
-#[inline(always)]
-pub fn record(dropped: &Dropped<'_>) {
-    let Dropped { ifindex, length, direction, peer, drop, packet, .. } = *dropped;
-    let key = key(ifindex, direction, peer, drop, packet);
-    if count_drop(&key, length) {
-        tell_of_drop(dropped);
-    }
-}
-
-/// Tells of a drop that has been counted. Not inlined: few packets of a flood are told of, and the stack of
-/// a program is 512 bytes. Always 0: see [`Ruling`].
+/// Tells of a drop that has been counted, of a packet that met no policy. Not inlined: few packets of a flood
+/// are told of, and the stack of a program is 512 bytes. Always 0: see [`Ruling`].
 #[inline(never)]
-fn tell_of_drop(dropped: &Dropped<'_>) -> u32 {
-    let told = Told {
-        kind: EventKind::Drop,
-        allowed: false,
-        reason: dropped.drop.reason as u8,
-        rule: dropped.drop.rule,
-        ifindex: dropped.ifindex,
-        length: dropped.length,
-        direction: dropped.direction,
-        peer: dropped.peer,
-        staged: dropped.staged,
-        log: dropped.log,
-    };
-    tell(&told, dropped.packet, dropped.now);
-    0
-}
-
-/// As [`tell_of_drop`], at an uplink.
-#[inline(never)]
-pub fn tell_at_uplink(key: &DropKey, packet: &Packet, length: u32) -> u32 {
+pub fn tell_of_drop(key: &DropKey, packet: &Packet, length: u32) -> u32 {
     let told = Told {
         kind: EventKind::Drop,
         allowed: false,
@@ -182,12 +131,20 @@ pub fn tell_at_uplink(key: &DropKey, packet: &Packet, length: u32) -> u32 {
         rule: key.rule,
         ifindex: key.ifindex,
         length,
-        direction: Direction::Ingress,
+        direction: key.direction,
         peer: key.peer,
         staged: 0,
         log: LOG_NONE,
     };
     tell(&told, packet, clock::now());
+    0
+}
+
+/// As [`tell_of_drop`], of one at an endpoint.
+#[inline(never)]
+pub fn tell_of_refusal(key: &DropKey, visit: &Visit) -> u32 {
+    let told = Told { reason: key.reason, ..Told::of(EventKind::Drop, visit, false, key.rule) };
+    tell(&told, &visit.packet, visit.now);
     0
 }
 
@@ -267,7 +224,8 @@ struct Told {
     rule: u32,
     ifindex: u32,
     length: u32,
-    direction: Direction,
+    /// A [`Direction`].
+    direction: u8,
     peer: u32,
     staged: u32,
     log: u32,
@@ -284,7 +242,7 @@ impl Told {
             rule,
             ifindex: visit.ifindex,
             length: visit.length,
-            direction: visit.direction,
+            direction: visit.direction as u8,
             peer: visit.peer,
             staged: visit.staged,
             log: visit.log,
@@ -326,7 +284,7 @@ fn tell(told: &Told, packet: &Packet, now: u64) {
         destination_port: packet.policy_port,
         protocol: packet.protocol,
         reason: told.reason,
-        direction: told.direction as u8,
+        direction: told.direction,
         family: packet.family as u8,
         tcp_flags: packet.tcp_flags,
         kind: told.kind as u8,

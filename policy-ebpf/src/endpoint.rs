@@ -21,7 +21,7 @@ use policy_common::{
 use crate::{
     clock,
     conntrack::{self, Table, V4, V6},
-    emit::{self, Drop, Dropped, Ruling},
+    emit::{self, Drop, Ruling},
     fragment, host,
     lookup::{self, Asked, Verdict},
     maps::{ENDPOINTS, GLOBALS, KEPT, PARSED},
@@ -148,17 +148,11 @@ pub fn run<const HOST: bool>(ctx: &TcContext, number: u32, direction: Direction)
 #[inline(never)]
 fn refuse(visit: &Visit, reason: u32, rule: u32) -> u32 {
     let reason = DropReason::from_u8(reason as u8).unwrap_or(DropReason::Fault);
-    emit::record(&Dropped {
-        now: visit.now,
-        ifindex: visit.ifindex,
-        length: visit.length,
-        direction: visit.direction,
-        peer: visit.peer,
-        staged: visit.staged,
-        log: visit.log,
-        drop: Drop { reason, rule },
-        packet: &visit.packet,
-    });
+    let drop = Drop { reason, rule };
+    let key = emit::key(visit.ifindex, visit.direction, visit.peer, drop, &visit.packet);
+    if emit::count_drop(&key, visit.length) {
+        emit::tell_of_refusal(&key, visit);
+    }
     0
 }
 

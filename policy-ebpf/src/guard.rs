@@ -6,13 +6,12 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use policy_common::{
-    abi::{Direction, DropReason, Family, GuardKey, LOG_NONE, PEER_NONE, mapped},
+    abi::{Direction, DropReason, Family, GuardKey, PEER_NONE, mapped},
     packet::{Address, Kind, Packet, Source as _, View as _},
 };
 
 use crate::{
-    clock,
-    emit::{self, Drop, Dropped},
+    emit::{self, Drop},
     endpoint::parse_frame,
     lookup::{bytes4, bytes16},
     maps::GUARD,
@@ -27,17 +26,11 @@ pub fn run(ctx: &TcContext, direction: Direction) -> i32 {
     match inspect(ctx, direction, &mut packet) {
         Ok(()) => TC_ACT_UNSPEC,
         Err(reason) => {
-            emit::record(&Dropped {
-                now: clock::now(),
-                ifindex: ifindex(ctx),
-                length: length(ctx),
-                direction,
-                peer: PEER_NONE,
-                staged: 0,
-                log: LOG_NONE,
-                drop: Drop::from(reason),
-                packet: &packet,
-            });
+            let key = emit::key(ifindex(ctx), direction, PEER_NONE, Drop::from(reason), &packet);
+            let length = length(ctx);
+            if emit::count_drop(&key, length) {
+                emit::tell_of_drop(&key, &packet, length);
+            }
             TC_ACT_SHOT
         }
     }

@@ -45,7 +45,7 @@ pub fn run(ctx: &XdpContext) -> u32 {
     let key = emit::key(ifindex, Direction::Ingress, blocked.peer, drop, &Packet::UNKNOWN);
     if emit::count_drop(&key, length) {
         let packet = Packet { source, destination, family, ..Packet::UNKNOWN };
-        emit::tell_at_uplink(&key, &packet, length);
+        emit::tell_of_drop(&key, &packet, length);
     }
     XDP_DROP
 }
@@ -83,7 +83,7 @@ fn refuse(ctx: &XdpContext, limit: u32) -> u32 {
     let drop = Drop { reason: DropReason::RateLimited, rule: limit };
     let key = emit::key(xdp_ifindex(ctx), Direction::Ingress, peer, drop, packet);
     if emit::count_drop(&key, length) {
-        emit::tell_at_uplink(&key, packet, length);
+        emit::tell_of_drop(&key, packet, length);
     }
     XDP_DROP
 }
