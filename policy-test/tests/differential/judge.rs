@@ -264,7 +264,7 @@ pub(crate) fn afresh(set: &PolicySet, asks: &[Ask]) -> Result<(), Dispute> {
     verdicts(&reading, &kernel, ids, &asks, &mut seen).map(drop)
 }
 
-/// The rule that blocks a packet at its uplink, by the documents and by the tables.
+/// The rule and the network set that block a packet at its uplink, by the documents and by the tables.
 ///
 /// # Errors
 /// If they do not say the same.
@@ -286,9 +286,10 @@ pub(crate) fn blocked(
         source_port: ask.source_port,
     };
     let (wanted, found) = (reading.oracle.blocks(ask, seen), kernel.blocked_at(&probe));
-    let name = found.and_then(|blocked| ids.rule(blocked.rule));
-    if name != wanted.as_ref() {
-        let what = format!("the documents block it by {wanted:?}, the tables by {name:?}");
+    let named =
+        found.and_then(|blocked| Some((ids.rule(blocked.rule)?.clone(), ids.peer(blocked.peer)?)));
+    if named != wanted {
+        let what = format!("the documents block it by {wanted:?}, the tables by {named:?}");
         return Err(Dispute::about(ask, what));
     }
     Ok(found)

@@ -23,6 +23,7 @@ use anyhow::{Context as _, Result};
 use ipnet::IpNet;
 use policy_api::messages::RuleName;
 use policy_common::abi::Direction;
+use policy_core::peers::PeerName;
 use serde_json::Value;
 
 pub(crate) use self::documents::any_net;
@@ -74,6 +75,7 @@ pub(crate) struct Entity<'a> {
 #[derive(Debug)]
 struct NetworkSet {
     namespace: Option<String>,
+    name: String,
     labels: BTreeMap<String, String>,
     nets: Vec<IpNet>,
 }
@@ -370,8 +372,9 @@ impl Oracle {
         })
     }
 
-    /// The rule that blocks a source at an uplink, before connections are tracked.
-    pub(crate) fn blocks(&self, ask: &Ask, seen: &mut Coverage) -> Option<RuleName> {
+    /// The rule that blocks a source at an uplink, before connections are tracked, and the network set that
+    /// it is blocked for.
+    pub(crate) fn blocks(&self, ask: &Ask, seen: &mut Coverage) -> Option<(RuleName, PeerName)> {
         let mut labels = self.host_labels.clone();
         labels.insert("palisade.io/interface".to_owned(), ask.interface.clone());
         if let Some(own) = self.uplink() {
@@ -390,16 +393,39 @@ impl Oracle {
                 let mut rules = rules.filter(|_| policy.untracked && selected);
                 if let Some(rule) = rules.find(|rule| self.is_source(rule, ask.source)) {
                     seen.decides("", "doNotTrack deny");
-                    return Some(RuleName {
+                    let name = RuleName {
                         rule: format!("ingress[{}]", rule.index),
                         action: "deny".to_owned(),
                         ..policy.name.clone()
-                    });
+                    };
+                    return Some((name, self.blocked_for(rule, ask.source)));
                 }
             }
         }
         seen.decides("", "doNotTrack nothing");
         None
+    }
+
+    /// The first network set by name that a rule picks for a source; the world, if its networks stand in
+    /// the rule.
+    fn blocked_for(&self, rule: &Rule, source: IpAddr) -> PeerName {
+        let mut picked: Vec<PeerName> = Vec::new();
+        for (_, condition) in &rule.conditions {
+            let Condition::Who(_, who) = condition else { continue };
+            let around =
+                self.sets.iter().filter(|set| set.nets.iter().any(|it| it.contains(&source)));
+            picked.extend(around.filter_map(|set| {
+                let namespace = set.namespace.as_deref();
+                let named = || PeerName {
+                    namespace: namespace.unwrap_or_default().to_owned(),
+                    name: set.name.clone(),
+                };
+                who.is(self, &Entity { namespace, labels: &set.labels }).then(named)
+            }));
+        }
+        picked.sort_unstable();
+        let world = || PeerName { namespace: String::new(), name: "world".to_owned() };
+        picked.into_iter().next().unwrap_or_else(world)
     }
 
     /// A block list speaks of networks, and of network sets by their labels.

@@ -101,6 +101,7 @@ impl Oracle {
                 let nets = list(&spec["nets"]).iter().map(|net| any_net(text(net)));
                 self.sets.push(NetworkSet {
                     namespace: (kind == "NetworkSet").then(|| namespace(document)),
+                    name: name.clone(),
                     labels: labels(document),
                     nets: nets.collect::<Result<_>>()?,
                 });
