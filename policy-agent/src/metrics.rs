@@ -12,7 +12,10 @@ use std::{
 };
 
 use aya::maps::MapError;
-use policy_api::messages::{Component, EndpointState, RuleCount, RuleName, StagedFlows};
+use policy_api::{
+    connectivity::DropCount,
+    messages::{Component, EndpointState, RuleCount, RuleName, StagedFlows},
+};
 use policy_common::abi::{
     Counter, Direction, DropKey, DropReason, EventKind, PEER_NONE, RULE_NONE, StagedCounter,
 };
@@ -115,6 +118,25 @@ impl DropSeries {
             port: other(),
             rule: other(),
             ..DropSeries::default()
+        }
+    }
+
+    fn counted(self, Counter { packets, bytes }: Counter) -> DropCount {
+        DropCount {
+            direction: self.direction,
+            reason: self.reason,
+            source: self.source,
+            source_namespace: self.source_namespace,
+            destination: self.destination,
+            destination_namespace: self.destination_namespace,
+            protocol: self.protocol,
+            port: self.port,
+            tier: self.tier,
+            policy_namespace: self.policy_namespace,
+            policy: self.policy,
+            rule: self.rule,
+            packets,
+            bytes,
         }
     }
 
@@ -225,6 +247,17 @@ impl Metrics {
                 StagedFlows { allowed, denied };
         }
         Ok(counts.into_values().collect())
+    }
+
+    /// What was dropped, between whom, and why.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's counters cannot be read.
+    pub fn drops(&self) -> Result<Vec<DropCount>, fmt::Error> {
+        let names = Arc::clone(&self.source.published.borrow());
+        let totals = self.source.drops(&names)?;
+        Ok(totals.into_iter().map(|(series, counter)| series.counted(counter)).collect())
     }
 
     /// OpenMetrics text.

@@ -8,12 +8,15 @@ use std::{
     time::SystemTime,
 };
 
-use policy_api::messages::{FlowEnd, FlowRecord, StagedVerdict, Verdict};
+use policy_api::{
+    flow::{FlowEnd, FlowRecord},
+    messages::{StagedVerdict, Verdict},
+};
 use policy_common::abi::{
     Direction, DropReason, Event, EventKind, Family, PEER_NONE, RULE_NONE, VERDICT_ALLOW,
     VERDICT_RULE,
 };
-use policy_core::peers::PeerName;
+use policy_core::{observe::Filter, peers::PeerName};
 use tokio::sync::{broadcast, watch};
 
 use crate::{
@@ -72,14 +75,21 @@ impl Observer {
         let _ = self.live.send(record);
     }
 
-    /// The newest `last` records, oldest first, and those after them.
+    /// The newest `last` records that are wanted, oldest first, and all those after them.
     pub fn watch(
         &self,
         last: usize,
+        filter: &Filter,
     ) -> (Vec<Arc<FlowRecord>>, broadcast::Receiver<Arc<FlowRecord>>) {
-        let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        let skip = history.len().saturating_sub(last);
-        (history.iter().skip(skip).cloned().collect(), self.live.subscribe())
+        let (past, live) = {
+            let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+            // At once, so that none is missed or seen twice.
+            (history.iter().cloned().collect::<Vec<_>>(), self.live.subscribe())
+        };
+        let newest = past.into_iter().rev().filter(|record| filter.wants(record)).take(last);
+        let mut found: Vec<_> = newest.collect();
+        found.reverse();
+        (found, live)
     }
 }
 
@@ -136,8 +146,10 @@ fn record(event: &Event, time: SystemTime, names: &Published) -> FlowRecord {
     let own = names.interface(event.ifindex);
     let peer = peer_name(event.peer, peer_ip, names);
     // A spoofed source is not the endpoint's own address: keep the claim and the culprit apart.
-    let own = end(own, own_ip, if ingress { event.destination_port } else { event.source_port });
-    let peer = end(peer, peer_ip, if ingress { event.source_port } else { event.destination_port });
+    let own_port = if ingress { event.destination_port } else { event.source_port };
+    let peer_port = if ingress { event.source_port } else { event.destination_port };
+    let own = end(own, own_ip, own_port, names);
+    let peer = end(peer, peer_ip, peer_port, names);
     let (source, mut destination) = if ingress { (peer, own) } else { (own, peer) };
     let icmp = icmp(event.protocol, event.destination_port);
     if icmp.is_some() {
@@ -176,8 +188,9 @@ fn verdict(allow: bool) -> Verdict {
     if allow { Verdict::Allow } else { Verdict::Deny }
 }
 
-fn end(name: PeerName, ip: Option<IpAddr>, port: u16) -> FlowEnd {
-    FlowEnd { name: name.name, namespace: name.namespace, ip, port }
+fn end(name: PeerName, ip: Option<IpAddr>, port: u16, names: &Published) -> FlowEnd {
+    let labels = names.labels(&name).cloned().unwrap_or_default();
+    FlowEnd { name: name.name, namespace: name.namespace, ip, port, labels }
 }
 
 /// Name of the other side; looked up by address for drops that came before the kernel asked.

@@ -43,6 +43,8 @@ pub struct Published {
     /// Endpoints, enforced or not; those that are in the model with their identity there. Which
     /// policies apply to them is found out when somebody asks ([`Published::endpoints`]).
     pub endpoints: Arc<Vec<(Option<EndpointId>, EndpointStatus)>>,
+    /// Places in `endpoints`, by name.
+    pub places: Arc<BTreeMap<PeerName, usize>>,
     /// Names of the interfaces that programs are or were on.
     pub interfaces: Arc<BTreeMap<u32, PeerName>>,
     /// Who has an address.
@@ -64,6 +66,12 @@ impl Published {
             namespace: String::new(),
             name: format!("interface-{ifindex}"),
         })
+    }
+
+    /// Labels of the endpoint of a name.
+    pub fn labels(&self, name: &PeerName) -> Option<&BTreeMap<String, String>> {
+        let place = self.places.get(name)?;
+        self.endpoints.get(*place).map(|(_, endpoint)| &endpoint.labels)
     }
 
     /// Name of a rule.

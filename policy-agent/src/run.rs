@@ -145,6 +145,7 @@ async fn run(config: Config) -> Result<()> {
         endpoints: Arc::default(),
         interfaces: Arc::new(BTreeMap::new()),
         owners: Arc::default(),
+        places: Arc::default(),
         revision: 0,
         usage: Vec::new(),
         components: Vec::new(),

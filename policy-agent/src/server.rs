@@ -20,25 +20,28 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use aya::maps::MapError;
 use futures_util::{StreamExt as _, stream};
 use policy_api::{
+    connectivity::{Connectivity, DropCount},
     diagnostic::Diagnostic,
     difference::{DiffRequest, Difference},
+    flow::{FlowFilter, FlowRecord, Observed},
     messages::{
         ApplyRequest, ApplyResponse, DeleteRequest, EndpointStatus, ExplainRequest, Explanation,
-        FlowRecord, Refusal, ResourceName, RuleCount, RuleName, Status, StoredResource,
+        Refusal, ResourceName, RuleCount, RuleName, Status, StoredResource,
     },
 };
 use policy_core::{
     explain::{ExplainError, explain},
     model::Model,
-    validate,
+    observe, reach, validate,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, UnixListener, UnixStream},
-    sync::{Semaphore, broadcast::error::RecvError, mpsc, oneshot, watch},
+    sync::{Semaphore, SemaphorePermit, broadcast::error::RecvError, mpsc, oneshot, watch},
 };
 
 use crate::{
@@ -210,6 +213,8 @@ pub fn api(api: Api) -> Router {
         .route("/v1/endpoints", get(endpoints))
         .route("/v1/status", get(status))
         .route("/v1/rules", get(rules))
+        .route("/v1/drops", get(drops))
+        .route("/v1/connectivity", get(connectivity))
         .route("/v1/explain", post(explain_flow))
         .route("/v1/observe", get(observe))
         .fallback(|| async { Refused::new(StatusCode::NOT_FOUND, "the agent has no such path") })
@@ -326,9 +331,7 @@ async fn diff(
     State(api): State<Api>,
     Body_(body): Body_<DiffRequest>,
 ) -> Result<Json<Difference>, Refused> {
-    let stopping =
-        |_| Refused::new(StatusCode::SERVICE_UNAVAILABLE, "no more comparisons are made");
-    let _one_at_a_time = api.comparing.acquire().await.map_err(stopping)?;
+    let _one_at_a_time = compare_one(&api).await?;
     let published = Arc::clone(&api.published.borrow());
     let (now, settings) = (Arc::clone(&published.resources), published.model.settings);
     let Json(checked) = aside(move || preview::check(&now, body, settings)).await?;
@@ -385,12 +388,57 @@ async fn rules(
     };
     let metrics = api.metrics;
     let Json(counts) = aside(move || metrics.rules(wanted)).await?;
-    counts.map(Json).map_err(|error| {
-        Refused::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("the kernel's counters cannot be read: {error}"),
-        )
+    counts.map(Json).map_err(|error| uncounted(&error))
+}
+
+async fn drops(State(api): State<Api>) -> Result<Json<Vec<DropCount>>, Refused> {
+    let metrics = api.metrics;
+    let Json(counts) = aside(move || metrics.drops()).await?;
+    counts.map(Json).map_err(|error| uncounted(&error))
+}
+
+fn uncounted(error: &dyn std::error::Error) -> Refused {
+    let text = format!("the kernel's counters cannot be read: {error}");
+    Refused::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Report {
+    /// As if every staged policy were in force.
+    staged: Option<bool>,
+}
+
+async fn connectivity(
+    State(api): State<Api>,
+    Query_(report): Query_<Report>,
+) -> Result<Json<Connectivity>, Refused> {
+    let _one_at_a_time = compare_one(&api).await?;
+    let model = Arc::clone(&api.published.borrow().model);
+    let metrics = Arc::clone(&api.metrics);
+    let Json(found) = aside(move || {
+        let mut found = match report.staged {
+            Some(true) => reach::connectivity(&model.with_staged_enforced()),
+            Some(false) | None => reach::connectivity(&model),
+        };
+        let counts = metrics.rules(|_| true)?;
+        let packets: BTreeMap<&RuleName, u64> =
+            counts.iter().map(|count| (&count.rule, count.packets)).collect();
+        let deciding = found.connections.iter_mut().flat_map(|allowed| &mut allowed.allowed_by);
+        for decided in deciding {
+            decided.packets = packets.get(&decided.rule).copied();
+        }
+        Ok::<_, MapError>(found)
     })
+    .await?;
+    found.map(Json).map_err(|error| uncounted(&error))
+}
+
+/// Each comparison takes the memory of two compiled models.
+async fn compare_one(api: &Api) -> Result<SemaphorePermit<'_>, Refused> {
+    let stopping =
+        |_| Refused::new(StatusCode::SERVICE_UNAVAILABLE, "no more comparisons are made");
+    api.comparing.acquire().await.map_err(stopping)
 }
 
 /// An answer that takes more than a moment to compute, off the threads that serve.
@@ -428,33 +476,56 @@ async fn explain_flow(
 struct Watch {
     follow: Option<bool>,
     last: Option<usize>,
+    /// A [`FlowFilter`], as JSON.
+    filter: Option<String>,
 }
 
-async fn observe(State(api): State<Api>, Query_(watch): Query_<Watch>) -> Response {
+async fn observe(
+    State(api): State<Api>,
+    Query_(watch): Query_<Watch>,
+) -> Result<Response, Refused> {
+    let filter = match &watch.filter {
+        Some(text) => serde_json::from_str(text).map_err(|error| {
+            Refused::new(StatusCode::BAD_REQUEST, format!("the filter is none: {error}"))
+        })?,
+        None => FlowFilter::default(),
+    };
+    let filter = observe::Filter::new(&filter)
+        .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     let follow = watch.follow.unwrap_or(false);
     let default = if follow { 0 } else { DEFAULT_LAST };
-    let (history, live) = api.observer.watch(watch.last.unwrap_or(default));
-    let past = stream::iter(history);
+    let (history, live) = api.observer.watch(watch.last.unwrap_or(default), &filter);
+    let past = stream::iter(history).map(|record| line(&record));
     let lines = if follow {
-        let live = stream::unfold(live, |mut live| async {
+        let live = stream::unfold((live, filter), |(mut live, filter)| async {
             loop {
-                match live.recv().await {
-                    Ok(record) => return Some((record, live)),
+                let found = match live.recv().await {
+                    Ok(record) if filter.wants(&record) => line(&record),
+                    Ok(_) => continue,
                     // The watcher was too slow; it goes on with the oldest that is left.
-                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Lagged(lost)) => lost_line(lost),
                     Err(RecvError::Closed) => return None,
-                }
+                };
+                return Some((found, (live, filter)));
             }
         });
-        Body::from_stream(past.chain(live).map(line))
+        Body::from_stream(past.chain(live))
     } else {
-        Body::from_stream(past.map(line))
+        Body::from_stream(past)
     };
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response()
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
 }
 
-fn line(record: Arc<FlowRecord>) -> Result<Bytes, Infallible> {
-    let mut line = serde_json::to_vec(&*record).unwrap_or_default();
+fn line(record: &FlowRecord) -> Result<Bytes, Infallible> {
+    ended(serde_json::to_vec(record))
+}
+
+fn lost_line(lost: u64) -> Result<Bytes, Infallible> {
+    ended(Observed::lost(lost).map(String::into_bytes))
+}
+
+fn ended(line: serde_json::Result<Vec<u8>>) -> Result<Bytes, Infallible> {
+    let mut line = line.unwrap_or_default();
     line.push(b'\n');
     Ok(line.into())
 }

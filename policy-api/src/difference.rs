@@ -160,6 +160,17 @@ pub enum End {
     World,
 }
 
+impl End {
+    /// Whether it is everybody out there: the world, or a network that is all of a family.
+    pub fn is_anybody(&self) -> bool {
+        match self {
+            End::World => true,
+            End::Network { nets, .. } => nets.iter().any(|net| net.ends_with("/0")),
+            End::Endpoint { .. } | End::Host => false,
+        }
+    }
+}
+
 /// Why connections change: the deciding rules at one end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Reason {

@@ -9,8 +9,10 @@
 //! | `GET /v1/endpoints` | | `Vec<EndpointStatus>` |
 //! | `GET /v1/status` | | [`Status`] |
 //! | `GET /v1/rules?tier=&namespace=&policy=` | | `Vec<RuleCount>` |
+//! | `GET /v1/connectivity?staged=` | | [`Connectivity`](crate::connectivity::Connectivity) |
+//! | `GET /v1/drops` | | `Vec<`[`DropCount`](crate::connectivity::DropCount)`>` |
 //! | `POST /v1/explain` | [`ExplainRequest`] | [`Explanation`], 404 or 422 with [`Refusal`] |
-//! | `GET /v1/observe?follow=&last=` | | newline-delimited [`FlowRecord`] |
+//! | `GET /v1/observe?follow=&last=&filter=` | | lines: [`FlowRecord`](crate::flow::FlowRecord), or [`Observed::Lost`](crate::flow::Observed::Lost); `filter` is a [`FlowFilter`](crate::flow::FlowFilter) |
 //!
 //! Every answer that is not 2xx carries a [`Refusal`].
 
@@ -374,61 +376,4 @@ pub struct StagedFlows {
     pub allowed: u64,
     /// They were denied.
     pub denied: u64,
-}
-
-/// One end of a flow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FlowEnd {
-    /// Workload name; for what is not a workload: `host`, `world`, or the network set's name.
-    pub name: String,
-    /// Namespace, empty if there is none.
-    pub namespace: String,
-    /// Address.
-    pub ip: Option<IpAddr>,
-    /// Port, 0 if the protocol has none.
-    pub port: u16,
-}
-
-/// A packet that the kernel told of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FlowRecord {
-    /// Wall-clock time, RFC 3339 with microseconds, UTC.
-    pub time: String,
-    /// Why it was told of: `drop`, `log` (a Log rule matched) or `staged` (it passed, though the
-    /// staged policies would deny it).
-    pub event: String,
-    /// What became of it.
-    pub verdict: Verdict,
-    /// Name of the drop reason, such as `policy` or `spoofed-source`; absent with `log` and
-    /// `staged`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub reason: String,
-    /// `ingress` or `egress`, as seen from the endpoint that decided.
-    pub direction: String,
-    /// Source.
-    pub source: FlowEnd,
-    /// Destination.
-    pub destination: FlowEnd,
-    /// Protocol name in lower case (`tcp`), or its number.
-    pub protocol: String,
-    /// ICMP or ICMPv6 type.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub icmp_type: Option<u8>,
-    /// ICMP or ICMPv6 code.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub icmp_code: Option<u8>,
-    /// TCP flags such as `SYN`, joined by `|`; empty for other protocols.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub tcp_flags: String,
-    /// Deciding rule; absent if no rule decided.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rule: Option<RuleName>,
-    /// The Log rules that matched before it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub logged: Vec<RuleName>,
-    /// What the staged policies would do; absent if they change nothing for the endpoint.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub staged: Option<StagedVerdict>,
-    /// Bytes on the wire.
-    pub bytes: u32,
 }

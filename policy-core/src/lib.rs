@@ -20,6 +20,7 @@ mod image;
 pub mod labels;
 pub mod model;
 pub mod names;
+pub mod observe;
 pub mod peers;
 pub mod plan;
 pub mod policy;

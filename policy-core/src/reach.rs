@@ -1,4 +1,4 @@
-//! Which connections a change of policy opens and which it cuts.
+//! Which connections a change of policy opens and which it cuts, and which there are at all.
 //!
 //! In: two models, before and after. Out: a [`Reach`]: connections between the endpoints that both
 //! have, and between them and everybody else, each with the rules that decide. A connection is
@@ -15,12 +15,16 @@ use std::{
     sync::Arc,
 };
 
-use policy_api::difference::{Difference, Reach, ResourceChange};
+use policy_api::{
+    connectivity::{Allowed, Connectivity, Deciding},
+    difference::{ConnectionChange, Difference, End, Reach, ResourceChange},
+};
 use policy_common::abi::Direction;
 
 use crate::{
-    model::{EndpointId, EndpointSpec, Model},
+    model::{DefaultAction, EndpointId, EndpointSpec, Model, Settings},
     policy::{Policy, StagedAction},
+    shared::SharedMap,
 };
 
 mod compiled;
@@ -33,7 +37,7 @@ mod wording;
 
 use compiled::{Compiled, OPEN};
 use ends::{Group, Member};
-use readings::{Allowed, Reading, Shift};
+use readings::{AllowedNumbers, Reading, Shift};
 
 /// Entries of an answer at most.
 pub const MAX_CONNECTIONS: usize = 10_000;
@@ -75,6 +79,40 @@ fn workloads(model: &Model) -> Cow<'_, Model> {
     let mut model = model.clone();
     model.endpoints.retain(|_, spec| !spec.plane.of_host());
     Cow::Owned(model)
+}
+
+/// All that a model allows: what it opens where nothing was allowed.
+pub fn connectivity(model: &Model) -> Connectivity {
+    let reach = compare(&closed(model), model);
+    let allowed = |change: ConnectionChange| Allowed {
+        exposed: change.sources.iter().any(End::is_anybody),
+        sources: change.sources,
+        destinations: change.destinations,
+        families: change.families,
+        services: change.services,
+        source_ports: change.source_ports,
+        allowed_by: change
+            .reasons
+            .into_iter()
+            .filter_map(|reason| {
+                Some(Deciding { at: reason.at, rule: reason.after?, packets: None })
+            })
+            .collect(),
+    };
+    Connectivity {
+        endpoints: reach.endpoints,
+        connections: reach.connections.into_iter().map(allowed).collect(),
+        connections_left_out: reach.connections_left_out,
+    }
+}
+
+/// The same endpoints, and nothing is allowed.
+fn closed(model: &Model) -> Model {
+    Model {
+        settings: Settings { default_action: DefaultAction::Deny, host_access: false },
+        policies: SharedMap::default(),
+        ..model.clone()
+    }
 }
 
 /// What `after` makes of the connections that `before` allows and denies. Host endpoints are left
@@ -129,7 +167,7 @@ type Quad = ([usize; 2], [usize; 2]);
 impl<'a> Comparison<'a> {
     fn new(compiled: &[Compiled; 2], groups: &'a [Group]) -> Comparison<'a> {
         let readings = compiled.each_ref().map(Compiled::readings);
-        let mut allowed = Allowed::default();
+        let mut allowed = AllowedNumbers::default();
         let allowed = readings.each_ref().map(|readings| -> Vec<usize> {
             readings.iter().map(|reading| allowed.number(reading)).collect()
         });

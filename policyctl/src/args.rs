@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 
+mod filter;
+
+use filter::FilterArgs;
+
 /// Where the agent listens unless told otherwise.
 const DEFAULT_SOCKET: &str = "/run/palisade/agent.sock";
 
@@ -54,11 +58,27 @@ Examples:
 
 Exit codes: 0 no difference; 1 a difference; 2 trouble.";
 
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  policyctl verify
+  policyctl verify --staged                 as if the staged policies were in force
+  policyctl verify -o dot | dot -Tsvg > connectivity.svg
+  policyctl verify -f policies/ --endpoints endpoints.json
+  policyctl verify -o json | jq '.connections[] | select(.exposed)'";
+
+const TOP_EXAMPLES: &str = "\
+Examples:
+  policyctl top
+  policyctl top --view rules --sort total
+  policyctl top --batch 1 --interval 10     what was dropped in the next ten seconds";
+
 const OBSERVE_EXAMPLES: &str = "\
 Examples:
-  policyctl observe -f             drops as they happen
-  policyctl observe --last 100     the last hundred
-  policyctl observe -f -o json | jq .rule.policy";
+  policyctl observe -f                    drops as they happen
+  policyctl observe --to-name shop/db --since 15min -o table
+  policyctl observe -f --from-ip 10.0.0.0/8 --port 5432 --not --policy default-deny
+  policyctl observe --last 1000 -o json > night.json
+  policyctl observe --input night.json --reason policy --from-label \"app == 'web'\"";
 
 /// Heading of the options that every command has.
 const GLOBAL: &str = "Options of every command";
@@ -171,6 +191,31 @@ pub(crate) enum TextFormat {
     Yaml,
 }
 
+/// How to print what may be drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphFormat {
+    Text,
+    Dot,
+    Json,
+    Yaml,
+}
+
+/// What `top` shows first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TopView {
+    Drops,
+    Endpoints,
+    Rules,
+}
+
+/// What `top` sorts by first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TopSort {
+    Rate,
+    Total,
+    Name,
+}
+
 /// How to print findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FindingFormat {
@@ -186,10 +231,12 @@ pub(crate) enum ChangeFormat {
     Name,
 }
 
-/// How to print drops.
+/// How to print records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StreamFormat {
     Compact,
+    Table,
+    Dict,
     Json,
 }
 
@@ -375,18 +422,78 @@ pub(crate) enum RawCommand {
         output: TextFormat,
     },
 
+    /// Show who may reach whom: everything that the present policies allow, and what looks wrong.
+    ///
+    /// Asks the agent; with -f or --endpoints, answers from files as an agent would. What looks wrong:
+    /// what the whole world may connect to, rules that have not allowed a packet yet, and denied
+    /// connections that are tried.
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify {
+        #[command(flatten)]
+        files: FileArgs,
+        /// As if every staged policy were in force.
+        #[arg(long)]
+        staged: bool,
+        #[command(flatten)]
+        offline: OfflineArgs,
+        /// Entries about connections that are printed at most; the other formats have all.
+        #[arg(long, value_name = "N", default_value = "100")]
+        limit: usize,
+        /// How to print them; `dot` is for Graphviz.
+        #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+        output: GraphFormat,
+    },
+
+    /// Show what is dropped and decided now, most first, on a screen of its own.
+    ///
+    /// Keys: q quit, Tab or 1 2 3 view, s sort, / filter, p pause, j k scroll. The counters are the
+    /// kernel's: they count every packet.
+    #[command(after_help = TOP_EXAMPLES)]
+    Top {
+        /// drops: by pair, service and cause; endpoints: by who dropped; rules: all that rules decided.
+        #[arg(long, value_name = "VIEW", default_value = "drops")]
+        view: TopView,
+        /// What comes first.
+        #[arg(long, value_name = "ORDER", default_value = "rate")]
+        sort: TopSort,
+        /// Only rows with this in a name.
+        #[arg(long, value_name = "TEXT")]
+        filter: Option<String>,
+        /// Seconds between two looks.
+        #[arg(long, value_name = "SECONDS", default_value = "1")]
+        #[arg(value_parser = seconds)]
+        interval: Duration,
+        /// Print N tables, one each interval, and end; for files and pipes.
+        #[arg(long, value_name = "N")]
+        batch: Option<u32>,
+    },
+
     /// Show dropped packets and the rules that dropped them.
     ///
-    /// Times are UTC.
+    /// And packets that a Log rule matched, and those that staged policies would drop. Filters of one
+    /// name are alternatives, those of different names must all hold. Times are UTC.
     #[command(after_help = OBSERVE_EXAMPLES)]
     Observe {
-        /// Go on with drops as they happen.
-        #[arg(short, long)]
+        /// Go on with records as they come.
+        #[arg(short, long, conflicts_with_all = ["input", "until"])]
         follow: bool,
-        /// Start with the last N drops; by default 20, none with --follow.
+        /// Only the newest N that are wanted; by default 20, none with --follow, all with --since or
+        /// --input.
         #[arg(long, value_name = "N")]
         last: Option<usize>,
-        /// How to print them; `json` is one object on a line.
+        /// Not older: how long ago (90s, 15min, 2h), or when (2026-11-21T01:27:01Z).
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Older than this, likewise.
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+        /// Read what `observe -o json` printed, instead of asking the agent; `-` for standard
+        /// input. Repeatable.
+        #[arg(long, value_name = "FILE|-", value_hint = ValueHint::FilePath)]
+        input: Vec<PathBuf>,
+        #[command(flatten)]
+        filters: FilterArgs,
+        /// How to print them; `json` is one object on a line, `dict` a line for each thing known.
         #[arg(short, long, value_name = "FORMAT", default_value = "compact")]
         output: StreamFormat,
     },

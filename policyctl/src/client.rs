@@ -13,10 +13,12 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use policy_api::connectivity::{Connectivity, DropCount};
 use policy_api::difference::{DiffRequest, Difference};
+use policy_api::flow::{FlowFilter, Observed};
 use policy_api::messages::{
     ApplyRequest, ApplyResponse, DeleteRequest, DeleteResponse, EndpointStatus, ExplainRequest,
-    Explanation, FlowRecord, Refusal, RuleCount, Status, StoredResource,
+    Explanation, Refusal, RuleCount, Status, StoredResource,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -75,6 +77,17 @@ impl Client {
         self.get("/v1/rules").await
     }
 
+    /// Who may reach whom.
+    pub(crate) async fn connectivity(&self, staged: bool) -> Result<Connectivity, Failure> {
+        let staged = staged.then_some(("staged", "true"));
+        self.get(&with_query("/v1/connectivity", staged)).await
+    }
+
+    /// What was dropped, between whom, and why.
+    pub(crate) async fn drops(&self) -> Result<Vec<DropCount>, Failure> {
+        self.get("/v1/drops").await
+    }
+
     pub(crate) async fn status(&self) -> Result<Status, Failure> {
         self.get("/v1/status").await
     }
@@ -83,15 +96,31 @@ impl Client {
         self.post("/v1/explain", request).await
     }
 
-    /// The last drops and, if `follow`, those to come.
-    pub(crate) async fn observe(&self, follow: bool, last: usize) -> Result<Drops<'_>, Failure> {
-        let last = last.to_string();
-        let query = [("follow", if follow { "true" } else { "false" }), ("last", last.as_str())];
-        let request = request(Method::GET, &with_query("/v1/observe", query), Bytes::new())?;
+    /// The newest `last` records that are wanted (as many as the agent chooses, if that is not said) and,
+    /// if `follow`, those to come.
+    pub(crate) async fn observe(
+        &self,
+        follow: bool,
+        last: Option<usize>,
+        filter: &FlowFilter,
+    ) -> Result<Records<'_>, Failure> {
+        let last = last.map(|last| last.to_string());
+        let filter =
+            serde_json::to_string(filter).map_err(|error| Failure::Encode(error.to_string()))?;
+        let query = [
+            Some(("follow", if follow { "true" } else { "false" })),
+            last.as_deref().map(|last| ("last", last)),
+            (filter != "{}").then_some(("filter", filter.as_str())),
+        ];
+        let request = request(
+            Method::GET,
+            &with_query("/v1/observe", query.into_iter().flatten()),
+            Bytes::new(),
+        )?;
         let response = self.in_time(self.send(request)).await?;
         let response = self.check(response).await?;
         let body = response.into_body().into_data_stream().map_err(io::Error::other as BodyError);
-        Ok(Drops { client: self, lines: BufReader::new(StreamReader::new(body)).lines() })
+        Ok(Records { client: self, lines: BufReader::new(StreamReader::new(body)).lines() })
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
@@ -187,18 +216,18 @@ impl Client {
 type BodyError = fn(hyper::Error) -> io::Error;
 type BodyStream = futures_util::stream::MapErr<http_body_util::BodyDataStream<Incoming>, BodyError>;
 
-/// Drops as the agent sends them.
-pub(crate) struct Drops<'a> {
+/// Records as the agent sends them.
+pub(crate) struct Records<'a> {
     client: &'a Client,
     lines: Lines<BufReader<StreamReader<BodyStream, Bytes>>>,
 }
 
-impl Drops<'_> {
-    /// The next drop, `None` when the agent has sent all.
-    pub(crate) async fn next(&mut self) -> Result<Option<FlowRecord>, Failure> {
+impl Records<'_> {
+    /// The next line, `None` when the agent has sent all.
+    pub(crate) async fn next(&mut self) -> Result<Option<Observed>, Failure> {
         while let Some(line) = self.lines.next_line().await.map_err(broken)? {
             if !line.trim().is_empty() {
-                return serde_json::from_str(&line)
+                return Observed::parse(&line)
                     .map(Some)
                     .map_err(|error| self.client.not_understood(line.as_bytes(), &error));
             }

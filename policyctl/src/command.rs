@@ -2,25 +2,27 @@
 //! [`Invocation`] in which every combination makes sense. No I/O.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use policy_api::flow::FlowFilter;
 use policy_api::resource::Kind;
-
 use policy_core::assemble::Host;
 use policy_core::model::{DefaultAction, Settings};
+use policy_core::observe::Filter;
 
 use crate::args::{
-    self, Args, ChangeFormat, FileArgs, FindingFormat, HostAccess, ListFormat, OfflineArgs,
-    RawCommand, StreamFormat, TextFormat,
+    self, Args, ChangeFormat, FileArgs, FindingFormat, GraphFormat, HostAccess, ListFormat,
+    OfflineArgs, RawCommand, StreamFormat, TextFormat, TopSort, TopView,
 };
 use crate::describe::Sort;
 use crate::failure::Failure;
 use crate::kinds;
 use crate::offline::Offline;
 use crate::service::Service;
+use crate::top::{Order, View};
 
-/// Drops shown by `observe` when not told how many.
-const LAST_DROPS: usize = 20;
+/// Records shown by `observe` when told neither how many nor since when.
+const LAST_RECORDS: usize = 20;
 
 /// A command and the agent that it is for.
 #[derive(Debug)]
@@ -42,9 +44,34 @@ pub(crate) enum Command {
     Validate { files: Vec<PathBuf>, endpoints: Vec<PathBuf>, strict: bool, output: FindingFormat },
     Explain { question: Question, offline: Option<Offline>, output: TextFormat },
     Diff { question: DiffQuestion, staged: bool, limit: usize, output: TextFormat },
-    Observe { follow: bool, last: usize, output: StreamFormat },
+    Verify { offline: Option<Offline>, staged: bool, limit: usize, output: GraphFormat },
+    Top(Top),
+    Observe { watch: Watch, output: StreamFormat },
     Version { client_only: bool, output: TextFormat },
     Completion { shell: clap_complete::Shell },
+}
+
+/// How to show the counters.
+#[derive(Debug)]
+pub(crate) struct Top {
+    pub(crate) view: View,
+    pub(crate) sort: Order,
+    pub(crate) filter: String,
+    /// Between two looks.
+    pub(crate) interval: Duration,
+    /// So many tables and no screen.
+    pub(crate) batch: Option<u32>,
+}
+
+/// Which records, and from where.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub(crate) follow: bool,
+    /// The newest so many that are wanted; `None`: all.
+    pub(crate) last: Option<usize>,
+    pub(crate) filter: FlowFilter,
+    /// Files instead of the agent.
+    pub(crate) input: Vec<PathBuf>,
 }
 
 /// What to compare.
@@ -199,14 +226,61 @@ pub(crate) fn resolve(args: Args) -> Result<Invocation, Failure> {
             };
             Command::Diff { question, staged, limit, output }
         }
-        RawCommand::Observe { follow, last, output } => {
-            let last = last.unwrap_or(if follow { 0 } else { LAST_DROPS });
-            Command::Observe { follow, last, output }
+        RawCommand::Verify { files, offline, staged, limit, output } => {
+            let offline = resolve_offline(files, offline)?;
+            Command::Verify { offline, staged, limit, output }
+        }
+        RawCommand::Top { view, sort, filter, interval, batch } => {
+            let view = match view {
+                TopView::Drops => View::Drops,
+                TopView::Endpoints => View::Endpoints,
+                TopView::Rules => View::Rules,
+            };
+            let sort = match sort {
+                TopSort::Rate => Order::Rate,
+                TopSort::Total => Order::Total,
+                TopSort::Name => Order::Name,
+            };
+            let filter = filter.unwrap_or_default();
+            Command::Top(Top { view, sort, filter, interval, batch })
+        }
+        RawCommand::Observe { follow, last, since, until, input, filters, output } => {
+            once([&input])?;
+            let now = SystemTime::now();
+            let moment = |text: Option<String>| text.map(|text| moment(&text, now)).transpose();
+            let filter =
+                FlowFilter { since: moment(since)?, until: moment(until)?, conditions: filters.0 };
+            // Before anybody is asked: what means nothing here means nothing there.
+            Filter::new(&filter).map_err(|error| Failure::usage(error.to_string()))?;
+            let last = match last {
+                None if input.is_empty() && filter.since.is_none() => {
+                    Some(if follow { 0 } else { LAST_RECORDS })
+                }
+                None if input.is_empty() => Some(usize::MAX),
+                last => last,
+            };
+            Command::Observe { watch: Watch { follow, last, filter, input }, output }
         }
         RawCommand::Version { client, output } => Command::Version { client_only: client, output },
         RawCommand::Completion { shell } => Command::Completion { shell },
     };
     Ok(Invocation { socket: args.socket, timeout: args.timeout, command })
+}
+
+/// A time, or how long ago: RFC 3339 with microseconds, UTC.
+fn moment(text: &str, now: SystemTime) -> Result<String, Failure> {
+    let time = match humantime::parse_duration(text) {
+        Ok(ago) => now.checked_sub(ago),
+        Err(_) => humantime::parse_rfc3339_weak(text).ok(),
+    };
+    // humantime prints no time before 1970.
+    match time.filter(|time| *time >= SystemTime::UNIX_EPOCH) {
+        Some(time) => Ok(humantime::format_rfc3339_micros(time).to_string()),
+        None => Err(Failure::usage(format!(
+            "`{text}` is no time: write how long ago (90s, 15min, 2h, 1day) or when, in UTC \
+             (2026-11-21T01:27:01Z)"
+        ))),
+    }
 }
 
 fn require_files(command: &str, args: FileArgs) -> Result<Vec<PathBuf>, Failure> {

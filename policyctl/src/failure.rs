@@ -91,8 +91,11 @@ pub(crate) enum Failure {
          `policyctl version --client` with `policy-agent --version`", socket.display()
     )]
     Protocol { socket: PathBuf, detail: String },
-    #[error("the agent closed the stream of drops: see `systemctl status palisade`")]
+    #[error("the agent closed the stream of records: see `systemctl status palisade`")]
     StreamEnded,
+    /// A file of records.
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
     /// Standard output or error cannot be written.
     #[error("writing the output: {0}")]
     Output(#[from] io::Error),
@@ -160,6 +163,7 @@ impl Failure {
             | Failure::Timeout { .. }
             | Failure::Connection(_)
             | Failure::Protocol { .. }
+            | Failure::Read { .. }
             | Failure::StreamEnded => 2,
         }
     }

@@ -12,6 +12,7 @@ mod offline;
 mod output;
 mod run;
 mod service;
+mod top;
 
 use std::process::ExitCode;
 

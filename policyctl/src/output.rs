@@ -1,8 +1,10 @@
 //! Everything that is printed. Input: answers of the agent; output: text on standard output
 //! (results) and standard error (notes, warnings, errors), coloured when it goes to a terminal.
 
+pub(crate) mod connectivity;
 pub(crate) mod describe;
 pub(crate) mod diff;
+mod ends;
 pub(crate) mod explain;
 pub(crate) mod flow;
 pub(crate) mod status;
@@ -33,6 +35,11 @@ impl Screen {
         }
         .write_global();
         Screen(())
+    }
+
+    /// Whether colours are wanted on standard output.
+    pub(crate) fn is_coloured(&self) -> bool {
+        anstream::stdout().current_choice() != ColorChoice::Never
     }
 
     /// Prints a result as it is, line ends included.

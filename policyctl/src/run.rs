@@ -1,13 +1,17 @@
 //! Does what a command says. Input: an [`Invocation`]; output: text on the screen and how it
-//! ended. Changes are in `run/change.rs`, what only reads in `run/show.rs`, comparisons in
-//! `run/diff.rs`, what works on files in `run/validate.rs` and `run/explain.rs`.
+//! ended. Changes are in `run/change.rs`, what only reads in `run/show.rs`, records in
+//! `run/observe.rs`, counters as they move in `run/top.rs`, comparisons in `run/diff.rs`, the whole of what is allowed in `run/verify.rs`,
+//! what works on files in `run/validate.rs` and `run/explain.rs`.
 
 mod change;
 mod describe;
 mod diff;
 mod explain;
+mod observe;
 mod show;
+mod top;
 mod validate;
+mod verify;
 
 use clap::CommandFactory;
 
@@ -59,8 +63,12 @@ async fn run(invocation: Invocation, screen: &Screen) -> Result<Exit, Failure> {
                 .await
                 .map_err(|failure| Failure::Trouble(Box::new(failure)))
         }
-        Command::Observe { follow, last, output } => {
-            show::observe(&client, screen, follow, last, output).await
+        Command::Verify { offline, staged, limit, output } => {
+            verify::verify(&client, screen, offline, staged, limit, output).await
+        }
+        Command::Top(wanted) => top::top(&client, screen, wanted).await,
+        Command::Observe { watch, output } => {
+            observe::observe(&client, screen, watch, output).await
         }
         Command::Version { client_only, output } => {
             show::version(&client, screen, client_only, output).await

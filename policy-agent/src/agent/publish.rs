@@ -26,6 +26,7 @@ type Subject = (Sources, Model, Shared<BTreeMap<u32, PeerName>>);
 pub(super) struct Portrait {
     subject: Option<Subject>,
     endpoints: Arc<Vec<(Option<EndpointId>, EndpointStatus)>>,
+    places: Arc<BTreeMap<PeerName, usize>>,
     interfaces: Arc<BTreeMap<u32, PeerName>>,
     owners: Arc<BTreeMap<IpAddr, PeerName>>,
 }
@@ -64,6 +65,7 @@ impl Agent {
             ids: self.compiler.ids().names().clone(),
             resources: Arc::clone(&self.resources),
             endpoints: Arc::clone(&self.portrait.endpoints),
+            places: Arc::clone(&self.portrait.places),
             interfaces: Arc::clone(&self.portrait.interfaces),
             owners: Arc::clone(&self.portrait.owners),
             revision: self.compiler.image().revision,
@@ -93,7 +95,13 @@ impl Agent {
             (*ifindex, PeerName { namespace: String::new(), name: link.name.clone() })
         });
         let known = self.names.iter().map(|(ifindex, name)| (*ifindex, name.clone()));
+        // Of several interfaces of one workload any will do: they have its labels.
+        let places = state.endpoints.iter().enumerate().map(|(place, (_, endpoint))| {
+            let (namespace, name) = (endpoint.namespace.clone(), endpoint.name.clone());
+            (PeerName { namespace, name }, place)
+        });
         self.portrait = Portrait {
+            places: Arc::new(places.collect()),
             subject: Some((sources, Model::clone(&self.model), self.names.clone())),
             endpoints: Arc::new(state.endpoints),
             interfaces: Arc::new(links.chain(known).collect()),

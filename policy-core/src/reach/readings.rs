@@ -73,12 +73,12 @@ pub(super) fn of_class(class: &[Interval]) -> Reading {
 
 /// Numbers readings by what they allow, whatever the rules.
 #[derive(Default)]
-pub(super) struct Allowed(HashMap<Vec<AllowedStep>, usize>);
+pub(super) struct AllowedNumbers(HashMap<Vec<AllowedStep>, usize>);
 
 /// A step without its rules.
 type AllowedStep = (u32, Vec<(u32, bool)>);
 
-impl Allowed {
+impl AllowedNumbers {
     pub(super) fn number(&mut self, reading: &Reading) -> usize {
         let mut steps: Vec<AllowedStep> = Vec::with_capacity(reading.len());
         for step in reading {

@@ -84,7 +84,10 @@ proptest! {
     /// For every pair of addresses of the small world and every service.
     #[test]
     fn what_changes_is_what_the_evaluator_says(history in random_history()) {
-        for pair in history.windows(2) {
+        // What a model allows at all is what it opens where nothing was allowed.
+        let whole: Vec<[Model; 2]> =
+            history.iter().take(1).map(|model| [closed(model), model.clone()]).collect();
+        for pair in history.windows(2).chain(whole.iter().map(|it| &it[..])) {
             let [before, after] = pair else { continue };
             let models = [before, after];
             let compiled = models.map(Compiled::new);
@@ -210,9 +213,8 @@ fn told(before: &Model, after: &Model) -> Vec<String> {
     reach.connections.iter().map(line).collect()
 }
 
-fn line(change: &policy_api::difference::ConnectionChange) -> String {
-    use policy_api::difference::End;
-    let end = |end: &End| match end {
+fn end(end: &End) -> String {
+    match end {
         End::Endpoint { namespace, name, network: None } => format!("{namespace}/{name}"),
         End::Endpoint { namespace, name, network: Some(network) } => {
             format!("{namespace}/{name}@{network}")
@@ -222,7 +224,10 @@ fn line(change: &policy_api::difference::ConnectionChange) -> String {
         End::Network { name, nets, nets_left_out, .. } => {
             format!("{name}({} +{nets_left_out})", nets.join(" "))
         }
-    };
+    }
+}
+
+fn line(change: &policy_api::difference::ConnectionChange) -> String {
     let ends = |ends: &[End]| ends.iter().map(end).collect::<Vec<_>>().join(",");
     let reasons: Vec<String> = change
         .reasons
@@ -324,6 +329,57 @@ fn an_endpoint_that_only_one_side_has_is_named_and_not_compared() {
         (&["shop/db".to_owned()][..], &["shop/new".to_owned()][..])
     );
     assert_eq!(reach.connections, []);
+}
+
+#[test]
+fn the_whole_of_what_is_allowed_is_told_with_its_rules() {
+    let mut model = shop();
+    let mut world = testing::any_rule(crate::policy::Action::Allow);
+    world.index = 1;
+    world.protocol.is = Some(6);
+    world.source.nets = vec![testing::net("0.0.0.0/0")];
+    world.destination.ports = vec![crate::policy::PortMatch::Range(443, 443)];
+    let rules = vec![allow(5432, "app == 'web'"), world];
+    testing::add_policy(&mut model, testing::policy("db", "app == 'db'", rules));
+    model.settings.default_action = DefaultAction::Deny;
+    let told = |model: &Model| -> Vec<String> {
+        let found = connectivity(model);
+        assert_eq!((found.endpoints, found.connections_left_out), (3, 0));
+        let line = |allowed: &Allowed| {
+            let by = allowed.allowed_by.iter().map(|it| {
+                assert_eq!(it.packets, None, "nobody has counted");
+                format!("{} {}{}", it.at, it.rule.policy, it.rule.rule)
+            });
+            format!(
+                "{} -> {} {} {} [{}]{}",
+                allowed.sources.iter().map(end).collect::<Vec<_>>().join(","),
+                allowed.destinations.iter().map(end).collect::<Vec<_>>().join(","),
+                allowed.families.join("+"),
+                allowed.services.join(","),
+                by.collect::<Vec<_>>().join(", "),
+                if allowed.exposed { " exposed" } else { "" },
+            )
+        };
+        found.connections.iter().map(line).collect()
+    };
+    // Who is denied to call is not among those who are let in.
+    assert_eq!(told(&model), ["host,world -> shop/db IPv4 443/tcp [ingress dbingress[1]] exposed"]);
+    model.settings.default_action = DefaultAction::Allow;
+    let open = told(&model);
+    assert!(
+        open.contains(
+            &"shop/web-1,shop/web-2 -> shop/db IPv4+IPv6 5432/tcp [egress endpoint-default, \
+              ingress dbingress[0]]"
+                .to_owned()
+        ),
+        "{open:#?}"
+    );
+    assert!(
+        open.iter().any(|line| line.contains("-> shop/web-1,shop/web-2")
+            && line.contains("world")
+            && line.ends_with(" exposed")),
+        "{open:#?}"
+    );
 }
 
 fn allow(port: u16, from: &str) -> crate::policy::Rule {

@@ -7,7 +7,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
-use policy_api::messages::{Explanation, FlowEnd, FlowRecord, Verdict};
+use policy_api::{
+    flow::{FlowEnd, FlowRecord},
+    messages::{Explanation, Verdict},
+};
 use prometheus_parse::{Scrape, Value};
 
 use super::{

@@ -12,8 +12,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use policy_api::messages::{
-    EndpointState, EndpointStatus, Explanation, FlowRecord, RuleName, Verdict,
+use policy_api::{
+    flow::FlowRecord,
+    messages::{EndpointState, EndpointStatus, Explanation, RuleName, Verdict},
 };
 use policy_test::{
     agent::{Agent, AgentOptions},

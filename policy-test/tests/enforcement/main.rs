@@ -16,6 +16,7 @@ mod hosts;
 mod kubernetes;
 mod language;
 mod limit;
+mod observing;
 mod offline;
 mod packets;
 mod scope;

@@ -7,12 +7,11 @@ use policy_api::difference::{
 use policy_api::messages::{Outcome, RuleName};
 use serde_json::Value;
 
+use super::ends::{self, shown};
 use super::{style, text, to_yaml};
 use crate::failure::Failure;
 use crate::kinds;
 
-/// Ends of one side that are named.
-const SHOWN_ENDS: usize = 8;
 /// Lines of one value that are printed.
 const SHOWN_LINES: usize = 20;
 /// A list of plain values that is not longer stands on one line, in characters.
@@ -141,7 +140,7 @@ fn of_connections(change: &ConnectionChange) -> Vec<String> {
         Effect::Opened => (style::GOOD, '+', "opened"),
         Effect::Cut => (style::BAD, '-', "cut"),
     };
-    let ends = |ends: &[End]| shown(ends.iter().map(end).collect());
+    let named = |ends: &[End]| shown(ends.iter().map(ends::end).collect());
     let services = shown(change.services.iter().map(|it| text::clean(it).into_owned()).collect());
     let from = match &change.source_ports[..] {
         [] => String::new(),
@@ -157,8 +156,8 @@ fn of_connections(change: &ConnectionChange) -> Vec<String> {
     let mut lines = vec![
         format!(
             "{style}{sign} {} -> {}{style:#}",
-            ends(&change.sources),
-            ends(&change.destinations)
+            named(&change.sources),
+            named(&change.destinations)
         ),
         format!("    {style}{word}{style:#}: {services}{from}{only}"),
     ];
@@ -185,39 +184,4 @@ fn decider(rule: Option<&RuleName>) -> String {
         || ": nothing is enforced there".to_owned(),
         |rule| format!(" by {}", text::rule(rule)),
     )
-}
-
-fn end(end: &End) -> String {
-    match end {
-        End::Endpoint { namespace, name, network } => {
-            let name = text::namespaced(namespace, name);
-            match network.as_deref() {
-                None | Some("") => name,
-                Some(network) => format!("{name} (network {})", text::clean(network)),
-            }
-        }
-        End::Host => "the host".to_owned(),
-        End::World => "the world".to_owned(),
-        End::Network { namespace, name, nets, nets_left_out } => {
-            let full = text::namespaced(namespace, name);
-            let mut shown: Vec<String> =
-                nets.iter().map(|net| text::clean(net).into_owned()).collect();
-            if shown == [full.as_str()] {
-                return full;
-            }
-            if *nets_left_out > 0 {
-                shown.push(format!("{nets_left_out} more"));
-            }
-            format!("{full} ({})", shown.join(", "))
-        }
-    }
-}
-
-fn shown(mut names: Vec<String>) -> String {
-    let left_out = names.len().saturating_sub(SHOWN_ENDS);
-    if left_out > 1 {
-        names.truncate(SHOWN_ENDS);
-        names.push(format!("{left_out} more"));
-    }
-    names.join(", ")
 }

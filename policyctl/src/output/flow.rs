@@ -1,52 +1,144 @@
-//! Packets that the kernel told of, one line each. Input: a record; output: when, from where to
-//! where, what, what became of it by which rule, who logged it, what staged policies would do.
+//! Packets that the kernel told of. Input: a record; output: when, from where to where, what, what
+//! became of it by which rule, who logged it, what staged policies would do; on a line, in columns, or
+//! on a line each.
 
-use policy_api::messages::{FlowRecord, Verdict};
+use policy_api::flow::{FlowEnd, FlowRecord};
+use policy_api::messages::Verdict;
 
 use super::{style, text};
 
 /// One line, no line end.
-pub(crate) fn compact(drop: &FlowRecord) -> String {
-    let (dim, bad) = (style::DIM, style::BAD);
-    let protocol = text::clean(&drop.protocol);
-    let flags = match drop.tcp_flags.as_str() {
+pub(crate) fn compact(record: &FlowRecord) -> String {
+    let dim = style::DIM;
+    format!(
+        "{dim}{}{dim:#} {} -> {}  {} {} B  {} on {} {}{}{}",
+        time(&record.time),
+        text::flow_end(&record.source),
+        text::flow_end(&record.destination),
+        what(record),
+        record.bytes,
+        verdict(record),
+        text::clean(&record.direction),
+        cause(record),
+        logged(record).map_or_else(String::new, |by| format!(", logged by {by}")),
+        staged(record).map_or_else(String::new, |by| format!(", staged {by}")),
+    )
+}
+
+/// Widths of the first columns: what most records need. Who needs more moves the rest of the line.
+const TIME: usize = 19;
+const END: usize = 32;
+const WHAT: usize = 12;
+const BYTES: usize = 6;
+const VERDICT: usize = 8;
+
+/// The headings of [`row`], with a line end.
+pub(crate) fn head() -> String {
+    format!(
+        "{:TIME$}  {:END$}  {:END$}  {:WHAT$}  {:>BYTES$}  {:VERDICT$}  BY\n",
+        "TIME", "SOURCE", "DESTINATION", "WHAT", "BYTES", "VERDICT"
+    )
+}
+
+/// A line of columns, no line end.
+pub(crate) fn row(record: &FlowRecord) -> String {
+    let (bad, deny) = (style::BAD, record.verdict == Verdict::Deny);
+    let verdict = format!("{:VERDICT$}", if deny { "dropped" } else { "allowed" });
+    let verdict = if deny { format!("{bad}{verdict}{bad:#}") } else { verdict };
+    let by = match &record.rule {
+        Some(rule) => text::rule(rule),
+        None => text::clean(&record.reason).into_owned(),
+    };
+    format!(
+        "{:TIME$}  {:END$}  {:END$}  {:WHAT$}  {:>BYTES$}  {verdict}  {by}",
+        time(&record.time),
+        plain_end(&record.source),
+        plain_end(&record.destination),
+        what(record),
+        record.bytes,
+    )
+}
+
+/// A line for each thing that is known, with line ends.
+pub(crate) fn dict(record: &FlowRecord) -> String {
+    let mut lines = vec![
+        ("time", text::clean(&record.time).into_owned()),
+        ("source", plain_end(&record.source)),
+        ("destination", plain_end(&record.destination)),
+        ("what", what(record)),
+        ("bytes", record.bytes.to_string()),
+        ("verdict", verdict(record)),
+        ("direction", text::clean(&record.direction).into_owned()),
+        ("event", text::clean(&record.event).into_owned()),
+    ];
+    if !record.reason.is_empty() {
+        lines.push(("reason", text::clean(&record.reason).into_owned()));
+    }
+    lines.extend(record.rule.iter().map(|rule| ("rule", text::rule(rule))));
+    lines.extend(logged(record).map(|by| ("logged by", by)));
+    lines.extend(staged(record).map(|by| ("staged", by)));
+    for (name, end) in
+        [("source labels", &record.source), ("destination labels", &record.destination)]
+    {
+        lines.extend(labels(end).map(|labels| (name, labels)));
+    }
+    lines.into_iter().map(|(name, value)| format!("{name:>18}: {value}\n")).collect()
+}
+
+/// `tcp SYN`, `icmp type 8`.
+fn what(record: &FlowRecord) -> String {
+    let flags = match record.tcp_flags.as_str() {
         "" => String::new(),
         flags => format!(" {}", text::clean(flags)),
     };
-    let icmp = match (drop.icmp_type, drop.icmp_code) {
+    let icmp = match (record.icmp_type, record.icmp_code) {
         (Some(kind), Some(0) | None) => format!(" type {kind}"),
         (Some(kind), Some(code)) => format!(" type {kind} code {code}"),
         (None, _) => String::new(),
     };
-    let reason = match &drop.rule {
-        Some(rule) => format!("by {}", text::rule(rule)),
-        None => format!("({})", text::clean(&drop.reason)),
-    };
-    let verdict = match drop.verdict {
+    format!("{}{icmp}{flags}", text::clean(&record.protocol))
+}
+
+fn verdict(record: &FlowRecord) -> String {
+    let bad = style::BAD;
+    match record.verdict {
         Verdict::Deny => format!("{bad}dropped{bad:#}"),
         Verdict::Allow => "allowed".to_owned(),
+    }
+}
+
+/// By which rule, or why.
+fn cause(record: &FlowRecord) -> String {
+    match &record.rule {
+        Some(rule) => format!("by {}", text::rule(rule)),
+        None => format!("({})", text::clean(&record.reason)),
+    }
+}
+
+fn logged(record: &FlowRecord) -> Option<String> {
+    let rules: Vec<String> = record.logged.iter().map(text::rule).collect();
+    (!rules.is_empty()).then(|| rules.join(", logged by "))
+}
+
+/// What staged policies would do, if that is another thing.
+fn staged(record: &FlowRecord) -> Option<String> {
+    let staged = record.staged.as_ref().filter(|staged| staged.verdict != record.verdict)?;
+    let word = match staged.verdict {
+        Verdict::Allow => "allow",
+        Verdict::Deny => "deny",
     };
-    let logged: String =
-        drop.logged.iter().map(|rule| format!(", logged by {}", text::rule(rule))).collect();
-    let staged = match &drop.staged {
-        Some(staged) if staged.verdict != drop.verdict => {
-            let word = match staged.verdict {
-                Verdict::Allow => "allow",
-                Verdict::Deny => "deny",
-            };
-            format!(", staged {word} by {}", text::rule(&staged.rule))
-        }
-        Some(_) | None => String::new(),
-    };
-    format!(
-        "{dim}{}{dim:#} {} -> {}  {protocol}{icmp}{flags} {} B  {verdict} on {} \
-         {reason}{logged}{staged}",
-        time(&drop.time),
-        text::flow_end(&drop.source),
-        text::flow_end(&drop.destination),
-        drop.bytes,
-        text::clean(&drop.direction),
-    )
+    Some(format!("{word} by {}", text::rule(&staged.rule)))
+}
+
+/// An end without its style, which has no width.
+fn plain_end(end: &FlowEnd) -> String {
+    anstream::adapter::strip_str(&text::flow_end(end)).to_string()
+}
+
+fn labels(end: &FlowEnd) -> Option<String> {
+    let labels: Vec<String> =
+        end.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    (!labels.is_empty()).then(|| text::clean(&labels.join(",")).into_owned())
 }
 
 /// `Nov 21 01:27:01.123` out of `2026-11-21T01:27:01.123456Z`; what has another form stays.

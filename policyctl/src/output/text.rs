@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::fmt::Display;
 
 use policy_api::diagnostic::{Diagnostic, Severity};
-use policy_api::messages::{FlowEnd, RuleName};
+use policy_api::flow::FlowEnd;
+use policy_api::messages::RuleName;
 
 use super::style;
 

@@ -5,7 +5,7 @@ use policy_api::messages::{EndpointStatus, ResourceName, StoredResource};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::args::{ListFormat, StreamFormat, TextFormat};
+use crate::args::{ListFormat, TextFormat};
 use crate::client::Client;
 use crate::command::Selection;
 use crate::failure::{Exit, Failure};
@@ -159,33 +159,6 @@ pub(super) async fn status(
     show(screen, format, &status, || output::status::status(&status))?;
     let healthy = status.components.iter().all(|part| part.healthy);
     Ok(if healthy { Exit::Fine } else { Exit::Difference })
-}
-
-pub(super) async fn observe(
-    client: &Client,
-    screen: &Screen,
-    follow: bool,
-    last: usize,
-    format: StreamFormat,
-) -> Result<Exit, Failure> {
-    let mut drops = client.observe(follow, last).await?;
-    let mut seen = false;
-    while let Some(drop) = drops.next().await? {
-        seen = true;
-        match format {
-            StreamFormat::Compact => {
-                screen.print(&format!("{}\n", output::flow::compact(&drop)))?;
-            }
-            StreamFormat::Json => screen.json_line(&drop)?,
-        }
-    }
-    if follow {
-        return Err(Failure::StreamEnded);
-    }
-    if !seen && format == StreamFormat::Compact {
-        screen.note("no drops yet: watch for them with `policyctl observe -f`")?;
-    }
-    Ok(Exit::Fine)
 }
 
 pub(super) async fn version(

@@ -10,5 +10,6 @@ mod ctl;
 mod describe;
 mod diff;
 mod no_agent;
+mod observe;
 mod offline;
 mod show;

@@ -1,13 +1,9 @@
-//! `get`, `endpoints`, `status`, `explain`, `observe`, `version`.
-
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixListener;
-use std::process::Stdio;
+//! `get`, `endpoints`, `status`, `explain`, `version`.
 
 use serde_json::{Value, json};
 
 use crate::agent::Answers;
-use crate::ctl::{command, run, run_with_input};
+use crate::ctl::{run, run_with_input};
 
 fn resources() -> Value {
     let calico = "projectcalico.org/v3";
@@ -410,115 +406,6 @@ fn explain_of_the_unknown_is_the_agents_word() {
     );
 }
 
-fn drops() -> [Value; 3] {
-    let end = |namespace: &str, name: &str, ip: &str, port: u16| json!({ "namespace": namespace, "name": name, "ip": ip, "port": port });
-    [
-        json!({
-            "time": "2026-11-21T01:27:01.123456Z", "event": "drop", "verdict": "deny", "reason": "policy", "direction": "ingress",
-            "source": end("shop", "intruder", "172.20.0.9", 41234),
-            "destination": end("shop", "db", "172.20.0.3", 5432), "protocol": "tcp",
-            "tcp_flags": "SYN", "bytes": 74,
-            "rule": {
-                "tier": "default", "namespace": "shop", "kind": "NetworkPolicy", "policy": "db",
-                "rule": "ingress[0]", "action": "deny",
-            },
-        }),
-        json!({
-            "time": "2026-11-21T01:27:02.000001Z", "event": "drop", "verdict": "deny", "reason": "policy", "direction": "egress",
-            "source": end("shop", "web", "fd00:20::2", 0),
-            "destination": end("", "world", "2001:db8::1", 0), "protocol": "icmpv6",
-            "bytes": 118,
-            "rule": {
-                "tier": "default", "namespace": "", "kind": "", "policy": "",
-                "rule": "tier-default", "action": "deny",
-            },
-        }),
-        json!({
-            "time": "2026-11-21T01:27:03.500000Z", "event": "drop", "verdict": "deny", "reason": "spoofed-source",
-            "direction": "egress", "source": end("shop", "intruder", "10.0.0.1", 1),
-            "destination": end("", "host", "172.20.0.1", 53), "protocol": "udp", "bytes": 60,
-        }),
-    ]
-}
-
-fn stream() -> String {
-    drops().iter().map(|drop| format!("{drop}\n")).collect()
-}
-
-#[test]
-fn observe_prints_a_line_a_drop() {
-    let agent = Answers::default().text("GET /v1/observe", 200, &stream()).start();
-    insta::assert_snapshot!("observe_compact", run(agent.socket(), &["observe"]).transcript());
-    assert_eq!(agent.seen()[0].0, "GET /v1/observe?follow=false&last=20");
-    let json = run(agent.socket(), &["observe", "-o", "json", "--last", "3"]);
-    let printed: Vec<Value> =
-        json.out.lines().map(|line| serde_json::from_str(line).expect("NDJSON")).collect();
-    assert_eq!(printed, drops());
-    assert_eq!(agent.seen()[1].0, "GET /v1/observe?follow=false&last=3");
-}
-
-#[test]
-fn observe_follows_until_the_agent_goes() {
-    let agent = Answers::default().text("GET /v1/observe", 200, &stream()).start();
-    let run = run(agent.socket(), &["observe", "-f"]);
-    assert_eq!(agent.seen()[0].0, "GET /v1/observe?follow=true&last=0");
-    assert_eq!(run.out.lines().count(), 3);
-    assert_eq!(run.code, 2, "{run:?}");
-    assert!(run.err.contains("the agent closed the stream"), "{run:?}");
-}
-
-#[test]
-fn a_drop_is_shown_when_it_happens() {
-    let directory = tempfile::tempdir().expect("directory");
-    let socket = directory.path().join("agent.sock");
-    let listener = UnixListener::bind(&socket).expect("bind");
-    let mut child = command(&socket)
-        .args(["observe", "-f", "-o", "json"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("start policyctl");
-    let (mut stream, _) = listener.accept().expect("accept");
-    // An answer before the request would be an error.
-    assert!(stream.read(&mut [0; 4096]).expect("read") > 0, "a request");
-    let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
-    write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").expect("head");
-    // Each has to come out before the next goes in; lines come in pieces.
-    for drop in drops() {
-        let line = format!("{drop}\n");
-        for piece in [&line[..9], &line[9..]] {
-            write!(stream, "{:x}\r\n{piece}\r\n", piece.len()).expect("chunk");
-        }
-        let shown = lines.next().expect("a line").expect("read");
-        assert_eq!(serde_json::from_str::<Value>(&shown).expect("NDJSON"), drop);
-    }
-    drop(stream);
-    assert_eq!(child.wait().expect("wait").code(), Some(2), "the agent went away");
-}
-
-#[test]
-fn no_drops_is_said_kindly() {
-    let agent = Answers::default().text("GET /v1/observe", 200, "").start();
-    let run = run(agent.socket(), &["observe"]);
-    assert_eq!((run.code, run.out.as_str()), (0, ""));
-    assert_eq!(run.err, "no drops yet: watch for them with `policyctl observe -f`\n");
-}
-
-#[test]
-fn a_reader_that_leaves_is_no_error() {
-    let agent = Answers::default().text("GET /v1/observe", 200, &stream().repeat(2_000)).start();
-    let (reader, writer) = std::io::pipe().expect("pipe");
-    drop(reader);
-    let output = command(agent.socket())
-        .args(["observe", "-f"])
-        .stdout(writer)
-        .stderr(Stdio::piped())
-        .output()
-        .expect("run");
-    assert_eq!(output.status.code(), Some(0));
-    assert_eq!(String::from_utf8(output.stderr).expect("UTF-8"), "");
-}
-
 #[test]
 fn colours_only_where_wanted() {
     let agent = Answers::default().json("GET /v1/status", 200, &status(false)).start();
@@ -527,4 +414,70 @@ fn colours_only_where_wanted() {
     assert!(coloured(&["status", "--color", "always"]));
     assert!(!coloured(&["status", "--color", "never"]));
     assert!(!coloured(&["status", "--color", "always", "-o", "json"]));
+}
+
+fn connectivity() -> Value {
+    let end = |namespace: &str, name: &str| json!({ "kind": "endpoint", "namespace": namespace, "name": name });
+    let rule = |at: &str, policy: &str, packets: u64| {
+        json!({
+            "at": at, "tier": "default", "namespace": "shop", "kind": "NetworkPolicy", "policy": policy,
+            "rule": format!("{at}[0]"), "action": "allow", "packets": packets,
+        })
+    };
+    json!({
+        "endpoints": 3,
+        "connections": [
+            {
+                "sources": [end("shop", "web-1"), end("shop", "web-2")],
+                "destinations": [end("shop", "db")], "families": ["IPv4", "IPv6"],
+                "services": ["5432/tcp"], "allowed_by": [rule("egress", "web", 9), rule("ingress", "db", 0)],
+            },
+            {
+                "sources": [{ "kind": "world" }, { "kind": "host" }],
+                "destinations": [end("shop", "web-1"), end("shop", "web-2")], "families": ["IPv4"],
+                "services": ["443/tcp"], "source_ports": ["1024-65535"],
+                "allowed_by": [rule("ingress", "web", 7)], "exposed": true,
+            },
+        ],
+        "connections_left_out": 2,
+    })
+}
+
+#[test]
+fn verify_reports_what_is_allowed_and_what_looks_wrong() {
+    let count = |from: &str, packets: u64| {
+        json!({
+            "direction": "ingress", "reason": "policy", "source": from, "source_namespace": "shop",
+            "destination": "db", "destination_namespace": "shop", "protocol": "tcp", "port": "5432",
+            "tier": "default", "policy_namespace": "", "policy": "", "rule": "tier-default",
+            "packets": packets, "bytes": packets * 60,
+        })
+    };
+    let drops = json!([count("intruder", 3), count("scanner", 1200)]);
+    let agent = Answers::default()
+        .json("GET /v1/connectivity", 200, &connectivity())
+        .json("GET /v1/drops", 200, &drops)
+        .start();
+    insta::assert_snapshot!("verify_text", run(agent.socket(), &["verify"]).transcript());
+    insta::assert_snapshot!(
+        "verify_dot",
+        run(agent.socket(), &["verify", "-o", "dot"]).transcript()
+    );
+    let staged = run(agent.socket(), &["verify", "--staged", "-o", "json"]);
+    assert_eq!(serde_json::from_str::<Value>(&staged.out).expect("JSON"), connectivity());
+    assert!(agent.seen().iter().any(|(request, _)| request == "GET /v1/connectivity?staged=true"));
+}
+
+#[test]
+fn top_needs_a_terminal_or_a_number() {
+    let agent = Answers::default()
+        .json("GET /v1/drops", 200, &json!([]))
+        .json("GET /v1/rules", 200, &json!([]))
+        .start();
+    let shown = run(agent.socket(), &["top"]);
+    assert_eq!(shown.code, 2, "{shown:?}");
+    assert!(shown.err.contains("policyctl top --batch 1"), "{shown:?}");
+    let shown = run(agent.socket(), &["top", "--batch", "1", "--view", "rules"]);
+    assert_eq!(shown.code, 0, "{shown:?}");
+    assert_eq!(shown.out.split_whitespace().next(), Some("RULE"));
 }
