@@ -18,8 +18,12 @@ use policy_core::{
 };
 use serde::Deserialize;
 
-use crate::kernel::load::Sizes;
+use crate::{
+    flow_log::{FlowLog, Omit},
+    kernel::load::Sizes,
+};
 
+mod flow_log;
 mod ports;
 
 /// Palisade's host daemon: fences every container by policy.
@@ -111,6 +115,26 @@ pub struct Options {
     /// IPv6 connections that fit [default: 65536].
     #[arg(long, value_name = "ENTRIES")]
     pub conntrack_v6: Option<u32>,
+    /// File for what `observe` shows, one JSON object a line [default: none].
+    #[arg(long, value_name = "FILE")]
+    pub flow_log: Option<PathBuf>,
+    /// MiB after which that file is turned over [default: 64].
+    #[arg(long, value_name = "MIB")]
+    pub flow_log_size: Option<u64>,
+    /// Age at which it is turned over, such as 12h or 1day [default: 1day].
+    #[arg(long, value_name = "AGE")]
+    pub flow_log_age: Option<String>,
+    /// Files that stay beside it [default: 16].
+    #[arg(long, value_name = "NUMBER")]
+    pub flow_log_files: Option<usize>,
+    /// Records that it gets, as `observe` has them: from-namespace=shop, "not reason=policy"; may be
+    /// given several times [default: all].
+    #[arg(long = "flow-log-filter", value_name = "FILTER")]
+    #[serde(rename = "flow-log-filters")]
+    pub flow_log_filters: Option<Vec<String>>,
+    /// What it does not get of a record; may be given several times [default: nothing].
+    #[arg(long, value_enum, value_name = "PART")]
+    pub flow_log_omit: Option<Vec<Omit>>,
     /// Form of the log on standard error [default: text].
     #[arg(long, value_enum)]
     pub log_format: Option<LogFormat>,
@@ -192,6 +216,8 @@ pub struct Config {
     pub attachment: Attachment,
     /// Map sizes.
     pub sizes: Sizes,
+    /// See [`Options::flow_log`], and those below.
+    pub flow_log: Option<FlowLog>,
     /// See [`Options::log_format`].
     pub log_format: LogFormat,
 }
@@ -231,7 +257,16 @@ impl Options {
         for text in self.published_ports.or(file.published_ports).unwrap_or_default() {
             published.extend(ports::published(&text)?);
         }
+        let flow_log = flow_log::resolve(flow_log::Given {
+            path: self.flow_log.or(file.flow_log),
+            size: self.flow_log_size.or(file.flow_log_size),
+            age: self.flow_log_age.or(file.flow_log_age),
+            files: self.flow_log_files.or(file.flow_log_files),
+            filters: self.flow_log_filters.or(file.flow_log_filters),
+            omit: self.flow_log_omit.or(file.flow_log_omit),
+        })?;
         Ok(Config {
+            flow_log,
             node_name: node_name(self.node_name.or(file.node_name))?,
             failsafe: failsafe.into_iter().collect(),
             published,

@@ -9,6 +9,7 @@ pub mod agent;
 pub mod config;
 pub mod conntrack;
 pub mod fence;
+pub mod flow_log;
 pub mod inventory;
 pub mod kernel;
 pub mod metrics;

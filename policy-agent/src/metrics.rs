@@ -4,6 +4,7 @@
 //! comes after [`MAX_DROP_SERIES`] is summed under `other`.
 
 mod connections;
+mod series;
 
 use std::{
     collections::BTreeMap,
@@ -16,10 +17,7 @@ use policy_api::{
     connectivity::DropCount,
     messages::{Component, EndpointState, RuleCount, RuleName, StagedFlows},
 };
-use policy_common::abi::{
-    Counter, Direction, DropKey, DropReason, EventKind, PEER_NONE, RULE_NONE, StagedCounter,
-};
-use policy_core::peers::PeerName;
+use policy_common::abi::{Counter, DropKey, DropReason, EventKind, StagedCounter};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _, text},
@@ -31,16 +29,16 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::warn;
 
 use connections::Connections;
+pub use series::DropSeries;
 
 use crate::{
     conntrack::Census,
+    flow_log::{self, Standing},
     kernel::counters::Counters,
-    observer::{icmp, protocol_name},
     published::Published,
 };
 
@@ -50,113 +48,8 @@ const MAX_DROP_SERIES: usize = 10_000;
 /// from what is there.
 const MAX_RETIRED_SERIES: usize = MAX_DROP_SERIES / 2;
 
-/// Labels of a drop series.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct DropSeries {
-    direction: String,
-    reason: String,
-    source: String,
-    source_namespace: String,
-    destination: String,
-    destination_namespace: String,
-    protocol: String,
-    port: String,
-    tier: String,
-    policy_namespace: String,
-    policy: String,
-    rule: String,
-}
-
 /// Drop totals by series, as they are kept on disk.
 pub type DropTotals = Vec<(DropSeries, u64, u64)>;
-
-impl DropSeries {
-    /// Names for a kernel key.
-    fn of(key: &DropKey, names: &Published) -> DropSeries {
-        let ingress = Direction::from_u8(key.direction) == Some(Direction::Ingress);
-        let own = names.interface(key.ifindex);
-        let peer = match key.peer {
-            PEER_NONE => PeerName { namespace: String::new(), name: "unknown".to_owned() },
-            id => names
-                .ids
-                .peer(id)
-                .unwrap_or_else(|| PeerName { namespace: String::new(), name: "gone".to_owned() }),
-        };
-        let (source, destination) = if ingress { (peer, own) } else { (own, peer) };
-        let rule = match key.rule {
-            RULE_NONE => RuleName::default(),
-            id => names
-                .rule(id)
-                .cloned()
-                .unwrap_or_else(|| RuleName { rule: "gone".to_owned(), ..RuleName::default() }),
-        };
-        DropSeries {
-            direction: if ingress { "ingress" } else { "egress" }.to_owned(),
-            reason: DropReason::from_u8(key.reason).map_or("unknown", DropReason::name).to_owned(),
-            source: source.name,
-            source_namespace: source.namespace,
-            destination: destination.name,
-            destination_namespace: destination.namespace,
-            protocol: if key.protocol == 0 { String::new() } else { protocol_name(key.protocol) },
-            port: port(key),
-            tier: rule.tier,
-            policy_namespace: rule.namespace,
-            policy: rule.policy,
-            rule: rule.rule,
-        }
-    }
-
-    /// The series that sums what is not told apart.
-    fn other(reason: &str) -> DropSeries {
-        let other = || "other".to_owned();
-        DropSeries {
-            direction: other(),
-            reason: reason.to_owned(),
-            source: other(),
-            destination: other(),
-            protocol: other(),
-            port: other(),
-            rule: other(),
-            ..DropSeries::default()
-        }
-    }
-
-    fn counted(self, Counter { packets, bytes }: Counter) -> DropCount {
-        DropCount {
-            direction: self.direction,
-            reason: self.reason,
-            source: self.source,
-            source_namespace: self.source_namespace,
-            destination: self.destination,
-            destination_namespace: self.destination_namespace,
-            protocol: self.protocol,
-            port: self.port,
-            tier: self.tier,
-            policy_namespace: self.policy_namespace,
-            policy: self.policy,
-            rule: self.rule,
-            packets,
-            bytes,
-        }
-    }
-
-    fn labels(&self) -> [(&'static str, &str); 12] {
-        [
-            ("direction", &self.direction),
-            ("reason", &self.reason),
-            ("source", &self.source),
-            ("source_namespace", &self.source_namespace),
-            ("destination", &self.destination),
-            ("destination_namespace", &self.destination_namespace),
-            ("protocol", &self.protocol),
-            ("port", &self.port),
-            ("tier", &self.tier),
-            ("policy_namespace", &self.policy_namespace),
-            ("policy", &self.policy),
-            ("rule", &self.rule),
-        ]
-    }
-}
 
 /// Everything behind `/metrics`.
 pub struct Metrics {
@@ -174,12 +67,13 @@ struct Source {
 
 impl Metrics {
     /// Metrics of these counters; `retired` is what was counted on interfaces that are gone, `census`
-    /// the newest count of connections.
+    /// the newest count of connections, `flow_log` how the flow log does, if there is one.
     pub fn new(
         counters: Counters,
         published: watch::Receiver<Arc<Published>>,
         retired: DropTotals,
         census: watch::Receiver<Census>,
+        flow_log: Option<Arc<Standing>>,
     ) -> Metrics {
         let retired = retired
             .into_iter()
@@ -193,6 +87,9 @@ impl Metrics {
         let apply_seconds = Histogram::new(exponential_buckets(0.000_5, 2.0, 16));
         let fence_seconds = Histogram::new(exponential_buckets(0.000_05, 2.0, 14));
         let mut registry = Registry::with_prefix("palisade");
+        if let Some(standing) = flow_log {
+            registry.register_collector(Box::new(flow_log::Counters(standing)));
+        }
         registry.register_with_unit(
             "apply_duration",
             "From a change of policy or endpoints to the datapath holding it",
@@ -293,15 +190,6 @@ impl Metrics {
         }
         let total = |(series, c): (&DropSeries, &Counter)| (series.clone(), c.packets, c.bytes);
         changed.then(|| retired.iter().map(total).collect())
-    }
-}
-
-/// A destination port; for ICMP type and code, as in `8/0`; empty where there is neither.
-fn port(key: &DropKey) -> String {
-    match icmp(key.protocol, key.port) {
-        Some((kind, code)) => format!("{kind}/{code}"),
-        None if key.port == 0 => String::new(),
-        None => key.port.to_string(),
     }
 }
 

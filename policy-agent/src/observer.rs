@@ -75,6 +75,11 @@ impl Observer {
         let _ = self.live.send(record);
     }
 
+    /// The records to come.
+    pub fn live(&self) -> broadcast::Receiver<Arc<FlowRecord>> {
+        self.live.subscribe()
+    }
+
     /// The newest `last` records that are wanted, oldest first, and all those after them.
     pub fn watch(
         &self,

@@ -22,6 +22,7 @@ use crate::{
     config::{Cli, Command, Config, LogFormat},
     conntrack::{self, Census},
     fence::{Fence, Scope},
+    flow_log::{self, Standing},
     kernel::{
         attach::{self, Attacher},
         counters::Counters,
@@ -152,14 +153,24 @@ async fn run(config: Config) -> Result<()> {
         features: features.describe(),
     }));
     let (census, counted) = watch::channel(Census::default());
+    let observer = Observer::default();
+    let flow_log = match config.flow_log.clone() {
+        Some(log) => {
+            let (path, standing) = (log.path.clone(), Arc::<Standing>::default());
+            flow_log::start(log, observer.live(), Arc::clone(&standing))
+                .context("starting the flow log")?;
+            Some((path, standing))
+        }
+        None => None,
+    };
     let metrics = Arc::new(Metrics::new(
         Counters::open(&pins)?,
         readers.clone(),
         agent::retired(&store)?,
         counted.clone(),
+        flow_log.as_ref().map(|(_, standing)| Arc::clone(standing)),
     ));
     let census = tokio::spawn(conntrack::count(Flows::open(&pins)?, census));
-    let observer = Observer::default();
     let events = Events::open(&pins)?;
     let reader = tokio::spawn(part("drop events", observer.clone().run(events, readers.clone())));
     let kernel_log = tokio::spawn(part("log of the programs", forward_log(kernel_log)));
@@ -173,6 +184,7 @@ async fn run(config: Config) -> Result<()> {
         metrics: Arc::clone(&metrics),
         census: counted,
         comparing: Arc::new(tokio::sync::Semaphore::new(1)),
+        flow_log,
     });
     let metrics_routes = server::metrics(Arc::clone(&metrics));
     let socket = config.socket.clone();

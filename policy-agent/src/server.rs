@@ -45,8 +45,8 @@ use tokio::{
 };
 
 use crate::{
-    conntrack::Census, metrics::Metrics, observer::Observer, preview, published::Published,
-    resources::Resources,
+    conntrack::Census, flow_log::Standing, metrics::Metrics, observer::Observer, preview,
+    published::Published, resources::Resources,
 };
 
 /// Largest request body: a million CIDRs as JSON are about 25 MB.
@@ -140,6 +140,8 @@ pub struct Api {
     pub census: watch::Receiver<Census>,
     /// One permit: each comparison takes the memory of two compiled models.
     pub comparing: Arc<Semaphore>,
+    /// The flow log, if there is one: its file, and how it does.
+    pub flow_log: Option<(PathBuf, Arc<Standing>)>,
 }
 
 /// Why nobody can reach the agent.
@@ -453,6 +455,8 @@ async fn aside<T: Send + 'static>(
 async fn status(State(api): State<Api>) -> Json<Status> {
     let mut status = api.published.borrow().status();
     status.maps.extend(api.census.borrow().usage());
+    let flow_log = api.flow_log.iter().map(|(path, standing)| standing.component(path));
+    status.components.extend(flow_log);
     Json(status)
 }
 

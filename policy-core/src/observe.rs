@@ -53,6 +53,35 @@ pub enum FilterError {
     Span,
 }
 
+/// Reads a condition as a configuration has it: `from-namespace=shop`, `not reason=policy`.
+///
+/// # Errors
+///
+/// What is none, with the form that is expected. Of its value nothing is said: that is [`Filter::new`]'s.
+pub fn condition(text: &str) -> Result<Condition, String> {
+    let (not, rest) = match text.strip_prefix("not ") {
+        Some(rest) => (true, rest.trim_start()),
+        None => (false, text),
+    };
+    let (key, value) = rest.split_once('=').ok_or_else(|| {
+        format!("`{text}` is no filter: write FIELD=VALUE, such as from-namespace=shop")
+    })?;
+    let (side, name) = match (key.strip_prefix("from-"), key.strip_prefix("to-")) {
+        (Some(name), _) => (Side::Source, name),
+        (None, Some(name)) => (Side::Destination, name),
+        (None, None) => (Side::Either, key),
+    };
+    let field = Field::ALL.into_iter().find(|field| field.name() == name).ok_or_else(|| {
+        let known = Field::ALL.map(Field::name);
+        let hint = did_you_mean(name, known).map_or_else(
+            || format!("one of {}", known.join(", ")),
+            |it| format!("did you mean `{it}`?"),
+        );
+        format!("`{key}` is no field of a filter ({hint})")
+    })?;
+    Ok(Condition { field, side, not, value: value.to_owned() })
+}
+
 /// Conditions, understood.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -425,6 +454,23 @@ mod tests {
         assert_eq!(span(Some(three), Some(one)).unwrap_err(), FilterError::Span);
         assert_eq!(span(Some(one), Some(one)).unwrap_err(), FilterError::Span);
         assert!(matches!(span(Some("yesterday"), None), Err(FilterError::Time(_))));
+    }
+
+    #[test]
+    fn conditions_are_read_as_they_are_typed() {
+        let read = |text: &str| condition(text).map(|it| (it.field, it.side, it.not, it.value));
+        let value = || "shop".to_owned();
+        assert_eq!(read("name=shop"), Ok((Field::Name, Side::Either, false, value())));
+        assert_eq!(
+            read("from-namespace=shop"),
+            Ok((Field::Namespace, Side::Source, false, value()))
+        );
+        assert_eq!(read("not to-name=shop"), Ok((Field::Name, Side::Destination, true, value())));
+        let label = condition("label=app == 'web'").unwrap();
+        assert_eq!(label.value, "app == 'web'");
+        assert!(read("shop").unwrap_err().contains("write FIELD=VALUE"));
+        assert!(read("from-nam=shop").unwrap_err().contains("did you mean `name`?"));
+        assert!(read("colour=red").unwrap_err().contains("one of name, namespace"));
     }
 
     #[test]

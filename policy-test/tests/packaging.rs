@@ -49,6 +49,7 @@ fn the_configuration_file_has_every_key_with_a_comment() {
             "failsafe-inbound-port" => "failsafe-inbound-ports",
             "failsafe-outbound-port" => "failsafe-outbound-ports",
             "published-port" => "published-ports",
+            "flow-log-filter" => "flow-log-filters",
             flag => flag,
         })
         .collect();

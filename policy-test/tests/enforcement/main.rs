@@ -7,6 +7,7 @@ mod agents;
 mod changes;
 mod diff;
 mod directory;
+mod flow_log;
 mod hardware;
 mod host_endpoints;
 mod host_packets;
