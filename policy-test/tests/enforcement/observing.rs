@@ -4,7 +4,6 @@ use std::{
     io::{BufRead as _, BufReader},
     net::SocketAddr,
     process::Stdio,
-    time::Duration,
 };
 
 use policy_api::{
@@ -68,14 +67,13 @@ fn filters_pick_the_same_records_live_kept_and_from_a_file() {
         .spawn()
         .unwrap();
     let mut live = BufReader::new(child.stdout.take().unwrap()).lines();
-    // Until it watches, there is nothing to see.
-    let first = loop {
+    // Again and again: until it watches, there is nothing to see.
+    wait::until("enough records", 6 * LIMIT, || {
         knock(&stage);
-        std::thread::sleep(Duration::from_millis(200));
-        if observe(&stage, &["--from-name", "api", "--last", "100"]).len() > 8 {
-            break live.next().unwrap().unwrap();
-        }
-    };
+        observe(&stage, &["--from-name", "api", "--last", "100"]).len() > 8
+    })
+    .unwrap();
+    let first = live.next().unwrap().unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
     let first: FlowRecord = serde_json::from_str(&first).unwrap();
