@@ -17,7 +17,7 @@ use policy_api::{
     connectivity::DropCount,
     messages::{Component, EndpointState, RuleCount, RuleName, StagedFlows},
 };
-use policy_common::abi::{Counter, DropKey, DropReason, EventKind, StagedCounter};
+use policy_common::abi::{ABI_VERSION, Counter, DropKey, DropReason, EventKind, StagedCounter};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _, text},
@@ -26,6 +26,7 @@ use prometheus_client::{
         counter::ConstCounter,
         gauge::ConstGauge,
         histogram::{Histogram, exponential_buckets},
+        info::Info,
     },
     registry::{Registry, Unit},
 };
@@ -90,6 +91,11 @@ impl Metrics {
         if let Some(standing) = flow_log {
             registry.register_collector(Box::new(flow_log::Counters(standing)));
         }
+        let build = vec![
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("abi", ABI_VERSION.to_string()),
+        ];
+        registry.register("build", "What this agent is", Info::new(build));
         registry.register_with_unit(
             "apply_duration",
             "From a change of policy or endpoints to the datapath holding it",

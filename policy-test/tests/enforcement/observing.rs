@@ -122,6 +122,9 @@ fn every_answer_has_the_same_numbers() {
     for _ in 0..3 {
         knock(&stage);
     }
+    let metrics = stage.agent.metrics().unwrap();
+    let build = metrics.lines().find(|line| line.starts_with("palisade_build_info{")).unwrap();
+    assert!(build.contains(&format!("abi=\"{}\"", policy_common::abi::ABI_VERSION)), "{build}");
     let moved = Drops::read(&stage.agent).since(&before);
     let drops: Vec<DropCount> = stage.agent.get("/v1/drops").unwrap();
     let from = |name: &str| -> u64 {
