@@ -1,7 +1,7 @@
 //! Events from the ring, given names and handed to whoever watches.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
@@ -26,6 +26,8 @@ use crate::{
 
 /// Records kept for `observe --last`.
 const HISTORY: usize = 4096;
+/// Bytes of one end's labels in a record.
+const LABELS: usize = 2048;
 /// Records that a slow watcher may be behind before it misses some.
 const BACKLOG: usize = 4096;
 
@@ -194,8 +196,20 @@ fn verdict(allow: bool) -> Verdict {
 }
 
 fn end(name: PeerName, ip: Option<IpAddr>, port: u16, names: &Published) -> FlowEnd {
-    let labels = names.labels(&name).cloned().unwrap_or_default();
+    let labels = names.labels(&name).map(bounded).unwrap_or_default();
     FlowEnd { name: name.name, namespace: name.namespace, ip, port, labels }
+}
+
+/// Labels as a record has them: the first ones, by name, if they are many or long. Whoever builds an image
+/// chooses them, and each record has a copy.
+fn bounded(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut room = LABELS;
+    let fits = labels.iter().take_while(|(name, value)| {
+        let left = room.checked_sub(name.len() + value.len());
+        room = left.unwrap_or(0);
+        left.is_some()
+    });
+    fits.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// Name of the other side; looked up by address for drops that came before the kernel asked.
@@ -207,4 +221,22 @@ fn peer_name(peer: u32, ip: Option<IpAddr>, names: &Published) -> PeerName {
     }
     let owner = ip.and_then(|ip| names.owners.get(&ip).cloned());
     owner.unwrap_or_else(|| PeerName { namespace: String::new(), name: String::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_label_makes_a_record_large() {
+        let label = |name: &str, length: usize| (name.to_owned(), "x".repeat(length));
+        let few: BTreeMap<String, String> = [label("app", 3), label("role", 9)].into();
+        assert_eq!(bounded(&few), few);
+        let long: BTreeMap<String, String> =
+            [label("app", 3), label("b", 1 << 20), label("c", 3)].into();
+        assert_eq!(bounded(&long), [label("app", 3)].into());
+        let many: BTreeMap<String, String> =
+            (0..1000).map(|number| label(&format!("{number:04}"), 60)).collect();
+        assert_eq!(bounded(&many).len(), LABELS / 64);
+    }
 }

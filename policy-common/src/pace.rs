@@ -21,6 +21,10 @@ pub enum Arrival {
     Stale(u64),
 }
 
+/// Flows that may have begun at once, on several CPUs, though one of them was the last: they are paid for
+/// later, and no sign of another pace.
+const AT_ONCE: u64 = 64;
+
 /// Decides on a flow that arrives at `now_ns`, from a source whose number is `full_ns`.
 #[inline(always)]
 pub const fn arrive(pace: &Pace, full_ns: u64, now_ns: u64) -> Arrival {
@@ -28,7 +32,7 @@ pub const fn arrive(pace: &Pace, full_ns: u64, now_ns: u64) -> Arrival {
         return Arrival::Rested(now_ns + pace.interval_ns);
     }
     let ahead = full_ns - now_ns;
-    if ahead > pace.burst_ns {
+    if ahead > pace.burst_ns + AT_ONCE * pace.interval_ns {
         Arrival::Stale(now_ns + pace.burst_ns)
     } else if ahead + pace.interval_ns > pace.burst_ns {
         Arrival::Early
@@ -76,6 +80,13 @@ mod tests {
         let pace = Pace { interval_ns: 100, burst_ns: 100 };
         let (admitted, _) = run(&pace, 0, [500, 500, 599, 600, 601, 700]);
         assert_eq!(admitted, [true, false, false, true, false, true]);
+    }
+
+    #[test]
+    fn what_several_cpus_let_begin_at_once_is_paid_for() {
+        let (admitted, full) = run(&PACE, 1500, [1000, 1099, 1299, 1300]);
+        assert_eq!(admitted, [false, false, false, true]);
+        assert_eq!(full, 1600);
     }
 
     #[test]

@@ -100,10 +100,13 @@ pub fn count_drop(key: &DropKey, length: u32) -> bool {
     let ticks = clock::ticks();
     let Some(counter) = DROPS.get_ptr_mut(key) else {
         let first = DropCounter { packets: 1, bytes: u64::from(length), event_ticks: ticks };
-        if DROPS.insert(key, first, 0).is_err() {
-            count_other(key.reason, length);
+        if DROPS.insert(key, first, 0).is_ok() {
+            return true;
         }
-        return true;
+        // Nobody knows when one of its kind was told of last.
+        count_other(key.reason, length);
+        coalesce(EventKind::Drop);
+        return false;
     };
     // SAFETY: this CPU's own slot; the kernel runs TC and XDP programs with bottom halves off, so nothing
     // on this CPU interleaves.

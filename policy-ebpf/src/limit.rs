@@ -2,8 +2,8 @@
 //!
 //! Only what may begin a flow is counted. TCP says so itself: a SYN. Of everything else the first
 //! packet is one whose flow is not known here, be it that it was let in before or that it began on
-//! this side ([`depart`]): an answer is no new flow. ICMP errors, neighbour discovery, later fragments and
-//! what cannot be read begin nothing; the programs behind this one refuse what is wrong with them.
+//! this side ([`depart`]): an answer is no new flow. ICMP errors, neighbour discovery and later fragments
+//! begin nothing.
 
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
 use policy_common::{
@@ -116,8 +116,8 @@ fn flow(packet: &Packet, direction: Direction) -> UplinkFlowKey {
 
 /// Takes one flow from what a source has earned: 0, or 1 if it has not earned one. By the exact clock:
 /// by the coarse one, a source would earn in steps of a jiffy.
-#[inline(always)]
-fn spend(uplink: &Uplink, packet: &Packet) -> u32 {
+#[inline(never)]
+pub fn spend(uplink: &Uplink, packet: &Packet) -> u32 {
     let [a, b, c, d] = packet.source[0].to_ne_bytes();
     let [e, f, g, h] = match packet.family {
         Family::V4 => [0; 4],
@@ -135,7 +135,7 @@ fn spend(uplink: &Uplink, packet: &Packet) -> u32 {
         return 0;
     };
     // SAFETY: a map value, an aligned word. Of CPUs that find a source at rest together, one's flow is
-    // not counted; while it is busy, all are.
+    // not counted; while it is busy, all are, and what several let pass at once is paid for later.
     let full = unsafe { &mut *full };
     match arrive(&uplink.pace, *full, now) {
         Arrival::Rested(next) => *full = next,

@@ -64,11 +64,14 @@ fn limited(ctx: &XdpContext, ifindex: u32, is_host: bool) -> u32 {
 /// a limit, and each step has the stack to itself. A number, see [`emit::Ruling`].
 #[inline(never)]
 fn exceeds(ctx: &XdpContext, uplink: &Uplink, is_host: u32) -> u32 {
-    if read(ctx.as_ptr().cast()) == 0 {
-        return 0;
-    }
+    let is_read = read(ctx.as_ptr().cast()) != 0;
     let Some(packet) = parsed() else { return 0 };
-    if is_host != 0 && is_left_open(ctx, packet) {
+    // Whoever is there to refuse what cannot be read may not be the one that gets it: the host puts
+    // fragments together first. So such a packet counts as one that begins a flow.
+    if !is_read {
+        return limit::spend(uplink, packet);
+    }
+    if is_host != 0 && is_left_open(ctx, packet, false) {
         return 0;
     }
     limit::refuses(uplink, packet, clock::now())
@@ -81,7 +84,9 @@ fn refuse(ctx: &XdpContext, limit: u32) -> u32 {
     let length = XdpFrame(ctx).len() as u32;
     let peer = lookup::peer(packet.family, &packet.source);
     let drop = Drop { reason: DropReason::RateLimited, rule: limit };
-    let key = emit::key(xdp_ifindex(ctx), Direction::Ingress, peer, drop, packet);
+    // The sender chooses the port: as part of the key it would let him fill the table of counters.
+    let counted = Packet { protocol: packet.protocol, ..Packet::UNKNOWN };
+    let key = emit::key(xdp_ifindex(ctx), Direction::Ingress, peer, drop, &counted);
     if emit::count_drop(&key, length) {
         emit::tell_of_drop(&key, packet, length);
     }
@@ -95,8 +100,8 @@ fn parsed<'a>() -> Option<&'a Packet> {
     PARSED.get_ptr(0).map(|parsed| unsafe { (*parsed).assume_init_ref() })
 }
 
-/// Parses a frame, into [`PARSED`]: the usual ones at once, the others at leisure. 0 if that fails.
-/// Global, as `endpoint::parse_any`.
+/// Parses a frame, into [`PARSED`]: the usual ones at once, the others at leisure. 0 if that fails; then there
+/// are family and addresses alone. Global, as `endpoint::parse_any`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn read(ctx: *mut xdp_md) -> u32 {
@@ -109,7 +114,16 @@ pub extern "C" fn read(ctx: *mut xdp_md) -> u32 {
         return 1;
     }
     *packet = Packet::UNKNOWN;
-    u32::from(parse(&XdpHeaders(&ctx), packet).is_ok())
+    if parse(&XdpHeaders(&ctx), packet).is_ok() {
+        return 1;
+    }
+    *packet = Packet::UNKNOWN;
+    if let Some((family, source, destination)) = network_layer(&XdpFrame(&ctx)) {
+        packet.family = family;
+        packet.source = source;
+        packet.destination = destination;
+    }
+    0
 }
 
 /// As [`is_left_open`], of a packet that is yet to be read. Only packets that are about to be dropped
@@ -122,19 +136,20 @@ pub extern "C" fn read(ctx: *mut xdp_md) -> u32 {
 pub extern "C" fn is_spared(ctx: *mut xdp_md) -> u32 {
     let ctx = XdpContext::new(ctx);
     let mut packet = Packet::UNKNOWN;
-    u32::from(parse_plain(&XdpFrame(&ctx), &mut packet) && is_left_open(&ctx, &packet))
+    u32::from(parse_plain(&XdpFrame(&ctx), &mut packet) && is_left_open(&ctx, &packet, true))
 }
 
-/// Whether a packet is of a port that its host endpoint leaves open whatever policy says, or an
-/// answer from one; or neighbour discovery, without which nobody on the link would come as far as such
+/// Whether a packet is of a port that its host endpoint leaves open whatever policy says, or may be (with
+/// `answers`) an answer from one; or neighbour discovery, without which nobody on the link would come as far as such
 /// a port over IPv6 (over IPv4 it is ARP, which no block list is about).
 #[inline(always)]
-fn is_left_open(ctx: &XdpContext, packet: &Packet) -> bool {
+fn is_left_open(ctx: &XdpContext, packet: &Packet, answers: bool) -> bool {
     let Packet { family, protocol, source_port, destination_port, ref source, .. } = *packet;
     // What a router has passed on is none (RFC 4861, 7.1).
     if matches!(packet.kind, Kind::Neighbour) && matches!(hop_limit(&XdpFrame(ctx)), Some(255)) {
         return true;
     }
     failsafe(family, Direction::Ingress, protocol, destination_port, source).is_some()
-        || failsafe(family, Direction::Egress, protocol, source_port, source).is_some()
+        || answers
+            && failsafe(family, Direction::Egress, protocol, source_port, source).is_some()
 }

@@ -184,13 +184,18 @@ impl Board {
             Key::Char('p' | ' ') => self.is_paused = !self.is_paused,
             Key::Char('/') => self.is_typing = true,
             Key::Escape => self.filter.clear(),
-            Key::Down | Key::Char('j') => self.offset += 1,
+            Key::Down | Key::Char('j') => self.scroll(1),
             Key::Up | Key::Char('k') => self.offset = self.offset.saturating_sub(1),
-            Key::PageDown => self.offset += PAGE,
+            Key::PageDown => self.scroll(PAGE),
             Key::PageUp => self.offset = self.offset.saturating_sub(PAGE),
             Key::Char(_) | Key::Enter | Key::Backspace => {}
         }
         true
+    }
+
+    /// Down, but not past the last row.
+    fn scroll(&mut self, rows: usize) {
+        self.offset = (self.offset + rows).min(self.rows().len().saturating_sub(1));
     }
 
     fn show(&mut self, view: View) {

@@ -4,13 +4,15 @@
 //! takes back the half of a line that a full disk has let through.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
+
+use tracing::warn;
 
 /// Bounds of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +94,13 @@ impl Book {
         let mut turned = self.all_turned()?;
         turned.sort_unstable();
         let oldest = turned.len().saturating_sub(self.bounds.files);
-        turned.iter().take(oldest).try_for_each(fs::remove_file)
+        for path in turned.iter().take(oldest) {
+            // It costs room, and no record.
+            if let Err(error) = fs::remove_file(path) {
+                warn!(file = %path.display(), %error, "cannot remove an old flow log");
+            }
+        }
+        Ok(())
     }
 
     /// `FILE.20261121T012701.123456Z`, the time of its newest line.
@@ -105,23 +113,49 @@ impl Book {
     }
 
     fn all_turned(&self) -> io::Result<Vec<PathBuf>> {
-        let own = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".2";
+        let own = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".";
         let folder = self.path.parent().filter(|it| !it.as_os_str().is_empty());
         let entries = fs::read_dir(folder.unwrap_or(Path::new(".")))?;
         let paths = entries.map(|entry| entry.map(|it| it.path()));
         let is_own = |path: &PathBuf| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&own))
+            let name = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+            name.strip_prefix(&own).is_some_and(is_time)
         };
         paths.filter(|path| path.as_ref().map_or(true, is_own)).collect()
     }
 }
 
+/// Whether a text is what [`Book::turned`] makes of a time: nobody else's file is to be removed.
+fn is_time(text: &str) -> bool {
+    const FORM: &str = "00000000T000000.000000Z";
+    let (time, again) = text.split_at_checked(FORM.len()).unwrap_or((text, "-"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    time.len() == FORM.len()
+        && time.bytes().zip(FORM.bytes()).all(|(byte, form)| match form {
+            b'0' => byte.is_ascii_digit(),
+            form => byte == form,
+        })
+        && (again.is_empty() || again.strip_prefix('-').is_some_and(digits))
+}
+
 impl Open {
     fn at(path: &Path, now: SystemTime) -> io::Result<Open> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).append(true).create(true).mode(0o640).open(path)?;
         let found = file.metadata()?;
         let begun = if found.len() == 0 { now } else { found.created().unwrap_or(now) };
-        Ok(Open { file, length: found.len(), begun })
+        let mut length = found.len();
+        // An agent that was killed may have left the half of a line: it is not to take the next with it.
+        if found.is_file() && length > 0 {
+            file.seek(SeekFrom::End(-1))?;
+            let mut last = [0];
+            file.read_exact(&mut last)?;
+            if last != *b"\n" {
+                file.write_all(b"\n")?;
+                length += 1;
+            }
+        }
+        Ok(Open { file, length, begun })
     }
 }
 
@@ -198,6 +232,33 @@ mod tests {
         let found = files(folder.path());
         assert_eq!(found.iter().map(|(_, text)| text.len()).sum::<usize>(), 300 + 6 * 3);
         assert!(found.iter().any(|(name, _)| name.ends_with("Z-1")), "{found:?}");
+    }
+
+    #[test]
+    fn nobody_elses_file_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let others =
+            ["flows.json.2.gz", "flows.json.2026-backup", "flows.json.20270115T080000.000000Z.zst"];
+        for name in others {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        let mut book = Book::new(folder.path().join("flows.json"), Bounds { files: 0, ..bounds() });
+        for minute in 0..3 {
+            book.write(&[b'x'; 100], at(minute)).unwrap();
+        }
+        let found = files(folder.path());
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names.len(), 1 + others.len(), "{names:?}");
+        assert!(others.iter().all(|name| names.contains(name)), "{names:?}");
+    }
+
+    #[test]
+    fn half_a_line_does_not_take_the_next_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("flows.json");
+        fs::write(&path, "{\"tor").unwrap();
+        Book::new(path.clone(), bounds()).write(b"{}\n", SystemTime::now()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"tor\n{}\n");
     }
 
     #[test]

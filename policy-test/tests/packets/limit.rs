@@ -1,7 +1,10 @@
 //! Limits of new flows at the uplink. A source earns one flow a second here, and what is held against
 //! the limit comes in one test run, or right after another: no second goes by.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use policy_agent::kernel::pin::Hook;
@@ -19,6 +22,8 @@ use crate::{
 };
 
 const BURST: u64 = 3;
+/// In which a source earns a flow.
+const EARNED: Duration = Duration::from_secs(1);
 const POLICIES: &str = r#"
 apiVersion: projectcalico.org/v3
 kind: GlobalNetworkPolicy
@@ -72,8 +77,15 @@ impl Limited {
     /// What becomes of a frame from a source that may begin nothing now.
     fn after_a_flood(&self, from: Way, frame: &[u8]) -> Result<Action> {
         let ring = &self.world.ring;
-        ring.repeat(Hook::Uplink, self.left, &from.tcp(SYN), 8)?.context("a frame")?;
-        ring.run(Hook::Uplink, self.left, frame)?.context("a frame")
+        loop {
+            let begin = Instant::now();
+            ring.repeat(Hook::Uplink, self.left, &from.tcp(SYN), 8)?.context("a frame")?;
+            let action = ring.run(Hook::Uplink, self.left, frame)?.context("a frame")?;
+            // Else it has earned one on a machine that is busy with other things.
+            if begin.elapsed() < EARNED {
+                return Ok(action);
+            }
+        }
     }
 }
 
@@ -82,6 +94,16 @@ fn ways() -> [Way; 2] {
         Way::new("203.0.113.1", 40_000, "10.0.0.2", 80),
         Way::new("2001:db8:1::1", 40_000, "fd00::2", 80),
     ]
+}
+
+/// The first fragment of a SYN, with less than a TCP header in it: the host puts it together.
+fn split(way: &Way) -> Vec<u8> {
+    let header = &way.tcp_segment(SYN, b"")[..8];
+    if way.is_v4() {
+        way.piece_of(6, 1, 0, true, header)
+    } else {
+        way.chain_to(&[(44, fragment_header(1, 0, true))], 6, header)
+    }
 }
 
 #[test]
@@ -94,7 +116,8 @@ fn each_source_begins_a_burst_and_no_more() -> Result<()> {
         let key = key.context("a drop has a key")?;
         assert_eq!(DropReason::from_u8(key.reason), Some(DropReason::RateLimited));
         assert_eq!(key.direction, Direction::Ingress as u8);
-        assert_eq!((key.ifindex, key.protocol, key.port), (limited.left, 6, 80));
+        // The interface is the loopback where that stands in for it. The port is the sender's to choose.
+        assert_eq!((key.protocol, key.port), (6, 0));
         assert_eq!(limited.world.rule_of(&key)?, "limit new-flows deny");
         assert_eq!(limited.world.ring.peer(key.peer).as_deref(), Some("world"));
     }
@@ -131,13 +154,14 @@ fn only_what_may_begin_a_flow_is_held_against_the_limit() -> Result<()> {
             ("ping", way.ping(7), false),
             ("SCTP", other(4).packet(132, &[0, 4, 0, 80, 0, 0, 0, 0, 1, 0, 0, 0]), false),
             ("GRE", way.packet(47, &[0; 8]), false),
+            ("SYN in two fragments", split(&other(8)), false),
             ("ACK", way.tcp(ACK), true),
             ("SYN and ACK", way.tcp(SYN | ACK), true),
             ("RST", way.tcp(RST), true),
             ("pong", way.pong(7), true),
             ("error", way.unreachable(&way.back().udp()), true),
             ("timestamp", way.icmp(if v4 { 13 } else { 139 }, 0, &[0; 16]), true),
-            ("cut short", way.tcp(SYN)[..40].to_vec(), true),
+            ("cut short", way.tcp(SYN)[..56].to_vec(), false),
         ];
         if v4 {
             cases.push(("first fragment", other(5).piece(1, 0, true, &[0; 16]), false));
@@ -222,9 +246,12 @@ fn failsafe_ports_have_no_limit() -> Result<()> {
     for way in ways() {
         let shell = Way { to: (way.to.0, 22), ..way };
         assert_eq!(limited.flood(&shell.tcp(SYN), 50)?.0, 0, "{way:?}");
-        let names = Way { from: (way.from.0, 53), to: (way.to.0, 5353) };
-        assert_eq!(limited.flood(&names.udp(), 50)?.0, 0, "{way:?}");
         assert_eq!(limited.flood(&way.tcp(SYN), 10)?.0, 10 - BURST, "{way:?}");
+        // Whoever sends from such a port has not been asked yet.
+        let names = Way { from: (way.from.0, 53), to: (way.to.0, 5353) };
+        assert_eq!(limited.after_a_flood(way, &names.udp())?, Action::Drop, "{way:?}");
+        limited.world.ring.run(Hook::UplinkEgress, limited.left, &names.back().udp())?;
+        assert_eq!(limited.after_a_flood(way, &names.udp())?, Action::Pass, "{way:?}");
     }
     Ok(())
 }
@@ -237,7 +264,10 @@ fn another_pace_holds_from_the_next_packet_on() -> Result<()> {
     let slow = POLICIES.replace("new-flows-burst: \"3\"", "new-flows-burst: \"3600\"");
     limited.world.ring.add_policies(&slow)?;
     limited.world.ring.sync()?;
-    assert_eq!(limited.flood(&way.tcp(SYN), 3700)?.0, 100);
+    let begin = Instant::now();
+    let (dropped, _) = limited.flood(&way.tcp(SYN), 3700)?;
+    let earned = begin.elapsed().as_secs();
+    ensure!((100 - earned.min(100)..=100).contains(&dropped), "{dropped} in {earned} s");
     let fast = POLICIES.replace("new-flows-per-second: \"1\"", "new-flows-per-second: \"1000000\"");
     limited.world.ring.add_policies(&fast)?;
     limited.world.ring.sync()?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tokio::sync::mpsc;
-use tokio::time::{self, MissedTickBehavior, interval_at};
+use tokio::time;
 
 use crate::client::Client;
 use crate::command::Top;
@@ -58,8 +58,12 @@ async fn show(
     coloured: bool,
 ) -> Result<(), Failure> {
     let mut keys = keys();
-    let mut ticks = interval_at(time::Instant::now() + every, every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Beside the keys: an agent that hangs does not keep anybody from leaving.
+    let look = || async move {
+        time::sleep(every).await;
+        sample(client, start).await
+    };
+    let mut looking = Box::pin(look());
     loop {
         terminal.draw(|frame| draw::draw(frame, board, coloured))?;
         tokio::select! {
@@ -68,11 +72,14 @@ async fn show(
                 Some(Pressed::Key(_) | Pressed::Resized) => {}
                 Some(Pressed::End) | None => return Ok(()),
             },
-            _ = ticks.tick() => match sample(client, start).await {
-                Ok(sample) => board.take(sample),
-                // The agent may be about to come back.
-                Err(failure) => board.trouble = Some(failure.to_string()),
-            },
+            found = &mut looking => {
+                match found {
+                    Ok(sample) => board.take(sample),
+                    // The agent may be about to come back.
+                    Err(failure) => board.trouble = Some(failure.to_string()),
+                }
+                looking = Box::pin(look());
+            }
         }
     }
 }
