@@ -17,7 +17,7 @@ use crate::{
     held::Held,
     ids::{Draft, IdChanges, Ids},
     model::Model,
-    plan::{CapacityError, Image, Plan},
+    plan::{CapacityError, Image, Op, Plan},
     tables::{ClassId, Word},
     transition::{self, Transition},
     workspace::Workspace,
@@ -33,6 +33,8 @@ pub(crate) use numbering::{Change, Content, Desired, DesiredEndpoint};
 /// The compiler and what it knows of the maps.
 #[derive(Clone, Debug)]
 pub struct Compiler {
+    /// The maps are as somebody else left them, and no plan has been carried out since.
+    is_taken_over: bool,
     image: Image,
     held: Held,
     ids: Ids,
@@ -128,7 +130,9 @@ impl Compiler {
             lists: ids.lists.ids().filter(|id| !held.has_list(*id)).collect(),
             ..Idle::default()
         };
+        let is_taken_over = image != Image::default();
         Compiler {
+            is_taken_over,
             image,
             held,
             ids,
@@ -204,8 +208,12 @@ impl Compiler {
             words: Default::default(),
         };
         let desired = numbering.run()?;
-        let Transition { ops, ids, swept, extents } =
+        let Transition { mut ops, ids, swept, extents } =
             transition::plan(&self.image, held, &desired, &draft, &self.extents)?;
+        // Whoever left the maps may have died between what it wrote last and the revision.
+        if self.is_taken_over && !ops.iter().any(|op| matches!(op, Op::SetRevision(_))) {
+            ops.push(Op::SetRevision(self.image.revision + 1));
+        }
         let changes = ids.changes();
         let changed = |(ifindex, endpoint): &(&u32, &DesiredEndpoint)| {
             self.image.endpoints.get(ifindex).is_none_or(|old| old.tables != endpoint.tables())
@@ -236,6 +244,7 @@ impl Compiler {
 
     /// Takes note that a plan of this compiler, made after the last commit, has been executed.
     pub fn commit(&mut self, planned: Planned) {
+        self.is_taken_over = false;
         for op in &planned.plan.ops {
             self.held.apply(&self.image, op);
             self.image.apply(op);

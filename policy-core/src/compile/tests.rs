@@ -192,7 +192,7 @@ proptest! {
     #![proptest_config(cases(60))]
 
     /// Tables say what the evaluator says; every step of every change is the old or the new
-    /// policy; a model that has not changed needs no writes, over a restart either.
+    /// policy; a model that has not changed needs no writes, and over a restart only the revision.
     #[test]
     fn tables_agree_and_changes_are_atomic(
         history in testing::random_history(),
@@ -210,7 +210,11 @@ proptest! {
             prop_assert_eq!(compiler.plan(&model).unwrap().plan.ops, vec![]);
             if seed.is_multiple_of(2) {
                 compiler = restart(&compiler);
-                prop_assert_eq!(compiler.plan(&model).unwrap().plan.ops, vec![]);
+                // Whoever was there before may not have come as far as the revision.
+                let taken_over = (kernel.image != Image::default())
+                    .then_some(Op::SetRevision(kernel.image.revision + 1));
+                let taken_over: Vec<Op> = taken_over.into_iter().collect();
+                prop_assert_eq!(compiler.plan(&model).unwrap().plan.ops, taken_over);
             }
             old = model;
         }
