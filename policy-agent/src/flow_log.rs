@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use policy_api::{flow::FlowRecord, messages::Component};
+use policy_api::{flow::FlowRecord, messages::Component, terminal::clean_json};
 use policy_core::observe::Filter;
 use prometheus_client::{
     collector::Collector,
@@ -187,13 +187,14 @@ impl Writer {
             return false;
         }
         let line = if self.log.omit.is_empty() {
-            serde_json::to_vec(record)
+            serde_json::to_string(record)
         } else {
-            serde_json::to_vec(&without(record, &self.log.omit))
+            serde_json::to_string(&without(record, &self.log.omit))
         };
         // A record is made of texts and numbers: all of that is JSON.
         let Ok(line) = line else { return false };
-        lines.extend(line);
+        // Names and labels are their authors', and files like this one are looked at in terminals.
+        lines.extend(clean_json(&line).as_bytes());
         lines.push(b'\n');
         true
     }

@@ -7,6 +7,7 @@
 //! - [`flow`]: packets that the kernel told of, and which of them are wanted.
 //! - [`messages`]: requests and answers of the agent's Unix-socket API.
 //! - [`resource`]: the resources of Calico and Kubernetes that Palisade reads.
+//! - [`terminal`]: texts of others without what terminals obey.
 //! - [`yaml`]: files to resources with the line and column of every field.
 
 pub mod connectivity;
@@ -15,4 +16,5 @@ pub mod difference;
 pub mod flow;
 pub mod messages;
 pub mod resource;
+pub mod terminal;
 pub mod yaml;
