@@ -150,6 +150,5 @@ fn is_left_open(ctx: &XdpContext, packet: &Packet, answers: bool) -> bool {
         return true;
     }
     failsafe(family, Direction::Ingress, protocol, destination_port, source).is_some()
-        || answers
-            && failsafe(family, Direction::Egress, protocol, source_port, source).is_some()
+        || answers && failsafe(family, Direction::Egress, protocol, source_port, source).is_some()
 }
