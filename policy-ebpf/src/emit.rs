@@ -158,7 +158,7 @@ pub fn tell_of_refusal(key: &DropKey, visit: &Visit) -> u32 {
 pub fn note(visit: &Visit, allowed: bool, rule: u32) -> u32 {
     if visit.log != LOG_NONE {
         if let Some(counter) = LOGS.get_ptr_mut(visit.log) {
-            // SAFETY: this CPU's own slot, see `record`.
+            // SAFETY: this CPU's own slot, see `count_drop`.
             unsafe { add(counter, visit.length) };
         }
         tell(&Told::of(EventKind::Log, visit, allowed, rule), &visit.packet, visit.now);
@@ -167,7 +167,7 @@ pub fn note(visit: &Visit, allowed: bool, rule: u32) -> u32 {
         return 0;
     }
     if let Some(counter) = STAGED.get_ptr_mut(visit.staged & VERDICT_RULE) {
-        // SAFETY: this CPU's own slot, see `record`.
+        // SAFETY: this CPU's own slot, see `count_drop`.
         let counter = unsafe { &mut *counter };
         if allowed {
             counter.allowed += 1;

@@ -77,7 +77,7 @@ fn exceeds(ctx: &XdpContext, uplink: &Uplink, is_host: u32) -> u32 {
     limit::refuses(uplink, packet, clock::now())
 }
 
-/// Drops it: it has been read.
+/// Drops it: what could be read of it is in [`PARSED`].
 #[inline(never)]
 fn refuse(ctx: &XdpContext, limit: u32) -> u32 {
     let Some(packet) = parsed() else { return XDP_DROP };
