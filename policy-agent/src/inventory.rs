@@ -246,6 +246,7 @@ impl Inventory {
             endpoints: parts.endpoints.clone(),
             host_addresses: parts.host_addresses.clone(),
             uplinks: parts.uplinks.clone(),
+            noting_uplinks: parts.noting_uplinks.clone(),
             failsafe: parts.failsafe.clone(),
             published: parts.published.clone(),
             ..base.clone()
@@ -293,6 +294,8 @@ impl Inventory {
             .map(|(port, to)| (*port, *to))
             .collect();
         hosts::complete(&mut model, &governed, config, published, &self.host_adoption);
+        let noting = |ifindex: &u32| view.attached.contains(&(*ifindex, Hook::UplinkEgress));
+        model.noting_uplinks = model.uplinks.keys().copied().filter(noting).collect();
         model
     }
 

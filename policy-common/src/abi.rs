@@ -654,7 +654,7 @@ pub struct BucketKey {
     pub source: [u8; 8],
 }
 
-/// Key of `UPLINK_FLOWS`.
+/// Key of `UPLINK_LET_IN` and `UPLINK_BEGUN`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct UplinkFlowKey {

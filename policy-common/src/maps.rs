@@ -53,9 +53,11 @@ pub const BLOCK_V6: &str = "BLOCK_V6";
 /// once, `CLOCK_MONOTONIC` ns.
 pub const BUCKETS: &str = "BUCKETS";
 /// LRU hash: [`crate::abi::UplinkFlowKey`] -> newest packet, `CLOCK_MONOTONIC` ns. Flows that a limited
-/// uplink has let begin, and those that began on this side of it; not those of TCP, whose packets say
-/// themselves which is the first.
-pub const UPLINK_FLOWS: &str = "UPLINK_FLOWS";
+/// uplink has let begin; not those of TCP, whose packets say themselves which is the first.
+pub const UPLINK_LET_IN: &str = "UPLINK_LET_IN";
+/// The same of flows that began on this side of a limited uplink. A map of its own, for nobody beyond the
+/// uplink can put anything into it, and so push out flows whose answers are awaited.
+pub const UPLINK_BEGUN: &str = "UPLINK_BEGUN";
 /// LPM trie: [`crate::abi::FailsafeKey`] -> rule id.
 pub const FAILSAFE: &str = "FAILSAFE";
 /// Hash: [`crate::abi::PublishedKey`] -> port that it is translated to (host order).
@@ -87,7 +89,8 @@ pub const PINNED: &[&str] = &[
     BLOCK_V4,
     BLOCK_V6,
     BUCKETS,
-    UPLINK_FLOWS,
+    UPLINK_LET_IN,
+    UPLINK_BEGUN,
     FAILSAFE,
     PUBLISHED,
 ];
@@ -143,7 +146,7 @@ pub const MAX_FRAGMENTS: u32 = 8_192;
 pub const MAX_UPLINKS: u32 = 64;
 /// Sources of new flows that limits tell apart at one time.
 pub const MAX_BUCKETS: u32 = 65_536;
-/// Flows that limited uplinks know at one time.
+/// Flows of either side that limited uplinks know at one time.
 pub const MAX_UPLINK_FLOWS: u32 = 65_536;
 /// Largest number of failsafe ports.
 pub const MAX_FAILSAFE: u32 = 1_024;

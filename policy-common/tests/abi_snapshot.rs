@@ -18,7 +18,7 @@ const VERSIONS: [(u32, &str); 5] = [
     (2, "37a54d7f8a8392552834d8cb54fb7b5b138dd1ab6f996b3b1c0d7bb0e1af638d"),
     (3, "23e27204c1e84613115ac67a8e5b1a7c5344760bc410abd52f36bb4e47b976e0"),
     (4, "a09c5fca40112bd8589cfd0f6ffd35b05ca8de6fe56ca4c14cde87755791525a"),
-    (5, "ff5f8264f752f786539bba8a3e857abdc526a41c938879d2409e06c014d1b8fa"),
+    (5, "8de76ffb1424f9592fb2524674f87d7b2ada23b0e2afd0a4be59d303cbbf160e"),
 ];
 
 const SNAPSHOT: &str = include_str!("abi_snapshot.txt");

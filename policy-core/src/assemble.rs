@@ -132,6 +132,7 @@ pub fn offline<'a>(
     // From the far end, which endpoints do not reach.
     let uplinks = host.uplinks.iter().map(|name| identity::uplink_labels(name));
     model.uplinks = (0..).map(|back| u32::MAX - back).zip(uplinks).collect();
+    model.noting_uplinks = model.uplinks.keys().copied().collect();
     Ok(model)
 }
 

@@ -249,7 +249,8 @@ fn end(model: &Model, packet: &Packet, direction: Direction, end: &End<'_>) -> E
 
 /// What the uplinks say of a source that begins flows faster than it may.
 fn limits(model: &Model) -> Vec<String> {
-    let limited = model.uplinks.iter().filter_map(|(&ifindex, labels)| {
+    let noting = model.uplinks.iter().filter(|(it, _)| model.noting_uplinks.contains(it));
+    let limited = noting.filter_map(|(&ifindex, labels)| {
         let (policy, limit) = untracked::limit(model, labels)?;
         Some(format!(
             "uplink {}: untracked {} lets each source begin {limit}",

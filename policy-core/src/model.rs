@@ -116,6 +116,9 @@ pub struct Model {
     pub host_addresses: Shared<BTreeSet<IpAddr>>,
     /// Uplinks that the XDP program is on: interface index to labels.
     pub uplinks: Shared<BTreeMap<u32, Labels>>,
+    /// Those of them where notice is taken of flows that begin on this side. Without that the answers to
+    /// such flows would count as new ones, so there is no limit of new flows elsewhere.
+    pub noting_uplinks: Shared<BTreeSet<u32>>,
     /// HostEndpoints of every host, by name: peers by their expected addresses. The interfaces that
     /// they are about here are among the endpoints.
     pub host_endpoints: Shared<BTreeMap<String, Arc<HostEndpoint>>>,

@@ -121,7 +121,9 @@ pub(crate) fn compile(model: &Model) -> Untracked {
             out.lists.push(BlockList { digest, prefixes });
             out.lists.len() - 1
         });
-        let limit = first_limit(chosen.iter().copied()).map(|(policy, limit)| {
+        let noting = model.noting_uplinks.contains(&ifindex);
+        let limit = noting.then(|| first_limit(chosen.iter().copied())).flatten();
+        let limit = limit.map(|(policy, limit)| {
             let name = *limits.entry(&policy.key).or_insert_with(|| {
                 out.names.push(names::new_flows(policy));
                 out.names.len() - 1

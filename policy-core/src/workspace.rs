@@ -88,6 +88,7 @@ fn blocks_differ(before: &Model, now: &Model) -> bool {
         model.policies.values().filter(|policy| policy.untracked).cloned().collect()
     };
     before.uplinks != now.uplinks
+        || before.noting_uplinks != now.noting_uplinks
         || before.tiers != now.tiers
         || !before.network_sets.same(&now.network_sets)
         || !before.namespaces.same(&now.namespaces)

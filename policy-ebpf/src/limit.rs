@@ -5,7 +5,7 @@
 //! this side ([`depart`]): an answer is no new flow. ICMP errors, neighbour discovery and later fragments
 //! begin nothing.
 
-use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
+use aya_ebpf::{bindings::TC_ACT_UNSPEC, maps::LruHashMap, programs::TcContext};
 use policy_common::{
     abi::{BucketKey, Direction, FLOW_REPLIED, Family, RULE_NONE, Uplink, UplinkFlowKey},
     conntrack::expired,
@@ -17,7 +17,7 @@ use crate::{
     clock,
     endpoint::parse_frame,
     lookup::bytes16,
-    maps::{BUCKETS, UPLINK_FLOWS, UPLINKS},
+    maps::{BUCKETS, UPLINK_BEGUN, UPLINK_LET_IN, UPLINKS},
     verifier::{atomic_add, ifindex},
 };
 
@@ -43,13 +43,13 @@ pub fn refuses(uplink: &Uplink, packet: &Packet, now: u64) -> u32 {
         return spend(uplink, packet);
     }
     let key = flow(packet, Direction::Ingress);
-    if knows(&key, now) {
+    if is_known(&key, now) {
         return 0;
     }
     let refused = spend(uplink, packet);
     if refused == 0 {
         // Should there be no room at once, the next packet is counted, too.
-        let _ = UPLINK_FLOWS.insert(key, now, 0);
+        let _ = UPLINK_LET_IN.insert(key, now, 0);
     }
     refused
 }
@@ -73,16 +73,21 @@ pub fn depart(ctx: &TcContext) -> i32 {
 #[inline(never)]
 fn note(packet: &Packet, now: u64) -> u32 {
     let key = flow(packet, Direction::Egress);
-    if !knows(&key, now) {
-        let _ = UPLINK_FLOWS.insert(key, now, 0);
+    if !is_known(&key, now) {
+        let _ = UPLINK_BEGUN.insert(key, now, 0);
     }
     0
 }
 
-/// Whether a flow is known; its packet keeps it so.
+/// Whether a flow is known, whoever began it; its packet keeps it so.
 #[inline(always)]
-fn knows(key: &UplinkFlowKey, now: u64) -> bool {
-    let Some(seen) = UPLINK_FLOWS.get_ptr_mut(key) else { return false };
+fn is_known(key: &UplinkFlowKey, now: u64) -> bool {
+    knows(&UPLINK_BEGUN, key, now) || knows(&UPLINK_LET_IN, key, now)
+}
+
+#[inline(always)]
+fn knows(flows: &LruHashMap<UplinkFlowKey, u64>, key: &UplinkFlowKey, now: u64) -> bool {
+    let Some(seen) = flows.get_ptr_mut(key) else { return false };
     // SAFETY: a map value, an aligned word; of two CPUs that write it either is right.
     let seen = unsafe { &mut *seen };
     if expired(FLOW_REPLIED, key.protocol, *seen, now) {

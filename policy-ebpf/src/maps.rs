@@ -114,7 +114,11 @@ pub static BLOCK_V6: LpmTrie<BlockKeyV6, Blocked> =
 pub static BUCKETS: LruHashMap<BucketKey, u64> = LruHashMap::with_max_entries(size::MAX_BUCKETS, 0);
 
 #[map]
-pub static UPLINK_FLOWS: LruHashMap<UplinkFlowKey, u64> =
+pub static UPLINK_LET_IN: LruHashMap<UplinkFlowKey, u64> =
+    LruHashMap::with_max_entries(size::MAX_UPLINK_FLOWS, 0);
+
+#[map]
+pub static UPLINK_BEGUN: LruHashMap<UplinkFlowKey, u64> =
     LruHashMap::with_max_entries(size::MAX_UPLINK_FLOWS, 0);
 
 #[map]

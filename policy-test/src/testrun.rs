@@ -241,6 +241,7 @@ impl Ring {
     /// Lets the program run on an interface as an uplink with labels.
     pub fn uplink(&mut self, ifindex: u32, own: &[(&str, &str)]) {
         self.model.uplinks.insert(ifindex, own.iter().copied().collect::<Labels>());
+        self.model.noting_uplinks.insert(ifindex);
     }
 
     /// Brings the maps to what the model says.

@@ -106,6 +106,9 @@ fn a_limit_of_new_flows_is_said() {
     limit.new_flows = Some(FlowLimit { per_second: 20, burst: 50 });
     testing::add_policy(&mut model, limit);
     model.uplinks.insert(2, testing::labels(&[("palisade.io/interface", "eth0")]));
+    let open = ask(&model, "203.0.113.9", "shop/web", 80).unwrap().paths.remove(0).ends;
+    assert!(!open[0].walk.iter().any(|line| line.contains("begin")), "{:?}", open[0].walk);
+    model.noting_uplinks.insert(2);
     let ends = ask(&model, "203.0.113.9", "shop/web", 80).unwrap().paths.remove(0).ends;
     assert_eq!(
         ends[0].walk,

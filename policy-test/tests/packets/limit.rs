@@ -2,13 +2,17 @@
 //! the limit comes in one test run, or right after another: no second goes by.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use policy_agent::kernel::pin::Hook;
-use policy_common::abi::{Direction, DropKey, DropReason};
+use policy_common::{
+    abi::{Direction, DropKey, DropReason},
+    maps,
+};
 use policy_core::{
     host::{self, Failsafe, HostEndpoint, Interface},
     labels::Labels,
@@ -221,6 +225,26 @@ fn an_answer_is_no_new_flow() -> Result<()> {
         ring.run(Hook::UplinkEgress, limited.world.stranger, &elsewhere.udp())?;
         assert_eq!(limited.after_a_flood(way, &unasked.udp())?, Action::Drop, "{way:?}");
     }
+    Ok(())
+}
+
+/// Whoever sends from very many sources fills the table of what was let in, and that alone.
+#[test]
+fn no_flood_from_beyond_pushes_out_what_is_waited_for() -> Result<()> {
+    let limited = Limited::new()?;
+    let [way, _] = ways();
+    let question = Way { from: way.to, to: (way.from.0, 53) };
+    limited.world.ring.run(Hook::UplinkEgress, limited.left, &question.udp())?;
+    let sources = 0..maps::MAX_UPLINK_FLOWS + maps::MAX_UPLINK_FLOWS / 4;
+    let forged = |number: u32| {
+        let [_, high, middle, low] = number.to_be_bytes();
+        let from = IpAddr::from([100, high, middle, low]);
+        ((Hook::Uplink, limited.left).into(), Way { from: (from, 9), ..way }.udp())
+    };
+    let frames: Vec<_> = sources.map(forged).collect();
+    let passed = limited.world.ring.run_all(&frames)?;
+    assert!(passed.iter().all(|action| *action == Action::Pass), "each begins its first flow");
+    assert_eq!(limited.after_a_flood(way, &question.back().udp())?, Action::Pass);
     Ok(())
 }
 

@@ -52,6 +52,12 @@ fn an_uplink_has_the_first_limit_of_its_policies() {
         let name = compiler.ids().rule(limit).map(|it| format!("{} {}", it.policy, it.rule));
         (name.unwrap_or_default(), pace.interval_ns, pace.burst_ns)
     };
+    // Answers would count as flows that begin as long as nobody notes what they answer.
+    run(&mut compiler, &mut kernel, &model);
+    for uplink in [2, 3] {
+        assert_eq!(at(&compiler, uplink), (String::new(), 0, 0));
+        model.noting_uplinks.insert(uplink);
+    }
     run(&mut compiler, &mut kernel, &model);
     assert_eq!(at(&compiler, 2), ("generous new-flows".to_owned(), 1_000_000, 5_000_000_000));
     assert_eq!(at(&compiler, 3), ("strict new-flows".to_owned(), 100_000_000, 100_000_000));
