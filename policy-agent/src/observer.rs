@@ -187,7 +187,8 @@ fn record(event: &Event, time: SystemTime, names: &Published) -> FlowRecord {
             verdict: verdict(event.staged & VERDICT_ALLOW != 0),
             rule: rule.clone(),
         }),
-        bytes: event.length,
+        bytes: u64::from(event.length),
+        traffic: None,
     }
 }
 

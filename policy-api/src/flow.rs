@@ -1,4 +1,4 @@
-//! Packets that the kernel told of, and which of them somebody wants to see.
+//! Packets that the kernel told of, flows that it let through, and which of them somebody wants to see.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -22,13 +22,22 @@ pub struct FlowEnd {
     pub labels: BTreeMap<String, String>,
 }
 
-/// A packet that the kernel told of.
+/// Everything that [`FlowRecord::event`] may be: of a packet, of a flow.
+pub const EVENTS: [&str; 5] = ["drop", "log", "staged", OPEN, CLOSE];
+/// [`FlowRecord::event`] of a flow that goes on.
+pub const OPEN: &str = "open";
+/// [`FlowRecord::event`] of a flow that is over.
+pub const CLOSE: &str = "close";
+
+/// A packet that the kernel told of, or a flow that it let through. A flow between two endpoints of one
+/// host has a record at each, with the rule that decided there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowRecord {
-    /// Wall-clock time, RFC 3339 with microseconds, UTC.
+    /// Wall-clock time, RFC 3339 with microseconds, UTC. Of a flow, when the agent saw it: up to some
+    /// seconds after what it tells of.
     pub time: String,
-    /// Why it was told of: `drop`, `log` (a Log rule matched) or `staged` (it passed, though the
-    /// staged policies would deny it).
+    /// Why it was told of. A packet: `drop`, `log` (a Log rule matched) or `staged` (it passed, though the
+    /// staged policies would deny it). A flow: `open`, if it lasts until the agent sees it, and `close`.
     pub event: String,
     /// What became of it.
     pub verdict: Verdict,
@@ -62,8 +71,47 @@ pub struct FlowRecord {
     /// What the staged policies would do; absent if they change nothing for the endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staged: Option<StagedVerdict>,
-    /// Bytes on the wire.
-    pub bytes: u32,
+    /// Bytes on the wire: of the packet, or of the flow so far, both ways.
+    pub bytes: u64,
+    /// What has passed; absent for a packet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
+}
+
+/// What has passed of a flow. Its source is who began it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Time of the first packet, as [`FlowRecord::time`].
+    pub start: String,
+    /// Time of the newest packet.
+    pub end: String,
+    /// Packets from source to destination.
+    pub packets: u64,
+    /// Their bytes, L2 frames.
+    pub bytes: u64,
+    /// Packets from destination to source.
+    pub reply_packets: u64,
+    /// Their bytes.
+    pub reply_bytes: u64,
+    /// Why it is over; absent while it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
+}
+
+/// Why a flow is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ended {
+    /// TCP, by a FIN.
+    Closed,
+    /// TCP, by an RST.
+    Reset,
+    /// Nothing came any more.
+    Timeout,
+    /// A policy that came later denies it.
+    Cut,
+    /// Its entry was taken for another: the table was full, or its addresses and ports were used anew.
+    Replaced,
 }
 
 /// A line of `GET /v1/observe`.
@@ -182,7 +230,7 @@ pub enum Field {
     Policy,
     /// Protocol, by name or number.
     Protocol,
-    /// Why it was told of: `drop`, `log`, `staged`.
+    /// One of [`EVENTS`].
     Event,
     /// `ingress` or `egress`.
     Direction,

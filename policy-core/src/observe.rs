@@ -7,11 +7,11 @@ use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, time::SystemT
 
 use ipnet::IpNet;
 use policy_api::{
-    flow::{Condition, Field, FlowEnd, FlowFilter, FlowRecord, Side},
+    flow::{self, Condition, Field, FlowEnd, FlowFilter, FlowRecord, Side},
     messages::{RuleName, Verdict},
     resource::did_you_mean,
 };
-use policy_common::abi::{DropReason, EventKind};
+use policy_common::abi::DropReason;
 
 use crate::{
     labels::Labels,
@@ -207,8 +207,7 @@ fn test(condition: &Condition) -> Result<Test, FilterError> {
             }
         }
         Field::Event => {
-            let known: Vec<&str> = EventKind::ALL.iter().map(|kind| kind.name()).collect();
-            word(condition, "an event: write drop, log or staged", &known)?
+            word(condition, "an event: write drop, log, staged, open or close", &flow::EVENTS)?
         }
         Field::Direction => {
             word(condition, "a direction: write ingress or egress", &["ingress", "egress"])?
@@ -348,6 +347,7 @@ mod tests {
             logged: Vec::new(),
             staged: None,
             bytes: 60,
+            traffic: None,
         };
         let mut world = record(end("", "world", "203.0.113.9", 0, &[]), web(0));
         world.time = "2026-11-21T02:00:00.500000Z".to_owned();
