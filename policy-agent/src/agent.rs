@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use policy_api::diagnostic::Diagnostic;
-use policy_common::abi::DropKey;
+use policy_common::abi::OpenedKey;
 use policy_core::{
     compile::{Compiler, Planned},
     model::Model,
@@ -62,7 +62,7 @@ const INTERFACES: &str = "interfaces";
 /// File of the last good content of the policy directory.
 const POLICY_DIR: &str = "policy-dir";
 /// File of the drop totals of interfaces that are gone.
-const RETIRED: &str = "retired";
+const RETIRED: &str = "totals";
 
 /// Everything that the loop owns.
 pub struct Agent {
@@ -262,21 +262,21 @@ impl Agent {
         }
     }
 
-    /// Keeps what interfaces that are gone have dropped, and forgets them. Reads every drop
+    /// Keeps what interfaces that are gone have dropped and let through, and forgets them. Reads every
     /// counter: once for many interfaces, not once for each.
     fn retire(&mut self, gone: impl Fn(u32) -> bool) {
-        self.retire_drops(|key| gone(key.ifindex));
+        self.retire_counters(|key| gone(key.ifindex));
         self.names.retain(|ifindex, _| !gone(*ifindex));
     }
 
-    fn retire_drops(&self, gone: impl Fn(&DropKey) -> bool) {
+    fn retire_counters(&self, gone: impl Fn(&OpenedKey) -> bool) {
         let published = Arc::clone(&self.published.borrow());
         if let Some(totals) = self.metrics.retire(gone, &published) {
             self.keep(RETIRED, &totals);
         }
     }
 
-    /// Takes note of a plan that holds. What rules and peers that have lost their numbers dropped
+    /// Takes note of a plan that holds. What was counted of rules and peers that have lost their numbers
     /// is kept under their names: another may get the number with the next plan.
     fn commit(&mut self, planned: Planned) {
         let changes = planned.id_changes();
@@ -285,7 +285,7 @@ impl Agent {
             let names = self.compiler.ids();
             let [freed_rules, freed_peers] =
                 [rules, peers].map(|ids| ids.iter().copied().collect::<BTreeSet<u32>>());
-            self.retire_drops(|key| {
+            self.retire_counters(|key| {
                 names.knows(key.rule, key.peer)
                     && (freed_rules.contains(&key.rule) || freed_peers.contains(&key.peer))
             });
@@ -391,7 +391,7 @@ impl Agent {
             self.retire(|ifindex| !view.links.contains_key(&ifindex));
             // Left by an agent that was killed before it could give them their names.
             let ids = self.compiler.ids().names().clone();
-            self.retire_drops(|key| !ids.knows(key.rule, key.peer));
+            self.retire_counters(|key| !ids.knows(key.rule, key.peer));
         }
         let complete = view.synced && self.inventory.complete();
         if complete {
@@ -490,12 +490,12 @@ async fn next_snapshot(
     }
 }
 
-/// Drop totals that an earlier agent kept.
+/// Totals of drops and flows that an earlier agent kept.
 ///
 /// # Errors
 ///
 /// [`StoreError`].
-pub fn retired(store: &Store) -> Result<crate::metrics::DropTotals, StoreError> {
+pub fn retired(store: &Store) -> Result<crate::metrics::Kept, StoreError> {
     Ok(store.get(RETIRED)?.unwrap_or_default())
 }
 

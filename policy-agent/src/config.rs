@@ -6,7 +6,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::SocketAddr,
+    ops::RangeInclusive,
     path::PathBuf,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -21,10 +23,16 @@ use serde::Deserialize;
 use crate::{
     flow_log::{FlowLog, Omit},
     kernel::load::Sizes,
+    metrics::Bounds,
 };
 
 mod flow_log;
 mod ports;
+
+/// Bounds of `--metrics-series`: fewer tell nothing, more are a Prometheus of their own.
+const SERIES: RangeInclusive<usize> = 100..=1_000_000;
+/// A minute is what Prometheus scrapes at by default.
+const SHORTEST_EXPIRY: Duration = Duration::from_secs(60);
 
 /// Palisade's host daemon: fences every container by policy.
 #[derive(Debug, Parser)]
@@ -115,6 +123,15 @@ pub struct Options {
     /// IPv6 connections that fit [default: 65536].
     #[arg(long, value_name = "ENTRIES")]
     pub conntrack_v6: Option<u32>,
+    /// Whether flows that are let through get records, and their bytes are counted [default: true].
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub flow_records: Option<bool>,
+    /// Series of each metric that are told apart [default: 10000].
+    #[arg(long, value_name = "NUMBER")]
+    pub metrics_series: Option<usize>,
+    /// For how long those of containers and policies that are gone stay [default: 1h].
+    #[arg(long, value_name = "AGE")]
+    pub metrics_expiry: Option<String>,
     /// File for what `observe` shows, one JSON object a line [default: none].
     #[arg(long, value_name = "FILE")]
     pub flow_log: Option<PathBuf>,
@@ -216,6 +233,10 @@ pub struct Config {
     pub attachment: Attachment,
     /// Map sizes.
     pub sizes: Sizes,
+    /// See [`Options::flow_records`].
+    pub flow_records: bool,
+    /// See [`Options::metrics_series`] and [`Options::metrics_expiry`].
+    pub metrics: Bounds,
     /// See [`Options::flow_log`], and those below.
     pub flow_log: Option<FlowLog>,
     /// See [`Options::log_format`].
@@ -265,7 +286,13 @@ impl Options {
             filters: self.flow_log_filters.or(file.flow_log_filters),
             omit: self.flow_log_omit.or(file.flow_log_omit),
         })?;
+        let metrics = metrics(
+            self.metrics_series.or(file.metrics_series),
+            self.metrics_expiry.or(file.metrics_expiry).as_deref(),
+        )?;
         Ok(Config {
+            flow_records: self.flow_records.or(file.flow_records) .unwrap_or(true),
+            metrics,
             flow_log,
             node_name: node_name(self.node_name.or(file.node_name))?,
             failsafe: failsafe.into_iter().collect(),
@@ -294,6 +321,21 @@ impl Options {
             log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
         })
     }
+}
+
+/// Bounds of the number of series.
+fn metrics(series: Option<usize>, expiry: Option<&str>) -> Result<Bounds> {
+    let series = series.unwrap_or(10_000);
+    if !SERIES.contains(&series) {
+        bail!("metrics-series must be {} to {}", SERIES.start(), SERIES.end());
+    }
+    let expiry = expiry.unwrap_or("1h");
+    let expiry = humantime::parse_duration(expiry)
+        .with_context(|| format!("metrics-expiry {expiry:?}: write 10min or 1h"))?;
+    if expiry < SHORTEST_EXPIRY {
+        bail!("metrics-expiry must be at least a minute, or a scrape may miss the last numbers");
+    }
+    Ok(Bounds { series, expiry })
 }
 
 /// The name given, else the host's, in lower case: that is how Kubernetes and Calico name nodes.

@@ -10,6 +10,7 @@ pub mod config;
 pub mod conntrack;
 pub mod fence;
 pub mod flow_log;
+pub mod flows;
 pub mod inventory;
 pub mod kernel;
 pub mod metrics;

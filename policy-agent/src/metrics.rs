@@ -1,15 +1,18 @@
 //! Prometheus metrics. The drop and rule counters are the kernel's own, read at each scrape.
 //!
-//! Labels are names, never container ids or addresses. The number of drop series is bounded: what
-//! comes after [`MAX_DROP_SERIES`] is summed under `other`.
+//! Labels are names, never container ids or addresses. The number of series is bounded ([`Bounds`]): what
+//! comes after that many is summed under `other`.
 
 mod connections;
+mod flows;
+mod retired;
 mod series;
 
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use aya::maps::MapError;
@@ -17,7 +20,7 @@ use policy_api::{
     connectivity::DropCount,
     messages::{Component, EndpointState, RuleCount, RuleName, StagedFlows},
 };
-use policy_common::abi::{ABI_VERSION, Counter, DropKey, DropReason, EventKind, StagedCounter};
+use policy_common::abi::{ABI_VERSION, Counter, DropReason, EventKind, OpenedKey, StagedCounter};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _, text},
@@ -34,23 +37,18 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use connections::Connections;
-pub use series::DropSeries;
+use flows::Flows;
+pub use retired::{Bounds, Kept};
+use retired::{Retired, with_live};
+use series::{DropSeries, Series};
 
 use crate::{
     conntrack::Census,
     flow_log::{self, Standing},
+    flows::Tally,
     kernel::counters::Counters,
     published::Published,
 };
-
-/// Drop series that are told apart.
-const MAX_DROP_SERIES: usize = 10_000;
-/// How many of them may be of interfaces that are gone: what comes and goes must not take the names
-/// from what is there.
-const MAX_RETIRED_SERIES: usize = MAX_DROP_SERIES / 2;
-
-/// Drop totals by series, as they are kept on disk.
-pub type DropTotals = Vec<(DropSeries, u64, u64)>;
 
 /// Everything behind `/metrics`.
 pub struct Metrics {
@@ -63,27 +61,37 @@ pub struct Metrics {
 struct Source {
     counters: Mutex<Counters>,
     published: watch::Receiver<Arc<Published>>,
-    retired: Mutex<BTreeMap<DropSeries, Counter>>,
+    retired: Mutex<Retired>,
+    tally: Option<Arc<Tally>>,
+}
+
+/// Who tells what metrics are made of.
+pub struct Told {
+    /// The kernel's counters.
+    pub counters: Counters,
+    /// Names.
+    pub published: watch::Receiver<Arc<Published>>,
+    /// What was counted of who is gone, by earlier agents.
+    pub kept: Kept,
+    /// Bounds of the number of series.
+    pub bounds: Bounds,
+    /// The newest count of connections.
+    pub census: watch::Receiver<Census>,
+    /// What passed of flows, if they are followed.
+    pub tally: Option<Arc<Tally>>,
+    /// How the flow log does, if there is one.
+    pub flow_log: Option<Arc<Standing>>,
 }
 
 impl Metrics {
-    /// Metrics of these counters; `retired` is what was counted on interfaces that are gone, `census`
-    /// the newest count of connections, `flow_log` how the flow log does, if there is one.
-    pub fn new(
-        counters: Counters,
-        published: watch::Receiver<Arc<Published>>,
-        retired: DropTotals,
-        census: watch::Receiver<Census>,
-        flow_log: Option<Arc<Standing>>,
-    ) -> Metrics {
-        let retired = retired
-            .into_iter()
-            .map(|(series, packets, bytes)| (series, Counter { packets, bytes }))
-            .collect();
+    /// Metrics of what these tell.
+    pub fn new(told: Told) -> Metrics {
+        let Told { counters, published, kept, bounds, census, tally, flow_log } = told;
         let source = Arc::new(Source {
             counters: Mutex::new(counters),
             published,
-            retired: Mutex::new(retired),
+            retired: Mutex::new(Retired::of(kept, bounds)),
+            tally,
         });
         let apply_seconds = Histogram::new(exponential_buckets(0.000_5, 2.0, 16));
         let fence_seconds = Histogram::new(exponential_buckets(0.000_05, 2.0, 14));
@@ -109,6 +117,7 @@ impl Metrics {
             fence_seconds.clone(),
         );
         registry.register_collector(Box::new(KernelCollector(Arc::clone(&source))));
+        registry.register_collector(Box::new(Flows(Arc::clone(&source))));
         registry.register_collector(Box::new(Connections(census)));
         Metrics { registry, source, apply_seconds, fence_seconds }
     }
@@ -174,28 +183,33 @@ impl Metrics {
         Ok(out)
     }
 
-    /// Moves the drop counters that `gone` picks out of the kernel, under the names that they have
-    /// now: their interface is gone, or their rule or peer. Returns all such totals, to be kept, if
+    /// Moves the counters of drops and flows that `gone` picks out of the kernel, under the names that they
+    /// have now: their interface is gone, or their rule or peer. Returns all such totals, to be kept, if
     /// there are more than before.
-    pub fn retire(&self, gone: impl Fn(&DropKey) -> bool, names: &Published) -> Option<DropTotals> {
+    pub fn retire(&self, gone: impl Fn(&OpenedKey) -> bool, names: &Published) -> Option<Kept> {
         let mut counters = lock(&self.source.counters);
         let mut retired = lock(&self.source.retired);
         let mut changed = false;
-        match counters.drops() {
-            Ok(drops) => {
-                for (key, counter) in drops.into_iter().filter(|(key, _)| gone(key)) {
-                    // Nothing counts under this key any more: what was read is the last value.
-                    if counters.forget_drop(&key).is_ok() {
-                        let series = DropSeries::of(&key, names);
-                        sum(&mut retired, series, counter, MAX_RETIRED_SERIES);
-                        changed = true;
-                    }
-                }
+        let unreadable =
+            |error| warn!(%error, "cannot read what was counted of an interface that is gone");
+        // Nothing counts under these keys any more: what is read is the last value.
+        for (key, counter) in counters.drops().map_err(unreadable).unwrap_or_default() {
+            if gone(&key.parties()) && counters.forget_drop(&key).is_ok() {
+                retired.drops.add(DropSeries::of(&key, names), counter);
+                changed = true;
             }
-            Err(error) => warn!(%error, "cannot read the drop counters of an interface"),
         }
-        let total = |(series, c): (&DropSeries, &Counter)| (series.clone(), c.packets, c.bytes);
-        changed.then(|| retired.iter().map(total).collect())
+        for (key, flows) in counters.opened().map_err(unreadable).unwrap_or_default() {
+            if gone(&key) && counters.forget_opened(&key).is_ok() {
+                retired.flows.add(Series::of(&key, names), flows);
+                changed = true;
+            }
+        }
+        for (key, passed) in self.source.tally.iter().flat_map(|tally| tally.take(&gone)) {
+            retired.traffic.add(Series::of(&key, names), passed);
+        }
+        retired.expire(Instant::now());
+        changed.then(|| retired.kept())
     }
 }
 
@@ -212,20 +226,8 @@ impl Metrics {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Adds to a series, or to `other` where there are `max` series and this would be one more.
-fn sum(
-    totals: &mut BTreeMap<DropSeries, Counter>,
-    series: DropSeries,
-    counter: Counter,
-    max: usize,
-) {
-    let known = totals.len() < max || totals.contains_key(&series);
-    let series = if known { series } else { DropSeries::other(&series.reason) };
-    add(totals.entry(series).or_default(), counter);
 }
 
 /// Health by name; several components of one name are well if all of them are. A series must not
@@ -236,11 +238,6 @@ fn health(components: &[Component]) -> BTreeMap<&str, bool> {
         *health.entry(component.name.as_str()).or_insert(true) &= component.healthy;
     }
     health
-}
-
-fn add(sum: &mut Counter, counter: Counter) {
-    sum.packets += counter.packets;
-    sum.bytes += counter.bytes;
 }
 
 impl Source {
@@ -269,7 +266,7 @@ impl Source {
         for (id, rules) in names.ids.logs() {
             let counter = counters.log(id)?;
             let rules = rules.iter().filter(|rule| wanted(rule));
-            rules.for_each(|rule| add(totals.entry(rule).or_default(), counter));
+            rules.for_each(|rule| *totals.entry(rule).or_default() += counter);
         }
         Ok((totals, staged))
     }
@@ -277,18 +274,20 @@ impl Source {
     /// Drop totals by series, bounded.
     fn drops(&self, names: &Published) -> Result<BTreeMap<DropSeries, Counter>, fmt::Error> {
         let counters = lock(&self.counters);
-        let mut totals = lock(&self.retired).clone();
-        let drops = counters.drops().map_err(unreadable)?;
-        for (key, counter) in drops {
-            sum(&mut totals, DropSeries::of(&key, names), counter, MAX_DROP_SERIES);
-        }
-        let other = counters.drops_other().map_err(unreadable)?;
-        for (reason, counter) in DropReason::ALL.iter().zip(other) {
-            if counter.packets > 0 {
-                add(totals.entry(DropSeries::other(reason.name())).or_default(), counter);
-            }
-        }
-        Ok(totals)
+        let drops = counters.drops().map_err(unreadable)?.into_iter();
+        let rest = counters.drops_other().map_err(unreadable)?.into_iter().zip(DropReason::ALL);
+        let rest = rest
+            .filter(|(counter, _)| counter.packets > 0)
+            .map(|(counter, reason)| (DropSeries::rest(reason.name()), counter));
+        let live = drops.map(|(key, counter)| (DropSeries::of(&key, names), counter)).chain(rest);
+        Ok(with_live(&self.retired().drops, live))
+    }
+
+    /// What was counted of who is gone, not too long ago.
+    fn retired(&self) -> MutexGuard<'_, Retired> {
+        let mut retired = lock(&self.retired);
+        retired.expire(Instant::now());
+        retired
     }
 }
 
@@ -456,25 +455,6 @@ fn unreadable(error: MapError) -> fmt::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn series_over_the_limit_are_summed_and_none_is_lost() {
-        let mut totals = BTreeMap::new();
-        let series = |port: u32| DropSeries {
-            port: port.to_string(),
-            reason: "policy".to_owned(),
-            ..DropSeries::default()
-        };
-        let one = Counter { packets: 1, bytes: 10 };
-        for port in 0..100 {
-            sum(&mut totals, series(port), one, 5);
-        }
-        sum(&mut totals, series(0), one, 5);
-        assert_eq!(totals.len(), 6);
-        assert_eq!(totals[&series(0)].packets, 2);
-        assert_eq!(totals[&DropSeries::other("policy")].packets, 95);
-        assert_eq!(totals.values().map(|counter| counter.bytes).sum::<u64>(), 1010);
-    }
 
     #[test]
     fn components_of_one_name_are_one_series() {

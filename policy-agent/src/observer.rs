@@ -24,7 +24,8 @@ use crate::{
     published::Published,
 };
 
-/// Records kept for `observe --last`.
+/// Records kept for `observe --last`: so many of packets, and so many of flows, so that neither pushes out
+/// the other.
 const HISTORY: usize = 4096;
 /// Bytes of one end's labels in a record.
 const LABELS: usize = 2048;
@@ -34,8 +35,34 @@ const BACKLOG: usize = 4096;
 /// The newest records, and a tap for those to come. Cloning shares.
 #[derive(Clone, Debug)]
 pub struct Observer {
-    history: Arc<Mutex<VecDeque<Arc<FlowRecord>>>>,
+    history: Arc<Mutex<History>>,
     live: broadcast::Sender<Arc<FlowRecord>>,
+}
+
+/// The newest records, each with its number.
+#[derive(Debug, Default)]
+struct History {
+    next: u64,
+    packets: VecDeque<(u64, Arc<FlowRecord>)>,
+    flows: VecDeque<(u64, Arc<FlowRecord>)>,
+}
+
+impl History {
+    fn keep(&mut self, record: Arc<FlowRecord>) {
+        let kept = if record.traffic.is_some() { &mut self.flows } else { &mut self.packets };
+        if kept.len() == HISTORY {
+            kept.pop_front();
+        }
+        kept.push_back((self.next, record));
+        self.next += 1;
+    }
+
+    /// All of them, oldest first.
+    fn all(&self) -> Vec<(u64, Arc<FlowRecord>)> {
+        let mut all: Vec<_> = self.packets.iter().chain(&self.flows).cloned().collect();
+        all.sort_unstable_by_key(|(number, _)| *number);
+        all
+    }
 }
 
 impl Default for Observer {
@@ -67,12 +94,10 @@ impl Observer {
         }
     }
 
-    fn take(&self, record: Arc<FlowRecord>) {
+    /// Keeps a record, and shows it to whoever watches.
+    pub fn take(&self, record: Arc<FlowRecord>) {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        if history.len() == HISTORY {
-            history.pop_front();
-        }
-        history.push_back(Arc::clone(&record));
+        history.keep(Arc::clone(&record));
         // Nobody may be watching.
         let _ = self.live.send(record);
     }
@@ -91,9 +116,10 @@ impl Observer {
         let (past, live) = {
             let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
             // At once, so that none is missed or seen twice.
-            (history.iter().cloned().collect::<Vec<_>>(), self.live.subscribe())
+            (history.all(), self.live.subscribe())
         };
-        let newest = past.into_iter().rev().filter(|record| filter.wants(record)).take(last);
+        let newest = past.into_iter().rev().map(|(_, record)| record);
+        let newest = newest.filter(|record| filter.wants(record)).take(last);
         let mut found: Vec<_> = newest.collect();
         found.reverse();
         (found, live)
@@ -192,11 +218,16 @@ fn record(event: &Event, time: SystemTime, names: &Published) -> FlowRecord {
     }
 }
 
-fn verdict(allow: bool) -> Verdict {
+pub(crate) fn verdict(allow: bool) -> Verdict {
     if allow { Verdict::Allow } else { Verdict::Deny }
 }
 
-fn end(name: PeerName, ip: Option<IpAddr>, port: u16, names: &Published) -> FlowEnd {
+pub(crate) fn end(
+    name: PeerName,
+    ip: Option<IpAddr>,
+    port: u16,
+    names: &Published,
+) -> FlowEnd {
     let labels = names.labels(&name).map(bounded).unwrap_or_default();
     FlowEnd { name: name.name, namespace: name.namespace, ip, port, labels }
 }

@@ -20,9 +20,10 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     agent::{self, Agent, Parts},
     config::{Cli, Command, Config, LogFormat},
-    conntrack::{self, Census},
+    conntrack::{self, Census, Following},
     fence::{Fence, Scope},
     flow_log::{self, Standing},
+    flows::{Tally, Tracker},
     kernel::{
         attach::{self, Attacher},
         counters::Counters,
@@ -33,7 +34,7 @@ use crate::{
         maps::Maps,
         pin::Pins,
     },
-    metrics::Metrics,
+    metrics::{Metrics, Told},
     observer::Observer,
     published::Published,
     server,
@@ -163,14 +164,22 @@ async fn run(config: Config) -> Result<()> {
         }
         None => None,
     };
-    let metrics = Arc::new(Metrics::new(
-        Counters::open(&pins)?,
-        readers.clone(),
-        agent::retired(&store)?,
-        counted.clone(),
-        flow_log.as_ref().map(|(_, standing)| Arc::clone(standing)),
-    ));
-    let census = tokio::spawn(conntrack::count(Flows::open(&pins)?, census));
+    let tally = config.flow_records.then(Arc::<Tally>::default);
+    let metrics = Arc::new(Metrics::new(Told {
+        counters: Counters::open(&pins)?,
+        published: readers.clone(),
+        kept: agent::retired(&store)?,
+        bounds: config.metrics,
+        census: counted.clone(),
+        tally: tally.clone(),
+        flow_log: flow_log.as_ref().map(|(_, standing)| Arc::clone(standing)),
+    }));
+    let following = tally.map(|tally| Following {
+        tracker: Tracker::new(tally, Arc::clone(&readers.borrow())),
+        published: readers.clone(),
+        observer: observer.clone(),
+    });
+    let census = tokio::spawn(conntrack::watch(Flows::open(&pins)?, following, census));
     let events = Events::open(&pins)?;
     let reader = tokio::spawn(part("drop events", observer.clone().run(events, readers.clone())));
     let kernel_log = tokio::spawn(part("log of the programs", forward_log(kernel_log)));

@@ -8,7 +8,7 @@
 //! | `ids.json`, `ids.log` | names of the rule, peer and table numbers in the maps ([`numbers`]) |
 //! | `interfaces.json` | names of the interfaces that drop counters speak of |
 //! | `policy-dir.json` | the last good content of the policy directory |
-//! | `retired.json` | drop totals of endpoints that are gone |
+//! | `totals.json` | drops and flows of endpoints that are gone |
 //!
 //! Every file is written beside its place and renamed over it, so that it is either old or new. A
 //! change of resources is flushed to the journal first: either all of it survives a crash or nothing.

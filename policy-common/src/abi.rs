@@ -369,6 +369,29 @@ pub struct FlowCounter {
     /// Connections that got none: no entry could be freed at once. The packet passes, and the next
     /// one is decided anew.
     pub refused: [u64; 2],
+    /// Connections that began: those that got an entry of their own, and those that got that of another
+    /// which was over.
+    pub began: u64,
+    /// Those of them that `OPENED` had no room to tell apart.
+    pub unnamed: u64,
+}
+
+/// Key of `OPENED`: who let connections begin, and between whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct OpenedKey {
+    /// Interface of the endpoint.
+    pub ifindex: u32,
+    /// Peer id of the other side.
+    pub peer: u32,
+    /// Rule id.
+    pub rule: u32,
+    /// Destination port, host order; ICMP: `type << 8 | code`.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// [`Direction`] of the packet that opened it.
+    pub direction: u8,
 }
 
 /// Key of `FRAGMENTS`: what RFC 791 and RFC 8200 say identifies the fragments of one packet.
@@ -436,6 +459,13 @@ pub struct Counter {
     pub bytes: u64,
 }
 
+impl core::ops::AddAssign for Counter {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
+}
+
 /// Key of `DROPS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
@@ -456,6 +486,14 @@ pub struct DropKey {
     pub direction: u8,
     /// Zero.
     pub pad: [u8; 3],
+}
+
+impl DropKey {
+    /// Between whom the packet was dropped, and by which rule.
+    pub const fn parties(&self) -> OpenedKey {
+        let DropKey { ifindex, peer, rule, port, protocol, direction, .. } = *self;
+        OpenedKey { ifindex, peer, rule, port, protocol, direction }
+    }
 }
 
 /// Value of `DROPS`.
@@ -729,7 +767,8 @@ abi_types! {
     FlowKeyV4: 20,
     FlowKeyV6: 44,
     Flow: 80,
-    FlowCounter: 32,
+    FlowCounter: 48,
+    OpenedKey: 16,
     FragmentKey: 44,
     Fragment: 24,
     GuardKey: 20,

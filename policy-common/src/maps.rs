@@ -23,6 +23,9 @@ pub const CONNTRACK_V4: &str = "CONNTRACK_V4";
 pub const CONNTRACK_V6: &str = "CONNTRACK_V6";
 /// Per-CPU array of one [`crate::abi::FlowCounter`].
 pub const FLOWS: &str = "FLOWS";
+/// Per-CPU hash: [`crate::abi::OpenedKey`] -> connections that began, a `u64`. One that began in the entry of
+/// another that was over counts as well.
+pub const OPENED: &str = "OPENED";
 /// LRU hash: [`crate::abi::FragmentKey`] -> [`crate::abi::Fragment`].
 pub const FRAGMENTS: &str = "FRAGMENTS";
 /// Hash: [`crate::abi::GuardKey`] -> 1; the addresses that may use a managed bridge.
@@ -75,6 +78,7 @@ pub const PINNED: &[&str] = &[
     CONNTRACK_V4,
     CONNTRACK_V6,
     FLOWS,
+    OPENED,
     FRAGMENTS,
     GUARD,
     GLOBALS,
@@ -134,6 +138,8 @@ pub const MAX_RULES: u32 = 65_536;
 pub const MAX_LOGS: u32 = 4_096;
 /// Largest number of guarded (bridge, address) pairs.
 pub const MAX_GUARD: u32 = 65_536;
+/// Largest number of distinct counters of new connections.
+pub const MAX_OPENED: u32 = 16_384;
 /// Largest number of distinct drop counters.
 pub const MAX_DROPS: u32 = 16_384;
 /// Default size of the IPv4 connection table, entries.

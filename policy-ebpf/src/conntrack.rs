@@ -7,7 +7,7 @@ use aya_ebpf::{
 use policy_common::{
     abi::{
         Direction, FLOW_ASSURED, FLOW_FIN_ORIGINAL, FLOW_FIN_REPLY, FLOW_REPLIED, FLOW_RESET, Flow,
-        FlowKeyV4, FlowKeyV6, Mac,
+        FlowKeyV4, FlowKeyV6, Mac, OpenedKey,
     },
     conntrack::{closing, expired},
     packet::{Address, Kind, Packet, tcp},
@@ -16,7 +16,7 @@ use policy_common::{
 use crate::{
     endpoint::Visit,
     lookup::{bytes4, bytes16},
-    maps::{CONNTRACK_V4, CONNTRACK_V6, FLOWS},
+    maps::{CONNTRACK_V4, CONNTRACK_V6, FLOWS, OPENED},
     verifier::{atomic_add, bit},
 };
 
@@ -143,19 +143,53 @@ pub fn account(flow: &mut Flow, visit: &Visit) {
 #[inline(always)]
 pub fn enter<T: Table>(key: &T::Key, visit: &Visit, rule: u32, mac: Mac) {
     let flow = open(visit, rule, mac);
-    // In the place of an entry whose time was over, or that another CPU has made meanwhile.
     let fresh = T::map().insert(key, flow, u64::from(BPF_NOEXIST));
+    if fresh.is_err()
+        && let Some(there) = T::map().get_ptr_mut(key)
+        // SAFETY: a map value, valid until the program ends.
+        && continues(unsafe { &*there }, visit)
+    {
+        // Another CPU has made the entry meanwhile.
+        // SAFETY: as above; other CPUs' writes are discussed at `Flow`.
+        account(unsafe { &mut *there }, visit);
+        return;
+    }
+    // In the place of an entry whose time was over.
     let entered = fresh.or_else(|_| T::map().insert(key, flow, u64::from(BPF_EXIST)));
     let family = bit(visit.packet.family as usize);
-    if let Some(flows) = FLOWS.get_ptr_mut(0) {
-        // SAFETY: this CPU's own slot, see `emit::count_drop`.
-        let flows = unsafe { &mut *flows };
-        if fresh.is_ok() {
-            flows.opened[family] += 1;
-        } else if entered.is_err() {
-            // No element can be freed at once: this packet passes and the next one is decided again.
-            flows.refused[family] += 1;
+    let Some(flows) = FLOWS.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own slot, see `emit::count_drop`.
+    let flows = unsafe { &mut *flows };
+    if fresh.is_ok() {
+        flows.opened[family] += 1;
+    } else if entered.is_err() {
+        // No element can be freed at once: this packet passes and the next one is decided again.
+        flows.refused[family] += 1;
+        return;
+    }
+    flows.began += 1;
+    flows.unnamed += u64::from(count(visit, rule));
+}
+
+/// Counts a connection that begins; 1 if there is no counter left for its kind, else 0. Not inlined, for the
+/// stack's sake; a number, see [`crate::emit::Ruling`].
+#[inline(never)]
+fn count(visit: &Visit, rule: u32) -> u32 {
+    let key = OpenedKey {
+        ifindex: visit.ifindex,
+        peer: visit.peer,
+        rule,
+        port: visit.packet.policy_port,
+        protocol: visit.packet.protocol,
+        direction: visit.direction as u8,
+    };
+    match OPENED.get_ptr_mut(key) {
+        Some(counter) => {
+            // SAFETY: this CPU's own slot, see `emit::count_drop`.
+            unsafe { *counter += 1 };
+            0
         }
+        None => u32::from(OPENED.insert(key, 1, 0).is_err()),
     }
 }
 

@@ -15,8 +15,8 @@ use policy_common::{
     abi::{
         BlockKeyV4, BlockKeyV6, Blocked, BucketKey, ClassKey, ClassRef, Counter, DROP_REASONS,
         DropCounter, DropKey, EVENT_KINDS, Endpoint, EventBudget, FailsafeKey, Flow, FlowCounter,
-        FlowKeyV4, FlowKeyV6, Fragment, FragmentKey, Globals, GuardKey, Interval, PublishedKey,
-        StagedCounter, Uplink, UplinkFlowKey,
+        FlowKeyV4, FlowKeyV6, Fragment, FragmentKey, Globals, GuardKey, Interval, OpenedKey,
+        PublishedKey, StagedCounter, Uplink, UplinkFlowKey,
     },
     maps as size,
     packet::Packet,
@@ -64,6 +64,10 @@ pub static CONNTRACK_V6: LruHashMap<FlowKeyV6, Flow> =
 
 #[map]
 pub static FLOWS: PerCpuArray<FlowCounter> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub static OPENED: PerCpuHashMap<OpenedKey, u64> =
+    PerCpuHashMap::with_max_entries(size::MAX_OPENED, 0);
 
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment> =

@@ -37,7 +37,7 @@ use policy_api::{messages::RuleName, yaml};
 use policy_common::{
     abi::{
         Counter, DropKey, Event, EventBudget, EventKind, Flow, FlowKeyV4, FlowKeyV6, Fragment,
-        FragmentKey, StagedCounter,
+        FragmentKey, OpenedKey, StagedCounter,
     },
     maps as name,
 };
@@ -479,6 +479,14 @@ impl Ring {
             keyed: self.counters.drops()?.into_iter().collect(),
             other: self.counters.drops_other()?,
         })
+    }
+
+    /// Every counter of connections that began.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn opened(&self) -> Result<BTreeMap<OpenedKey, u64>, MapError> {
+        Ok(self.counters.opened()?.into_iter().collect())
     }
 
     /// Forgets a drop counter.

@@ -2,7 +2,10 @@
 
 use aya::maps::{MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use policy_common::{
-    abi::{Counter, DROP_REASONS, DropCounter, DropKey, EVENT_KINDS, EventBudget, StagedCounter},
+    abi::{
+        Counter, DROP_REASONS, DropCounter, DropKey, EVENT_KINDS, EventBudget, FlowCounter,
+        OpenedKey, StagedCounter,
+    },
     maps as name,
 };
 
@@ -13,6 +16,8 @@ pub struct Counters {
     rules: PerCpuArray<MapData, Counter>,
     drops: PerCpuHashMap<MapData, DropKey, DropCounter>,
     drops_other: PerCpuArray<MapData, Counter>,
+    opened: PerCpuHashMap<MapData, OpenedKey, u64>,
+    flows: PerCpuArray<MapData, FlowCounter>,
     staged: PerCpuArray<MapData, StagedCounter>,
     logs: PerCpuArray<MapData, Counter>,
     events: PerCpuArray<MapData, EventBudget>,
@@ -29,6 +34,8 @@ impl Counters {
             rules: open(pins, name::RULES)?,
             drops: open(pins, name::DROPS)?,
             drops_other: open(pins, name::DROPS_OTHER)?,
+            opened: open(pins, name::OPENED)?,
+            flows: open(pins, name::FLOWS)?,
             staged: open(pins, name::STAGED)?,
             logs: open(pins, name::LOGS)?,
             events: open(pins, name::EVENT_BUDGET)?,
@@ -122,6 +129,36 @@ impl Counters {
     /// The map cannot be read.
     pub fn drops_other(&self) -> Result<Vec<Counter>, MapError> {
         (0..DROP_REASONS).map(|reason| Ok(sum(&self.drops_other.get(&reason, 0)?))).collect()
+    }
+
+    /// Connections that began, by who let them.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub fn opened(&self) -> Result<Vec<(OpenedKey, u64)>, MapError> {
+        let total = |entry: Result<(OpenedKey, PerCpuValues<u64>), MapError>| {
+            entry.map(|(key, cpus)| (key, cpus.iter().sum()))
+        };
+        self.opened.iter().map(total).collect()
+    }
+
+    /// As [`Counters::forget_drop`], of connections that began.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be written.
+    pub fn forget_opened(&mut self, key: &OpenedKey) -> Result<(), MapError> {
+        self.opened.remove(key)
+    }
+
+    /// Connections that began and that [`Counters::opened`] does not tell apart.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub fn opened_other(&self) -> Result<u64, MapError> {
+        Ok(self.flows.get(&0, 0)?.iter().map(|cpu| cpu.unnamed).sum())
     }
 
     /// Events not sent, by kind, all CPUs together.

@@ -59,6 +59,8 @@ impl Flows {
                 sum.opened[family] += cpu.opened[family];
                 sum.refused[family] += cpu.refused[family];
             }
+            sum.began += cpu.began;
+            sum.unnamed += cpu.unnamed;
             sum
         }))
     }

@@ -1,7 +1,9 @@
-//! Who a drop counter is about: a kernel's key, in names.
+//! Who a counter of the kernel is about: its key, in names.
 
 use policy_api::{connectivity::DropCount, messages::RuleName};
-use policy_common::abi::{Counter, Direction, DropKey, DropReason, PEER_NONE, RULE_NONE};
+use policy_common::abi::{
+    Counter, Direction, DropKey, DropReason, OpenedKey, PEER_NONE, RULE_NONE,
+};
 use policy_core::peers::PeerName;
 use serde::{Deserialize, Serialize};
 
@@ -10,11 +12,10 @@ use crate::{
     published::Published,
 };
 
-/// Labels of a drop series.
+/// Between whom, and by which rule: labels of a series.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct DropSeries {
+pub(super) struct Series {
     pub(super) direction: String,
-    pub(super) reason: String,
     pub(super) source: String,
     pub(super) source_namespace: String,
     pub(super) destination: String,
@@ -27,9 +28,23 @@ pub struct DropSeries {
     pub(super) rule: String,
 }
 
-impl DropSeries {
+/// The same of drops, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct DropSeries {
+    pub(super) reason: String,
+    #[serde(flatten)]
+    pub(super) series: Series,
+}
+
+/// Series that may be told apart: one is the sum of those that may not.
+pub(super) trait Bounded: Ord {
+    /// The series that this one is summed under if there is no room for it.
+    fn other(&self) -> Self;
+}
+
+impl Series {
     /// Names for a kernel key.
-    pub(super) fn of(key: &DropKey, names: &Published) -> DropSeries {
+    pub(super) fn of(key: &OpenedKey, names: &Published) -> Series {
         let ingress = Direction::from_u8(key.direction) == Some(Direction::Ingress);
         let own = names.interface(key.ifindex);
         let peer = match key.peer {
@@ -47,9 +62,8 @@ impl DropSeries {
                 .cloned()
                 .unwrap_or_else(|| RuleName { rule: "gone".to_owned(), ..RuleName::default() }),
         };
-        DropSeries {
+        Series {
             direction: if ingress { "ingress" } else { "egress" }.to_owned(),
-            reason: DropReason::from_u8(key.reason).map_or("unknown", DropReason::name).to_owned(),
             source: source.name,
             source_namespace: source.namespace,
             destination: destination.name,
@@ -64,43 +78,22 @@ impl DropSeries {
     }
 
     /// The series that sums what is not told apart.
-    pub(super) fn other(reason: &str) -> DropSeries {
+    pub(super) fn rest() -> Series {
         let other = || "other".to_owned();
-        DropSeries {
+        Series {
             direction: other(),
-            reason: reason.to_owned(),
             source: other(),
             destination: other(),
             protocol: other(),
             port: other(),
             rule: other(),
-            ..DropSeries::default()
+            ..Series::default()
         }
     }
 
-    pub(super) fn counted(self, Counter { packets, bytes }: Counter) -> DropCount {
-        DropCount {
-            direction: self.direction,
-            reason: self.reason,
-            source: self.source,
-            source_namespace: self.source_namespace,
-            destination: self.destination,
-            destination_namespace: self.destination_namespace,
-            protocol: self.protocol,
-            port: self.port,
-            tier: self.tier,
-            policy_namespace: self.policy_namespace,
-            policy: self.policy,
-            rule: self.rule,
-            packets,
-            bytes,
-        }
-    }
-
-    pub(super) fn labels(&self) -> [(&'static str, &str); 12] {
+    pub(super) fn labels(&self) -> [(&'static str, &str); 11] {
         [
             ("direction", &self.direction),
-            ("reason", &self.reason),
             ("source", &self.source),
             ("source_namespace", &self.source_namespace),
             ("destination", &self.destination),
@@ -115,8 +108,59 @@ impl DropSeries {
     }
 }
 
+impl Bounded for Series {
+    fn other(&self) -> Series {
+        Series::rest()
+    }
+}
+
+impl DropSeries {
+    /// Names for a kernel key.
+    pub(super) fn of(key: &DropKey, names: &Published) -> DropSeries {
+        DropSeries {
+            reason: DropReason::from_u8(key.reason).map_or("unknown", DropReason::name).to_owned(),
+            series: Series::of(&key.parties(), names),
+        }
+    }
+
+    /// The series that sums what is not told apart.
+    pub(super) fn rest(reason: &str) -> DropSeries {
+        DropSeries { reason: reason.to_owned(), series: Series::rest() }
+    }
+
+    pub(super) fn counted(self, Counter { packets, bytes }: Counter) -> DropCount {
+        let DropSeries { reason, series } = self;
+        DropCount {
+            direction: series.direction,
+            reason,
+            source: series.source,
+            source_namespace: series.source_namespace,
+            destination: series.destination,
+            destination_namespace: series.destination_namespace,
+            protocol: series.protocol,
+            port: series.port,
+            tier: series.tier,
+            policy_namespace: series.policy_namespace,
+            policy: series.policy,
+            rule: series.rule,
+            packets,
+            bytes,
+        }
+    }
+
+    pub(super) fn labels(&self) -> Vec<(&'static str, &str)> {
+        [("reason", self.reason.as_str())].into_iter().chain(self.series.labels()).collect()
+    }
+}
+
+impl Bounded for DropSeries {
+    fn other(&self) -> DropSeries {
+        DropSeries::rest(&self.reason)
+    }
+}
+
 /// A destination port; for ICMP type and code, as in `8/0`; empty where there is neither.
-fn port(key: &DropKey) -> String {
+fn port(key: &OpenedKey) -> String {
     match icmp(key.protocol, key.port) {
         Some((kind, code)) => format!("{kind}/{code}"),
         None if key.port == 0 => String::new(),

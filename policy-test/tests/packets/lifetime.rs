@@ -3,16 +3,17 @@
 use std::{thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use policy_agent::kernel::clock;
+use policy_agent::kernel::{clock, pin::Hook};
 use policy_common::{
-    abi::{DropReason, FLOW_ASSURED, FLOW_REPLIED, Flow},
+    abi::{Direction, DropReason, FLOW_ASSURED, FLOW_REPLIED, Flow},
     conntrack::timeout_ns,
+    maps,
 };
 
-use policy_test::testrun::Verdict;
+use policy_test::testrun::{Action, Verdict};
 
 use crate::{
-    frames::{ACK, FIN, RST, SYN, Way},
+    frames::{ACK, FIN, RST, SYN, UDP, Way},
     world::World,
 };
 
@@ -179,5 +180,60 @@ fn the_tables_are_read_whole() -> Result<()> {
     assert!(v4 == every_v4 && v6 == every_v6, "batches show what single reads show");
     assert_eq!(world.ring.tables.counter()?.opened, [2_000, 2_000]);
     assert_eq!(world.ring.tables.capacity()?, [4096, 4096]);
+    Ok(())
+}
+
+#[test]
+fn each_connection_that_begins_is_counted_once_by_who_let_it() -> Result<()> {
+    let mut world = World::new()?;
+    let query = |port| Way::new("10.0.0.2", port, "10.0.0.3", 53);
+    let by_port = |world: &World| -> Result<Vec<(u8, u16, u64)>> {
+        let opened = world.ring.opened()?.into_iter();
+        Ok(opened.map(|(key, flows)| (key.protocol, key.port, flows)).collect())
+    };
+    for port in 1..=3 {
+        for _ in 0..4 {
+            world.passes_out("a query", &query(port).udp())?;
+            world.passes_in("an answer", &query(port).back().udp())?;
+        }
+    }
+    assert_eq!(by_port(&world)?, [(UDP, 53, 3)]);
+    let opened = world.ring.opened()?;
+    let (key, _) = opened.first_key_value().context("a counter")?;
+    assert_eq!(key.direction, Direction::Egress as u8);
+    assert_eq!(key.rule, world.ring.flows()?.0[0].1.rule);
+
+    // Another begins in the entry of one that is over.
+    let mut alone = World::new()?;
+    alone.passes_out("a query", &query(1).udp())?;
+    leave_alone(&mut alone, 30 * SECOND + JIFFIES)?;
+    alone.passes_out("another", &query(1).udp())?;
+    assert_eq!(by_port(&alone)?, [(UDP, 53, 2)]);
+    assert_eq!(alone.ring.tables.counter()?.opened, [1, 0]);
+    assert_eq!(alone.ring.tables.counter()?.began, 2);
+
+    // What is refused begins nothing.
+    world.drops_in("refused", &query(9).back().udp(), DropReason::Policy)?;
+    assert_eq!(world.ring.tables.counter()?.began, 3);
+    Ok(())
+}
+
+/// Whoever opens connections to every port takes the room of counters from others, and none is lost.
+#[test]
+fn connections_beyond_the_counters_are_counted_together() -> Result<()> {
+    let world = World::new()?;
+    let ports = 1..=u16::try_from(maps::MAX_OPENED + maps::MAX_OPENED / 4)?;
+    let frames: Vec<_> = ports
+        .map(|port| {
+            let frame = Way::new("10.0.0.5", 40_000, "10.0.0.9", port).udp();
+            ((Hook::FromEndpoint, world.free).into(), frame)
+        })
+        .collect();
+    let passed = world.ring.run_all(&frames)?;
+    assert!(passed.iter().all(|action| *action == Action::Pass));
+    let (counter, opened) = (world.ring.tables.counter()?, world.ring.opened()?);
+    assert_eq!(counter.began, frames.len() as u64);
+    assert_eq!(opened.values().sum::<u64>() + counter.unnamed, counter.began);
+    assert!(counter.unnamed > 0 && opened.len() <= maps::MAX_OPENED as usize);
     Ok(())
 }
