@@ -291,7 +291,7 @@ impl Options {
             self.metrics_expiry.or(file.metrics_expiry).as_deref(),
         )?;
         Ok(Config {
-            flow_records: self.flow_records.or(file.flow_records) .unwrap_or(true),
+            flow_records: self.flow_records.or(file.flow_records).unwrap_or(true),
             metrics,
             flow_log,
             node_name: node_name(self.node_name.or(file.node_name))?,

@@ -222,12 +222,7 @@ pub(crate) fn verdict(allow: bool) -> Verdict {
     if allow { Verdict::Allow } else { Verdict::Deny }
 }
 
-pub(crate) fn end(
-    name: PeerName,
-    ip: Option<IpAddr>,
-    port: u16,
-    names: &Published,
-) -> FlowEnd {
+pub(crate) fn end(name: PeerName, ip: Option<IpAddr>, port: u16, names: &Published) -> FlowEnd {
     let labels = names.labels(&name).map(bounded).unwrap_or_default();
     FlowEnd { name: name.name, namespace: name.namespace, ip, port, labels }
 }

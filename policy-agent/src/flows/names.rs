@@ -56,8 +56,8 @@ impl Register {
 fn look_up(names: &Published, ifindex: u32, flow: &Flow) -> Named {
     let end = |name| observer::end(name, None, 0, names);
     let other = names.ids.peer(flow.peer);
-    let other = other
-        .unwrap_or_else(|| PeerName { namespace: String::new(), name: "gone".to_owned() });
+    let other =
+        other.unwrap_or_else(|| PeerName { namespace: String::new(), name: "gone".to_owned() });
     let staged = names.rule(flow.staged & VERDICT_RULE).filter(|_| flow.staged != 0);
     Named {
         peer: flow.peer,

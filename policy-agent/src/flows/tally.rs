@@ -83,7 +83,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_counted_together() {
         let tally = Tally::default();
-        let key = |rule| OpenedKey { ifindex: 1, peer: 2, rule, port: 80, protocol: 6, direction: 0 };
+        let key =
+            |rule| OpenedKey { ifindex: 1, peer: 2, rule, port: 80, protocol: 6, direction: 0 };
         let one = Passed { packets: 1, bytes: 60, reply_packets: 2, reply_bytes: 120 };
         for rule in 0..MAX_OPENED + 10 {
             tally.add(key(rule), one);

@@ -36,7 +36,10 @@ const fn help(field: Field) -> (&'static str, &'static str) {
         Field::Reason => ("REASON", "Reason for the drop, such as policy or spoofed-source"),
         Field::Policy => ("POLICY", "Policy that decided, logged, or would; NAMESPACE/NAME, too"),
         Field::Protocol => ("PROTO", "tcp, udp, icmp, icmpv6, sctp, udplite, or a number"),
-        Field::Event => ("EVENT", "drop, log (a Log rule matched) or staged (it would be denied)"),
+        Field::Event => (
+            "EVENT",
+            "drop, log (a Log rule matched), staged (it would be denied), open or close (of a flow)",
+        ),
         Field::Direction => ("DIR", "ingress or egress, as seen from the endpoint that decided"),
     }
 }

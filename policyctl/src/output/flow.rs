@@ -1,8 +1,10 @@
-//! Packets that the kernel told of. Input: a record; output: when, from where to where, what, what
-//! became of it by which rule, who logged it, what staged policies would do; on a line, in columns, or
-//! on a line each.
+//! Packets that the kernel told of, and flows that it let through. Input: a record; output: when, from where
+//! to where, what, how much of it, what became of it by which rule, who logged it, what staged policies would
+//! do; on a line, in columns, or on a line each.
 
-use policy_api::flow::{FlowEnd, FlowRecord};
+use std::time::Duration;
+
+use policy_api::flow::{Ended, FlowEnd, FlowRecord, Traffic};
 use policy_api::messages::Verdict;
 
 use super::{style, text};
@@ -11,12 +13,12 @@ use super::{style, text};
 pub(crate) fn compact(record: &FlowRecord) -> String {
     let dim = style::DIM;
     format!(
-        "{dim}{}{dim:#} {} -> {}  {} {} B  {} on {} {}{}{}",
+        "{dim}{}{dim:#} {} -> {}  {} {}  {} on {} {}{}{}",
         time(&record.time),
         text::flow_end(&record.source),
         text::flow_end(&record.destination),
         what(record),
-        record.bytes,
+        amount(record),
         verdict(record),
         text::clean(&record.direction),
         cause(record),
@@ -74,6 +76,16 @@ pub(crate) fn dict(record: &FlowRecord) -> String {
     if !record.reason.is_empty() {
         lines.push(("reason", text::clean(&record.reason).into_owned()));
     }
+    if let Some(traffic) = &record.traffic {
+        let ways = [
+            ("sent", traffic.packets, traffic.bytes),
+            ("replied", traffic.reply_packets, traffic.reply_bytes),
+        ];
+        lines.push(("began", text::clean(&traffic.start).into_owned()));
+        lines.push(("newest packet", text::clean(&traffic.end).into_owned()));
+        lines.extend(ways.map(|(name, packets, bytes)| (name, ways_amount(packets, bytes))));
+        lines.extend(traffic.ended.map(|ended| ("over", why(ended).to_owned())));
+    }
     lines.extend(record.rule.iter().map(|rule| ("rule", text::rule(rule))));
     lines.extend(logged(record).map(|by| ("logged by", by)));
     lines.extend(staged(record).map(|by| ("staged", by)));
@@ -97,6 +109,47 @@ fn what(record: &FlowRecord) -> String {
         (None, _) => String::new(),
     };
     format!("{}{icmp}{flags}", text::clean(&record.protocol))
+}
+
+/// `60 B`; of a flow, what has passed both ways, and for how long.
+fn amount(record: &FlowRecord) -> String {
+    let Some(traffic) = &record.traffic else { return format!("{} B", record.bytes) };
+    let sent = ways_amount(traffic.packets, traffic.bytes);
+    let replied = match traffic.reply_packets {
+        0 => "no answer".to_owned(),
+        packets => format!("{} back", ways_amount(packets, traffic.reply_bytes)),
+    };
+    let lasted = lasted(traffic).map_or_else(String::new, |time| format!(", {time}"));
+    let state = traffic.ended.map_or("goes on", why);
+    format!("{sent}, {replied}{lasted}, {state}")
+}
+
+fn ways_amount(packets: u64, bytes: u64) -> String {
+    let unit = if packets == 1 { "packet" } else { "packets" };
+    format!("{packets} {unit} {bytes} B")
+}
+
+/// `2.3 s`, `250 ms`: from the first packet to the newest.
+fn lasted(traffic: &Traffic) -> Option<String> {
+    let moment = |text: &str| humantime::parse_rfc3339(text).ok();
+    let time = moment(&traffic.end)?.duration_since(moment(&traffic.start)?).ok()?;
+    if time >= Duration::from_secs(60) {
+        return Some(humantime::format_duration(Duration::from_secs(time.as_secs())).to_string());
+    }
+    Some(match time.as_millis() {
+        milliseconds @ 0..1000 => format!("{milliseconds} ms"),
+        _ => format!("{:.1} s", time.as_secs_f64()),
+    })
+}
+
+fn why(ended: Ended) -> &'static str {
+    match ended {
+        Ended::Closed => "closed",
+        Ended::Reset => "reset",
+        Ended::Timeout => "timed out",
+        Ended::Cut => "cut off by a policy",
+        Ended::Replaced => "its entry was taken",
+    }
 }
 
 fn verdict(record: &FlowRecord) -> String {

@@ -57,6 +57,57 @@ fn observe_prints_a_line_a_drop() {
     assert_eq!(agent.seen()[1].0, "GET /v1/observe?follow=false&last=3");
 }
 
+/// A flow that goes on, one that was closed and one that nobody answered.
+fn flows() -> String {
+    let flow = |event: &str,
+                end: &str,
+                [packets, bytes, reply_packets, reply_bytes]: [u64; 4],
+                ended: Value| {
+        let mut traffic = json!({
+            "start": "2026-11-21T01:27:01.250000Z", "end": end, "packets": packets, "bytes": bytes,
+            "reply_packets": reply_packets, "reply_bytes": reply_bytes,
+        });
+        if !ended.is_null() {
+            traffic["ended"] = ended.clone();
+        }
+        let mut flow = json!({
+            "time": "2026-11-21T01:27:04.000000Z", "event": event, "verdict": "allow", "direction": "egress",
+            "source": { "namespace": "shop", "name": "web", "ip": "172.20.0.2", "port": 41234, "labels": { "app": "web" } },
+            "destination": { "namespace": "shop", "name": "db", "ip": "172.20.0.3", "port": 5432 },
+            "protocol": "tcp", "bytes": bytes + reply_bytes, "traffic": traffic,
+            "rule": {
+                "tier": "default", "namespace": "shop", "kind": "NetworkPolicy", "policy": "web",
+                "rule": "egress[0]", "action": "allow",
+            },
+        });
+        if ended == "closed" {
+            flow["tcp_flags"] = "FIN".into();
+        }
+        flow
+    };
+    let flows = [
+        flow("open", "2026-11-21T01:27:01.500000Z", [3, 198, 2, 132], Value::Null),
+        flow("close", "2026-11-21T01:27:03.760000Z", [9, 712, 8, 90_123], "closed".into()),
+        flow("close", "2026-11-21T01:28:31.250000Z", [1, 60, 0, 0], "timeout".into()),
+    ];
+    flows.iter().map(|flow| format!("{flow}\n")).collect()
+}
+
+#[test]
+fn observe_shows_what_has_passed_of_a_flow() {
+    let agent = Answers::default().text("GET /v1/observe", 200, &flows()).start();
+    let mut shown = String::new();
+    for format in ["compact", "table", "dict"] {
+        shown += &run(agent.socket(), &["observe", "-o", format]).transcript();
+    }
+    insta::assert_snapshot!("observe_flows", shown);
+    let printed = run(agent.socket(), &["observe", "-o", "json"]).out;
+    let values = |text: &str| -> Vec<Value> {
+        text.lines().map(|line| serde_json::from_str(line).expect("NDJSON")).collect()
+    };
+    assert_eq!(values(&printed), values(&flows()));
+}
+
 #[test]
 fn observe_follows_until_the_agent_goes() {
     let agent = Answers::default().text("GET /v1/observe", 200, &stream()).start();
