@@ -22,6 +22,7 @@ use serde::Deserialize;
 
 use crate::{
     flow_log::{FlowLog, Omit},
+    history,
     kernel::load::Sizes,
     metrics::Bounds,
 };
@@ -33,6 +34,10 @@ mod ports;
 const SERIES: RangeInclusive<usize> = 100..=1_000_000;
 /// A minute is what Prometheus scrapes at by default.
 const SHORTEST_EXPIRY: Duration = Duration::from_secs(60);
+
+/// Bounds of `--history-size`, MiB, and of `--history-age`.
+const MOST_HISTORY: u64 = 1024 * 1024;
+const SHORTEST_HISTORY: Duration = Duration::from_secs(60);
 
 /// Palisade's host daemon: fences every container by policy.
 #[derive(Debug, Parser)]
@@ -132,6 +137,12 @@ pub struct Options {
     /// For how long those of containers and policies that are gone stay [default: 1h].
     #[arg(long, value_name = "AGE")]
     pub metrics_expiry: Option<String>,
+    /// MiB of what `observe --since` reads, in the state directory; 0: nothing is kept [default: 512].
+    #[arg(long, value_name = "MIB")]
+    pub history_size: Option<u64>,
+    /// Age at which that goes, such as 12h or 7days [default: 7days].
+    #[arg(long, value_name = "AGE")]
+    pub history_age: Option<String>,
     /// File for what `observe` shows, one JSON object a line [default: none].
     #[arg(long, value_name = "FILE")]
     pub flow_log: Option<PathBuf>,
@@ -237,6 +248,8 @@ pub struct Config {
     pub flow_records: bool,
     /// See [`Options::metrics_series`] and [`Options::metrics_expiry`].
     pub metrics: Bounds,
+    /// See [`Options::history_size`] and [`Options::history_age`].
+    pub history: Option<history::Bounds>,
     /// See [`Options::flow_log`], and those below.
     pub flow_log: Option<FlowLog>,
     /// See [`Options::log_format`].
@@ -293,6 +306,10 @@ impl Options {
         Ok(Config {
             flow_records: self.flow_records.or(file.flow_records).unwrap_or(true),
             metrics,
+            history: history(
+                self.history_size.or(file.history_size),
+                self.history_age.or(file.history_age).as_deref(),
+            )?,
             flow_log,
             node_name: node_name(self.node_name.or(file.node_name))?,
             failsafe: failsafe.into_iter().collect(),
@@ -336,6 +353,21 @@ fn metrics(series: Option<usize>, expiry: Option<&str>) -> Result<Bounds> {
         bail!("metrics-expiry must be at least a minute, or a scrape may miss the last numbers");
     }
     Ok(Bounds { series, expiry })
+}
+
+/// Bounds of the history, if there is to be one.
+fn history(size: Option<u64>, age: Option<&str>) -> Result<Option<history::Bounds>> {
+    let size = size.unwrap_or(512);
+    if size > MOST_HISTORY {
+        bail!("history-size must be at most {MOST_HISTORY} MiB, and 0 for none");
+    }
+    let age = age.unwrap_or("7days");
+    let age = humantime::parse_duration(age)
+        .with_context(|| format!("history-age {age:?}: write 12h or 7days"))?;
+    if age < SHORTEST_HISTORY {
+        bail!("history-age must be at least a minute");
+    }
+    Ok((size > 0).then_some(history::Bounds { size: size * 1024 * 1024, age }))
 }
 
 /// The name given, else the host's, in lower case: that is how Kubernetes and Calico name nodes.

@@ -11,6 +11,7 @@ pub mod conntrack;
 pub mod fence;
 pub mod flow_log;
 pub mod flows;
+pub mod history;
 pub mod inventory;
 pub mod kernel;
 pub mod metrics;

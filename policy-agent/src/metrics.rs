@@ -46,6 +46,7 @@ use crate::{
     conntrack::Census,
     flow_log::{self, Standing},
     flows::Tally,
+    history,
     kernel::counters::Counters,
     published::Published,
 };
@@ -81,12 +82,14 @@ pub struct Told {
     pub tally: Option<Arc<Tally>>,
     /// How the flow log does, if there is one.
     pub flow_log: Option<Arc<Standing>>,
+    /// How the history does, if there is one.
+    pub history: Option<Arc<history::Standing>>,
 }
 
 impl Metrics {
     /// Metrics of what these tell.
     pub fn new(told: Told) -> Metrics {
-        let Told { counters, published, kept, bounds, census, tally, flow_log } = told;
+        let Told { counters, published, kept, bounds, census, tally, flow_log, history } = told;
         let source = Arc::new(Source {
             counters: Mutex::new(counters),
             published,
@@ -98,6 +101,9 @@ impl Metrics {
         let mut registry = Registry::with_prefix("palisade");
         if let Some(standing) = flow_log {
             registry.register_collector(Box::new(flow_log::Counters(standing)));
+        }
+        if let Some(standing) = history {
+            registry.register_collector(Box::new(history::Counters(standing)));
         }
         let build = vec![
             ("version", env!("CARGO_PKG_VERSION").to_owned()),

@@ -4,8 +4,8 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::{Duration, SystemTime},
 };
 
 use policy_api::{
@@ -16,17 +16,20 @@ use policy_common::abi::{
     Direction, DropReason, Event, EventKind, Family, PEER_NONE, RULE_NONE, VERDICT_ALLOW,
     VERDICT_RULE,
 };
-use policy_core::{observe::Filter, peers::PeerName};
+use policy_core::peers::PeerName;
 use tokio::sync::{broadcast, watch};
 
 use crate::{
+    history::{self, Segments},
     kernel::{clock, events::Events},
     published::Published,
 };
 
-/// Records kept for `observe --last`: so many of packets, and so many of flows, so that neither pushes out
-/// the other.
-const HISTORY: usize = 4096;
+/// Records kept where there is no history on disk: so many of packets, and so many of flows, so that neither
+/// pushes out the other.
+const KEPT: usize = 4096;
+/// Records that may wait for the history to be written.
+const WAITING: usize = 4 * history::BLOCK;
 /// Bytes of one end's labels in a record.
 const LABELS: usize = 2048;
 /// Records that a slow watcher may be behind before it misses some.
@@ -35,43 +38,67 @@ const BACKLOG: usize = 4096;
 /// The newest records, and a tap for those to come. Cloning shares.
 #[derive(Clone, Debug)]
 pub struct Observer {
-    history: Arc<Mutex<History>>,
+    shared: Arc<Shared>,
     live: broadcast::Sender<Arc<FlowRecord>>,
 }
 
-/// The newest records, each with its number.
-#[derive(Debug, Default)]
-struct History {
-    next: u64,
-    packets: VecDeque<(u64, Arc<FlowRecord>)>,
-    flows: VecDeque<(u64, Arc<FlowRecord>)>,
+#[derive(Debug)]
+struct Shared {
+    recent: Mutex<Recent>,
+    /// There is a block of records to be written, or somebody wants the writer to look.
+    waiting: Condvar,
+    history: Option<Arc<history::Standing>>,
 }
 
-impl History {
-    fn keep(&mut self, record: Arc<FlowRecord>) {
+/// What came before now.
+#[derive(Debug, Default)]
+struct Recent {
+    packets: VecDeque<(u64, Arc<FlowRecord>)>,
+    flows: VecDeque<(u64, Arc<FlowRecord>)>,
+    /// Number of the next record.
+    next: u64,
+    /// On their way into the history.
+    unwritten: VecDeque<Arc<FlowRecord>>,
+    segments: Segments,
+}
+
+/// What there is at one moment.
+#[derive(Debug)]
+pub struct Past {
+    /// The history's files.
+    pub segments: Segments,
+    /// What came after them, oldest first.
+    pub unwritten: Vec<Arc<FlowRecord>>,
+}
+
+impl Recent {
+    fn keep(&mut self, record: &Arc<FlowRecord>) {
         let kept = if record.traffic.is_some() { &mut self.flows } else { &mut self.packets };
-        if kept.len() == HISTORY {
+        if kept.len() == KEPT {
             kept.pop_front();
         }
-        kept.push_back((self.next, record));
+        kept.push_back((self.next, Arc::clone(record)));
         self.next += 1;
     }
 
-    /// All of them, oldest first.
-    fn all(&self) -> Vec<(u64, Arc<FlowRecord>)> {
-        let mut all: Vec<_> = self.packets.iter().chain(&self.flows).cloned().collect();
+    /// All that is kept, oldest first.
+    fn kept(&self) -> Vec<Arc<FlowRecord>> {
+        let mut all: Vec<_> = self.packets.iter().chain(&self.flows).collect();
         all.sort_unstable_by_key(|(number, _)| *number);
-        all
-    }
-}
-
-impl Default for Observer {
-    fn default() -> Self {
-        Observer { history: Arc::default(), live: broadcast::Sender::new(BACKLOG) }
+        all.into_iter().map(|(_, record)| Arc::clone(record)).collect()
     }
 }
 
 impl Observer {
+    /// Keeps the newest records; all of them for the history, if there is one.
+    pub fn new(history: Option<Arc<history::Standing>>) -> Observer {
+        let (recent, waiting) = (Mutex::default(), Condvar::new());
+        Observer {
+            shared: Arc::new(Shared { recent, waiting, history }),
+            live: broadcast::Sender::new(BACKLOG),
+        }
+    }
+
     /// Reads events until the ring fails.
     ///
     /// # Errors
@@ -96,10 +123,26 @@ impl Observer {
 
     /// Keeps a record, and shows it to whoever watches.
     pub fn take(&self, record: Arc<FlowRecord>) {
-        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        history.keep(Arc::clone(&record));
+        let mut recent = self.recent();
+        match &self.shared.history {
+            None => recent.keep(&record),
+            Some(standing) => {
+                if recent.unwritten.len() == WAITING {
+                    recent.unwritten.pop_front();
+                    standing.behind.fetch_add(1, Ordering::Relaxed);
+                }
+                recent.unwritten.push_back(Arc::clone(&record));
+                if recent.unwritten.len() == history::BLOCK {
+                    self.shared.waiting.notify_all();
+                }
+            }
+        }
         // Nobody may be watching.
         let _ = self.live.send(record);
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The records to come.
@@ -107,22 +150,49 @@ impl Observer {
         self.live.subscribe()
     }
 
-    /// The newest `last` records that are wanted, oldest first, and all those after them.
-    pub fn watch(
-        &self,
-        last: usize,
-        filter: &Filter,
-    ) -> (Vec<Arc<FlowRecord>>, broadcast::Receiver<Arc<FlowRecord>>) {
-        let (past, live) = {
-            let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-            // At once, so that none is missed or seen twice.
-            (history.all(), self.live.subscribe())
+    /// What there is, and what is to come: nothing twice and nothing missing. Without a history, what is kept
+    /// stands for it.
+    pub fn survey(&self) -> (Past, broadcast::Receiver<Arc<FlowRecord>>) {
+        let recent = self.recent();
+        let unwritten = match self.shared.history {
+            None => recent.kept(),
+            Some(_) => recent.unwritten.iter().cloned().collect(),
         };
-        let newest = past.into_iter().rev().map(|(_, record)| record);
-        let newest = newest.filter(|record| filter.wants(record)).take(last);
-        let mut found: Vec<_> = newest.collect();
-        found.reverse();
-        (found, live)
+        let segments = recent.segments.clone();
+        // While nothing can come.
+        (Past { segments, unwritten }, self.live.subscribe())
+    }
+
+    /// For the history: the oldest records that are not written, once they are so many or `patience` is over
+    /// or `stops` says so. They stay here until they are [`Observer::written`].
+    pub fn unwritten(
+        &self,
+        most: usize,
+        patience: Duration,
+        stops: impl Fn() -> bool,
+    ) -> Vec<Arc<FlowRecord>> {
+        let recent = self.recent();
+        let waits = |recent: &mut Recent| recent.unwritten.len() < most && !stops();
+        let waited = self.shared.waiting.wait_timeout_while(recent, patience, waits);
+        let (recent, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        recent.unwritten.iter().take(most).cloned().collect()
+    }
+
+    /// The oldest `count` records are in the history, or cannot be; its files are these now.
+    pub fn written(&self, batch: &[Arc<FlowRecord>], segments: Segments) {
+        let mut recent = self.recent();
+        // Those that had to give way meanwhile are not there any more.
+        let newest = batch.last().map(Arc::as_ptr);
+        let place = recent.unwritten.iter().take(batch.len());
+        let place = place.map(Arc::as_ptr).position(|it| Some(it) == newest);
+        recent.unwritten.drain(..place.map_or(0, |place| place + 1));
+        recent.segments = segments;
+    }
+
+    /// Makes [`Observer::unwritten`] look again whether it should wait.
+    pub fn wake(&self) {
+        drop(self.recent());
+        self.shared.waiting.notify_all();
     }
 }
 

@@ -12,7 +12,7 @@ use aya_log::EbpfLogger;
 use policy_core::{ids::Names, model::Model};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
 };
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
@@ -24,6 +24,7 @@ use crate::{
     fence::{Fence, Scope},
     flow_log::{self, Standing},
     flows::{Tally, Tracker},
+    history::{self, History},
     kernel::{
         attach::{self, Attacher},
         counters::Counters,
@@ -44,6 +45,8 @@ use crate::{
 
 /// Requests that may wait for the event loop.
 const REQUESTS: usize = 64;
+/// Searches through the history at one time.
+const SEARCHES: usize = 2;
 
 /// Does what the arguments say.
 ///
@@ -154,7 +157,16 @@ async fn run(config: Config) -> Result<()> {
         features: features.describe(),
     }));
     let (census, counted) = watch::channel(Census::default());
-    let observer = Observer::default();
+    let standing = config.history.map(|_| Arc::<history::Standing>::default());
+    let observer = Observer::new(standing.clone());
+    let history = match config.history.zip(standing.clone()) {
+        Some((bounds, standing)) => {
+            let folder = store.dir().join("history");
+            let history = History::start(&folder, bounds, observer.clone(), standing);
+            Some(history.context("starting the history")?)
+        }
+        None => None,
+    };
     let flow_log = match config.flow_log.clone() {
         Some(log) => {
             let (path, standing) = (log.path.clone(), Arc::<Standing>::default());
@@ -173,6 +185,7 @@ async fn run(config: Config) -> Result<()> {
         census: counted.clone(),
         tally: tally.clone(),
         flow_log: flow_log.as_ref().map(|(_, standing)| Arc::clone(standing)),
+        history: standing.clone(),
     }));
     let following = tally.map(|tally| Following {
         tracker: Tracker::new(tally, Arc::clone(&readers.borrow())),
@@ -194,6 +207,8 @@ async fn run(config: Config) -> Result<()> {
         census: counted,
         comparing: Arc::new(tokio::sync::Semaphore::new(1)),
         flow_log,
+        history: standing,
+        searching: Arc::new(Semaphore::new(SEARCHES)),
     });
     let metrics_routes = server::metrics(Arc::clone(&metrics));
     let socket = config.socket.clone();
@@ -207,6 +222,8 @@ async fn run(config: Config) -> Result<()> {
     info!(socket = %socket.display(), "ready");
     let ended = agent.run(requests, stop).await;
 
+    // What has come so far is in it, however this ends.
+    drop(history);
     for task in [reader, kernel_log, inside_log, census, api, metrics] {
         task.abort();
     }

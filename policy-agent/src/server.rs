@@ -1,9 +1,10 @@
 //! The API: HTTP/1.1 with JSON over a Unix socket (`policy_api::messages`), and the metrics over
 //! TCP. Reads are answered from what the event loop published; changes are sent to it.
 
+mod observe;
+
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
     fs, io,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -12,7 +13,7 @@ use std::{
 
 use axum::{
     Json, Router,
-    body::{Body, Bytes},
+    body::Bytes,
     extract::{
         DefaultBodyLimit, FromRequest, FromRequestParts, Query, Request as HttpRequest, State,
     },
@@ -21,12 +22,10 @@ use axum::{
     routing::{get, post},
 };
 use aya::maps::MapError;
-use futures_util::{StreamExt as _, stream};
 use policy_api::{
     connectivity::{Connectivity, DropCount},
     diagnostic::Diagnostic,
     difference::{DiffRequest, Difference},
-    flow::{FlowFilter, FlowRecord, Observed},
     messages::{
         ApplyRequest, ApplyResponse, DeleteRequest, EndpointStatus, ExplainRequest, Explanation,
         Refusal, ResourceName, RuleCount, RuleName, Status, StoredResource,
@@ -35,24 +34,22 @@ use policy_api::{
 use policy_core::{
     explain::{ExplainError, explain},
     model::Model,
-    observe, reach, validate,
+    reach, validate,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, UnixListener, UnixStream},
-    sync::{Semaphore, SemaphorePermit, broadcast::error::RecvError, mpsc, oneshot, watch},
+    sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch},
 };
 
 use crate::{
-    conntrack::Census, flow_log::Standing, metrics::Metrics, observer::Observer, preview,
+    conntrack::Census, flow_log::Standing, history, metrics::Metrics, observer::Observer, preview,
     published::Published, resources::Resources,
 };
 
 /// Largest request body: a million CIDRs as JSON are about 25 MB.
 const BODY_LIMIT: usize = 64 * 1024 * 1024;
-/// `observe` without `last`.
-const DEFAULT_LAST: usize = 20;
 
 /// What only the event loop can do: changes, and what takes all of its knowledge.
 #[derive(Debug)]
@@ -142,6 +139,10 @@ pub struct Api {
     pub comparing: Arc<Semaphore>,
     /// The flow log, if there is one: its file, and how it does.
     pub flow_log: Option<(PathBuf, Arc<Standing>)>,
+    /// How the history does, if there is one.
+    pub history: Option<Arc<history::Standing>>,
+    /// Permits of searches through it: each reads files as fast as it can.
+    pub searching: Arc<Semaphore>,
 }
 
 /// Why nobody can reach the agent.
@@ -218,7 +219,7 @@ pub fn api(api: Api) -> Router {
         .route("/v1/drops", get(drops))
         .route("/v1/connectivity", get(connectivity))
         .route("/v1/explain", post(explain_flow))
-        .route("/v1/observe", get(observe))
+        .route("/v1/observe", get(observe::observe))
         .fallback(|| async { Refused::new(StatusCode::NOT_FOUND, "the agent has no such path") })
         .method_not_allowed_fallback(|| async {
             Refused::new(StatusCode::METHOD_NOT_ALLOWED, "the agent does not do that on this path")
@@ -457,6 +458,7 @@ async fn status(State(api): State<Api>) -> Json<Status> {
     status.maps.extend(api.census.borrow().usage());
     let flow_log = api.flow_log.iter().map(|(path, standing)| standing.component(path));
     status.components.extend(flow_log);
+    status.components.extend(api.history.iter().map(|standing| standing.component()));
     Json(status)
 }
 
@@ -473,65 +475,6 @@ async fn explain_flow(
         };
         Refused::new(status, error.to_string())
     })
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Watch {
-    follow: Option<bool>,
-    last: Option<usize>,
-    /// A [`FlowFilter`], as JSON.
-    filter: Option<String>,
-}
-
-async fn observe(
-    State(api): State<Api>,
-    Query_(watch): Query_<Watch>,
-) -> Result<Response, Refused> {
-    let filter = match &watch.filter {
-        Some(text) => serde_json::from_str(text).map_err(|error| {
-            Refused::new(StatusCode::BAD_REQUEST, format!("the filter is none: {error}"))
-        })?,
-        None => FlowFilter::default(),
-    };
-    let filter = observe::Filter::new(&filter)
-        .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-    let follow = watch.follow.unwrap_or(false);
-    let default = if follow { 0 } else { DEFAULT_LAST };
-    let (history, live) = api.observer.watch(watch.last.unwrap_or(default), &filter);
-    let past = stream::iter(history).map(|record| line(&record));
-    let lines = if follow {
-        let live = stream::unfold((live, filter), |(mut live, filter)| async {
-            loop {
-                let found = match live.recv().await {
-                    Ok(record) if filter.wants(&record) => line(&record),
-                    Ok(_) => continue,
-                    // The watcher was too slow; it goes on with the oldest that is left.
-                    Err(RecvError::Lagged(lost)) => lost_line(lost),
-                    Err(RecvError::Closed) => return None,
-                };
-                return Some((found, (live, filter)));
-            }
-        });
-        Body::from_stream(past.chain(live))
-    } else {
-        Body::from_stream(past)
-    };
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
-}
-
-fn line(record: &FlowRecord) -> Result<Bytes, Infallible> {
-    ended(serde_json::to_vec(record))
-}
-
-fn lost_line(lost: u64) -> Result<Bytes, Infallible> {
-    ended(Observed::lost(lost).map(String::into_bytes))
-}
-
-fn ended(line: serde_json::Result<Vec<u8>>) -> Result<Bytes, Infallible> {
-    let mut line = line.unwrap_or_default();
-    line.push(b'\n');
-    Ok(line.into())
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! In: a [`FlowFilter`] as it was typed. Out: a [`Filter`] that says of each record whether it is wanted, or
 //! which part of it means nothing. The agent and `policyctl observe --input` use the same.
 
+pub mod summary;
+
 use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, time::SystemTime};
 
 use ipnet::IpNet;
@@ -130,6 +132,11 @@ impl Filter {
             groups.entry(key).or_default().push(test(condition)?);
         }
         Ok(Filter { since, until, groups })
+    }
+
+    /// Its time span: from when on, and before when.
+    pub fn span(&self) -> (Option<SystemTime>, Option<SystemTime>) {
+        (self.since, self.until)
     }
 
     /// Whether a record is wanted.
@@ -329,7 +336,7 @@ mod tests {
 
     /// `shop/web` was kept from `shop/db`, and somebody in the world from `shop/web`; a Log rule saw a
     /// packet that passes.
-    fn records() -> Vec<FlowRecord> {
+    pub(super) fn records() -> Vec<FlowRecord> {
         let web = |port| end("shop", "web", "10.0.0.2", port, &[("app", "web")]);
         let record = |source: FlowEnd, destination: FlowEnd| FlowRecord {
             time: "2026-11-21T01:00:00.000000Z".to_owned(),

@@ -45,6 +45,15 @@ enum Node {
     Or(Vec<Node>),
 }
 
+/// Something that may be known of labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fact<'a> {
+    /// A label is there.
+    Has(&'a str),
+    /// A label has a value.
+    Is(&'a str, &'a str),
+}
+
 impl Selector {
     /// Parses a selector; an empty one, or one of space only, selects everything.
     ///
@@ -117,6 +126,12 @@ impl Selector {
         self.root.matches(labels)
     }
 
+    /// Whether labels of which only this much is known may be selected: `may_hold` says no of what does not
+    /// hold for sure.
+    pub fn may_match(&self, may_hold: &impl Fn(Fact<'_>) -> bool) -> bool {
+        self.root.may_match(may_hold)
+    }
+
     /// Whether this is `all()`, in so many words.
     pub fn is_all(&self) -> bool {
         matches!(*self.root, Node::All)
@@ -178,6 +193,20 @@ impl Node {
             Node::Not(operand) => !operand.matches(labels),
             Node::And(operands) => operands.iter().all(|operand| operand.matches(labels)),
             Node::Or(operands) => operands.iter().any(|operand| operand.matches(labels)),
+        }
+    }
+
+    fn may_match(&self, may_hold: &impl Fn(Fact<'_>) -> bool) -> bool {
+        match self {
+            Node::Has(label)
+            | Node::Contains(label, _)
+            | Node::StartsWith(label, _)
+            | Node::EndsWith(label, _) => may_hold(Fact::Has(label)),
+            Node::Equal(label, value) => may_hold(Fact::Is(label, value)),
+            Node::In(label, values) => values.iter().any(|value| may_hold(Fact::Is(label, value))),
+            Node::And(operands) => operands.iter().all(|operand| operand.may_match(may_hold)),
+            Node::Or(operands) => operands.iter().any(|operand| operand.may_match(may_hold)),
+            Node::All | Node::Global | Node::NotEqual(..) | Node::NotIn(..) | Node::Not(_) => true,
         }
     }
 

@@ -256,7 +256,6 @@ pub(crate) fn resolve(args: Args) -> Result<Invocation, Failure> {
                 None if input.is_empty() && filter.since.is_none() => {
                     Some(if follow { 0 } else { LAST_RECORDS })
                 }
-                None if input.is_empty() => Some(usize::MAX),
                 last => last,
             };
             Command::Observe { watch: Watch { follow, last, filter, input }, output }

@@ -1,0 +1,254 @@
+//! The history: records on disk, for `observe --since`, also after the agent or its host has been started
+//! again.
+//!
+//! Inputs: the observer's records. Outputs: files of blocks ([`segment`]) in a folder, bounded by size and
+//! age, and a [`Standing`]. A thread of its own writes; what comes faster than that, and what cannot be
+//! written, is left out and counted.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime},
+};
+
+use policy_api::{flow::FlowRecord, messages::Component};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+};
+use tracing::{error, info, warn};
+
+mod search;
+mod segment;
+mod shelf;
+
+use self::shelf::Shelf;
+pub use self::{
+    search::{Found, search},
+    segment::Segment,
+};
+use crate::observer::Observer;
+
+/// Records of a block, at most.
+pub const BLOCK: usize = 4096;
+/// A block is written after so long, however few records there are: so much is lost with a host that loses its
+/// power.
+const FLUSH: Duration = Duration::from_secs(10);
+/// After a failure, nothing is tried for so long.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the history may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of all files.
+    pub size: u64,
+    /// Records that are older go, a file at a time.
+    pub age: Duration,
+}
+
+/// The files of the history, as they are read.
+pub type Segments = Vec<Arc<Segment>>;
+
+/// How the history does.
+#[derive(Debug, Default)]
+pub struct Standing {
+    written: AtomicU64,
+    /// Left out because they came too fast, and because they could not be written.
+    pub(crate) behind: AtomicU64,
+    unwritten: AtomicU64,
+    /// What is there: records, bytes, and time of the oldest, µs since 1970.
+    here: Mutex<(u64, u64, Option<i64>)>,
+    trouble: Mutex<Option<String>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Standing {
+    /// As a part of the agent.
+    pub fn component(&self) -> Component {
+        let trouble = lock(&self.trouble).clone();
+        let (records, bytes, oldest) = *lock(&self.here);
+        let mut detail = format!("{records} records in {} KiB", bytes.div_ceil(1024));
+        if let Some(oldest) = oldest.and_then(shelf::time) {
+            detail += &format!(", since {}", humantime::format_rfc3339_seconds(oldest));
+        }
+        let lost = self.lost();
+        if lost > 0 {
+            detail += &format!(", {lost} left out");
+        }
+        if let Some(trouble) = &trouble {
+            detail = format!("{trouble}; {detail}");
+        }
+        Component { name: "history".to_owned(), healthy: trouble.is_none(), detail }
+    }
+
+    fn lost(&self) -> u64 {
+        self.behind.load(Ordering::Relaxed) + self.unwritten.load(Ordering::Relaxed)
+    }
+}
+
+/// The history's metrics.
+#[derive(Debug)]
+pub(crate) struct Counters(pub(crate) Arc<Standing>);
+
+impl Collector for Counters {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Standing { written, behind, unwritten, here, .. } = &*self.0;
+        let value = |counter: &AtomicU64| ConstCounter::new(counter.load(Ordering::Relaxed));
+        let help = "Records that went into the history";
+        value(written).encode(encoder.encode_descriptor(
+            "history_records",
+            help,
+            None,
+            MetricType::Counter,
+        )?)?;
+        let help = "Records that the history lacks: they came too fast, or could not be written";
+        let mut lost =
+            encoder.encode_descriptor("history_lost", help, None, MetricType::Counter)?;
+        for (cause, counter) in [("too-fast", behind), ("not-written", unwritten)] {
+            value(counter).encode(lost.encode_family(&[("cause", cause)])?)?;
+        }
+        let (_, bytes, oldest) = *lock(here);
+        let gauge = |value: u64| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+        let help = "Bytes of the history's files";
+        gauge(bytes).encode(encoder.encode_descriptor(
+            "history_bytes",
+            help,
+            None,
+            MetricType::Gauge,
+        )?)?;
+        if let Some(oldest) = oldest {
+            let help = "Time of the oldest record in the history, seconds since 1970";
+            let name = "history_oldest_timestamp_seconds";
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(oldest / 1_000_000).encode(metric)?;
+        }
+        Ok(())
+    }
+}
+
+/// The running history. Dropping it writes what is left.
+pub struct History {
+    stop: Arc<AtomicBool>,
+    observer: Observer,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl History {
+    /// Reads what is there, and writes from now on what the observer gets.
+    ///
+    /// # Errors
+    ///
+    /// The thread cannot be started. A folder that cannot be used is trouble, and no error: enforcement
+    /// does not need it.
+    pub fn start(
+        dir: &Path,
+        bounds: Bounds,
+        observer: Observer,
+        standing: Arc<Standing>,
+    ) -> std::io::Result<History> {
+        let stop = Arc::<AtomicBool>::default();
+        let writer = Writer {
+            dir: dir.to_owned(),
+            shelf: Shelf::new(dir.to_owned(), bounds),
+            observer: observer.clone(),
+            standing,
+            stop: Arc::clone(&stop),
+            failed: None,
+        };
+        let thread =
+            thread::Builder::new().name("history".to_owned()).spawn(move || writer.run())?;
+        Ok(History { stop, observer, thread: Some(thread) })
+    }
+}
+
+impl Drop for History {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.observer.wake();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Writer {
+    dir: PathBuf,
+    shelf: Shelf,
+    observer: Observer,
+    standing: Arc<Standing>,
+    stop: Arc<AtomicBool>,
+    failed: Option<Instant>,
+}
+
+impl Writer {
+    fn run(mut self) {
+        if let Err(error) = self.shelf.open() {
+            self.fail(&error);
+        } else {
+            info!(folder = %self.dir.display(), "history");
+        }
+        self.observer.written(&[], self.shelf.segments());
+        self.tell();
+        loop {
+            let stops = || self.stop.load(Ordering::SeqCst);
+            let batch = self.observer.unwritten(BLOCK, FLUSH, stops);
+            let is_last = self.stop.load(Ordering::SeqCst) && batch.len() < BLOCK;
+            if !batch.is_empty() {
+                self.write(&batch);
+                self.tell();
+            }
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &[Arc<FlowRecord>]) {
+        let count = batch.len() as u64;
+        let is_waiting = self.failed.is_some_and(|failed| failed.elapsed() < PATIENCE);
+        let written = if is_waiting { None } else { Some(self.shelf.write(batch)) };
+        match written {
+            Some(Ok(())) => {
+                self.standing.written.fetch_add(count, Ordering::Relaxed);
+                if self.failed.take().is_some() {
+                    *lock(&self.standing.trouble) = None;
+                    warn!(lost = self.standing.lost(), "the history is written again");
+                }
+            }
+            Some(Err(error)) => {
+                self.standing.unwritten.fetch_add(count, Ordering::Relaxed);
+                self.fail(&error);
+            }
+            None => {
+                self.standing.unwritten.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+        self.shelf.trim(SystemTime::now());
+        self.observer.written(batch, self.shelf.segments());
+    }
+
+    fn fail(&mut self, error: &std::io::Error) {
+        if self.failed.is_none() {
+            error!(folder = %self.dir.display(), %error, "the history cannot be written");
+        }
+        *lock(&self.standing.trouble) = Some(format!("{}: {error}", self.dir.display()));
+        self.failed = Some(Instant::now());
+    }
+
+    fn tell(&self) {
+        *lock(&self.standing.here) = self.shelf.here();
+    }
+}
+
+#[cfg(test)]
+mod tests;
