@@ -64,6 +64,8 @@ fn the_log_has_what_is_wanted_and_no_more() {
         "--flow-log",
         file.to_str().unwrap(),
         "--flow-log-filter",
+        "event=drop",
+        "--flow-log-filter",
         "to-port=7000-7999",
         "--flow-log-filter",
         "not from-name=web",
@@ -94,7 +96,8 @@ fn the_log_has_what_is_wanted_and_no_more() {
 fn a_full_disk_costs_records_and_nothing_else() {
     let disk = Disk::new(64);
     let file = disk.0.join("flows.json");
-    let stage = Stage::new(&["--flow-log", file.to_str().unwrap()]);
+    let stage =
+        Stage::new(&["--flow-log", file.to_str().unwrap(), "--flow-log-filter", "event=drop"]);
     stage.apply(CLOSED);
     knock(&stage, "web", 1);
     wait::until("a record", LIMIT, || records(&file).len() == 1).unwrap();
@@ -134,7 +137,8 @@ fn a_full_disk_costs_records_and_nothing_else() {
 fn a_folder_that_is_not_there_is_told_and_enforcement_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("missing/flows.json");
-    let stage = Stage::new(&["--flow-log", file.to_str().unwrap()]);
+    let stage =
+        Stage::new(&["--flow-log", file.to_str().unwrap(), "--flow-log-filter", "event=drop"]);
     stage.apply(CLOSED);
     let mut port = 1;
     wait::until("trouble", LIMIT, || {

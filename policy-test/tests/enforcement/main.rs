@@ -8,6 +8,7 @@ mod changes;
 mod diff;
 mod directory;
 mod flow_log;
+mod flows;
 mod hardware;
 mod host_endpoints;
 mod host_packets;

@@ -331,9 +331,14 @@ pub(crate) struct Drops(BTreeMap<Series, u64>);
 
 impl Drops {
     pub(crate) fn read(agent: &Agent) -> Self {
+        Self::of(agent, "palisade_dropped_packets_total")
+    }
+
+    /// Another metric with the same names.
+    pub(crate) fn of(agent: &Agent, metric: &str) -> Self {
         let text = agent.metrics().unwrap();
         let lines = text.lines().filter_map(|line| {
-            let line = line.strip_prefix("palisade_dropped_packets_total{")?;
+            let line = line.strip_prefix(metric)?.strip_prefix('{')?;
             let (labels, count) = line.rsplit_once("} ")?;
             // No name in these tests holds a comma or a quote.
             let labels = labels.split(',').map(|label| {
