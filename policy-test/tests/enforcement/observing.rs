@@ -62,7 +62,8 @@ fn filters_pick_the_same_records_live_kept_and_from_a_file() {
         .agent
         .policyctl_command()
         .unwrap()
-        .args(["observe", "-f", "-o", "json", "--from-label", "app == 'api'", "--port", "5432"])
+        .args(["observe", "-f", "-o", "json", "--event", "drop"])
+        .args(["--from-label", "app == 'api'", "--port", "5432"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -70,7 +71,7 @@ fn filters_pick_the_same_records_live_kept_and_from_a_file() {
     // Again and again: until it watches, there is nothing to see.
     wait::until("enough records", 6 * LIMIT, || {
         knock(&stage);
-        observe(&stage, &["--from-name", "api", "--last", "100"]).len() > 8
+        observe(&stage, &["--from-name", "api", "--event", "drop", "--last", "100"]).len() > 8
     })
     .unwrap();
     let first = live.next().unwrap().unwrap();
@@ -89,7 +90,8 @@ fn filters_pick_the_same_records_live_kept_and_from_a_file() {
         .collect();
     std::fs::write(&file, lines).unwrap();
     let file = file.to_str().unwrap();
-    let v4 = ["--ip", "10.77.0.0/24"];
+    // At the other end each flow was let through.
+    let v4 = ["--ip", "10.77.0.0/24", "--event", "drop"];
     for (filters, expected) in [
         (&["--from-name", "api"][..], &["api->db:5432", "api->db:80"][..]),
         (&["--to-port", "5432"], &["api->db:5432", "bad->db:5432"]),
