@@ -37,7 +37,7 @@ use policy_api::{messages::RuleName, yaml};
 use policy_common::{
     abi::{
         Counter, DropKey, Event, EventBudget, EventKind, Flow, FlowKeyV4, FlowKeyV6, Fragment,
-        FragmentKey, OpenedKey, StagedCounter,
+        FragmentKey, OpenedKey, StagedCounter, UplinkFlowKey,
     },
     maps as name,
 };
@@ -487,6 +487,17 @@ impl Ring {
     /// If the map cannot be read.
     pub fn opened(&self) -> Result<BTreeMap<OpenedKey, u64>, MapError> {
         Ok(self.counters.opened()?.into_iter().collect())
+    }
+
+    /// Flows that limited uplinks know: a table's name in `policy_common::maps`.
+    ///
+    /// # Errors
+    /// If the map cannot be opened.
+    pub fn uplink_flows(
+        &self,
+        table: &'static str,
+    ) -> Result<HashMap<MapData, UplinkFlowKey, u64>> {
+        Ok(open(&Pins::new(&self.pins), table)?)
     }
 
     /// Forgets a drop counter.
