@@ -1,6 +1,6 @@
 //! Does what a command says. Input: an [`Invocation`]; output: text on the screen and how it
 //! ended. Changes are in `run/change.rs`, what only reads in `run/show.rs`, records in
-//! `run/observe.rs`, counters as they move in `run/top.rs`, comparisons in `run/diff.rs`, the whole of what is allowed in `run/verify.rs`,
+//! `run/observe.rs` and, from files, `run/records.rs`, counters as they move in `run/top.rs`, comparisons in `run/diff.rs`, the whole of what is allowed in `run/verify.rs`,
 //! what works on files in `run/validate.rs` and `run/explain.rs`.
 
 mod change;
@@ -8,6 +8,7 @@ mod describe;
 mod diff;
 mod explain;
 mod observe;
+mod records;
 mod show;
 mod top;
 mod validate;
