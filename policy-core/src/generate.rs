@@ -28,7 +28,7 @@ use self::{
     labels::Group,
     observations::{Far, Seen, Service, Workload},
 };
-use crate::{labels::Labels, selector::Selector};
+use crate::{labels::Labels, selector::Selector, validate::names};
 
 /// Names in one note at most.
 const NAMED: usize = 8;
@@ -60,6 +60,34 @@ pub struct Wanted {
     pub keys: Vec<String>,
     /// Workloads to write policies for.
     pub workloads: Chosen,
+}
+
+impl Wanted {
+    /// Says what can be in no policy.
+    ///
+    /// # Errors
+    ///
+    /// The first such thing, in a sentence.
+    pub fn check(&self) -> Result<(), String> {
+        if let Some(tier) = &self.tier {
+            if self.form == Form::Kubernetes {
+                return Err(format!(
+                    "policies of Kubernetes' form are all in the tier `default`: leave out the \
+                     tier `{tier}`, or write Calico's form"
+                ));
+            }
+            if !names::is_dns_label(tier) {
+                return Err(format!(
+                    "`{tier}` is not the name of a tier: use at most 63 lower-case letters, digits \
+                     and `-`, with a letter or digit at both ends"
+                ));
+            }
+        }
+        match self.keys.iter().find(|key| !names::is_qualified_name(key)) {
+            Some(key) => Err(format!("`{key}` is not the name of a label")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Some workloads: those with one of the names, and those that the selector matches; all if nothing
@@ -144,14 +172,20 @@ pub fn policies(observations: &Observations, wanted: &Wanted) -> Generated {
     let workloads = &observations.workloads;
     let groups = labels::groups(workloads, &wanted.keys, wanted.form);
     let mut generated = Generated { about: about(observations), ..Generated::default() };
-    unmet(workloads, &wanted.workloads, &mut generated);
+    // Who is known only as somebody's other end gets no policy: it would deny everything.
+    let mut told = vec![false; workloads.len()];
+    for pair in observations.pairs.keys() {
+        told[pair.subject] = true;
+    }
+    let seen = || workloads.iter().zip(&told).filter(|(_, told)| **told).map(|(it, _)| it);
+    unmet(seen, &wanted.workloads, &mut generated);
 
-    // All members of a group that somebody of is wanted.
+    // All members of a group of which one is wanted.
     let mut members: BTreeMap<&Group, Vec<&Workload>> = BTreeMap::new();
     let mut nameless = BTreeSet::new();
     let mut subjects = BTreeSet::new();
-    for (workload, group) in workloads.iter().zip(&groups) {
-        let is_wanted = wanted.workloads.has(workload);
+    for (index, (workload, group)) in workloads.iter().zip(&groups).enumerate() {
+        let is_wanted = told[index] && wanted.workloads.has(workload);
         match group {
             Some(group) => {
                 members.entry(group).or_default().push(workload);
@@ -224,8 +258,12 @@ pub fn policies(observations: &Observations, wanted: &Wanted) -> Generated {
     generated
 }
 
-/// Says which names and selectors nobody has.
-fn unmet(workloads: &[Workload], chosen: &Chosen, generated: &mut Generated) {
+/// Says which names and selectors nobody has that something was seen of.
+fn unmet<'a, I: Iterator<Item = &'a Workload>>(
+    seen: impl Fn() -> I,
+    chosen: &Chosen,
+    generated: &mut Generated,
+) {
     let one = |names: Vec<(Option<String>, String)>, selector| Chosen { names, selector };
     let mut asked: Vec<(String, Chosen)> = Vec::new();
     for (namespace, name) in &chosen.names {
@@ -239,8 +277,8 @@ fn unmet(workloads: &[Workload], chosen: &Chosen, generated: &mut Generated) {
         asked.push((selector.to_string(), one(Vec::new(), Some(selector.clone()))));
     }
     for (text, chosen) in asked {
-        if !workloads.iter().any(|workload| chosen.has(workload)) {
-            generated.notes.push(format!("no workload that was seen is `{text}`"));
+        if !seen().any(|workload| chosen.has(workload)) {
+            generated.notes.push(format!("no flow of a workload `{text}` was seen"));
             generated.incomplete = true;
         }
     }

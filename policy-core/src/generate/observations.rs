@@ -120,9 +120,9 @@ impl Seen {
         if self.own.seen == 0 { &self.other } else { &self.own }
     }
 
+    /// Adds what another workload of the group has seen.
     pub(super) fn merge(&mut self, other: &Seen) {
-        self.own.merge(&other.own);
-        self.other.merge(&other.other);
+        self.own.merge(other.tally());
         self.nets.extend(&other.nets);
     }
 }

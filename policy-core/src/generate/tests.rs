@@ -23,6 +23,8 @@ use crate::{
     validate::decode_with_warnings,
 };
 
+mod cases;
+
 type Own<'a> = &'a [(&'a str, &'a str)];
 
 /// Namespace, name, labels, address; and of what the workload is one: those of one kind share

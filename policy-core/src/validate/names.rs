@@ -214,7 +214,7 @@ pub(crate) fn is_namespace(text: &str) -> bool {
 }
 
 /// A label of a DNS name in lower case (RFC 1123).
-pub(super) fn is_dns_label(text: &str) -> bool {
+pub(crate) fn is_dns_label(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     (1..=MAX_LABEL).contains(&text.len())
         && text.bytes().all(|byte| inner(byte) || byte == b'-')
