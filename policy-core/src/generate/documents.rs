@@ -206,7 +206,7 @@ impl<'a> Writer<'a> {
             1 => format!("workload {workloads} of namespace {}", group.namespace),
             _ => format!("workloads {workloads} of namespace {}", group.namespace),
         };
-        let mut next = Some(name.clone());
+        let mut next = Some(name);
         let mut rest = (ingress.next(), egress.next());
         while let Some(name) = next {
             let (some, more) = rest;

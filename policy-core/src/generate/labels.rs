@@ -108,7 +108,9 @@ fn refine(
     workloads: &[Workload],
     label: impl Fn(&Workload) -> Option<(String, String)>,
 ) {
-    let mut values: BTreeMap<Group, (Option<(String, String)>, bool, bool)> = BTreeMap::new();
+    // The first member's label; whether another's differs; whether all have one.
+    type Values = (Option<(String, String)>, bool, bool);
+    let mut values: BTreeMap<Group, Values> = BTreeMap::new();
     for (group, workload) in groups.iter().zip(workloads) {
         let Some(group) = group else { continue };
         let own = label(workload);

@@ -118,7 +118,7 @@ fn a_flow_counts_once() {
     for (records, expected) in [
         (vec![open.clone(), close.clone()], "seen once, 2026-11-21 01:27:01"),
         (vec![open.clone(), open.clone(), close.clone()], "seen once, 2026-11-21 01:27:01"),
-        (vec![open.clone(), at(1)], twice),
+        (vec![open, at(1)], twice),
         (vec![at(1), at(2)], twice),
         // Both ends tell of it, each of its own side.
         (records(asked), "seen once, 2026-11-21 01:27:01"),
@@ -252,11 +252,14 @@ fn kinds_and_directions_are_those_that_were_asked_for() {
     }
 }
 
+/// What is wrong with a record, the note, and how many policies there are all the same.
+type Case<'a> = (&'a dyn Fn(&mut FlowRecord), &'a str, usize);
+
 #[test]
 fn what_cannot_be_taken_is_said() {
     let base = record(flow(WEB, DB, (6, 5432)), Direction::Egress);
     let unnamed = |it: &mut FlowRecord| it.source.namespace = "no namespace".to_owned();
-    let cases: [(&dyn Fn(&mut FlowRecord), &str, usize); 9] = [
+    let cases: [Case<'_>; 9] = [
         (&|it| it.protocol = "tpc".to_owned(), "1 of the records do not say", 0),
         (&|it| it.protocol = "0".to_owned(), "1 of the records do not say", 0),
         (&|it| it.protocol = "icmp".to_owned(), "1 of the records do not say", 0),
