@@ -95,8 +95,8 @@ type Weighed = (usize, Rule);
 pub(super) struct Writer<'a> {
     wanted: &'a Wanted,
     names: BTreeMap<&'a Group, String>,
-    sets: BTreeSet<(String, String)>,
-    policies: BTreeSet<(String, String)>,
+    sets: Names,
+    policies: Names,
     documents: Vec<Document>,
     notes: Vec<String>,
 }
@@ -107,13 +107,13 @@ impl<'a> Writer<'a> {
         wanted: &'a Wanted,
         groups: impl IntoIterator<Item = &'a Group>,
     ) -> Writer<'a> {
-        let mut policies = BTreeSet::new();
+        let mut policies = Names::default();
         let named = |group: &'a Group| {
-            let name = unique(&mut policies, &group.namespace, &format!("{PREFIX}{}", stem(group)));
+            let name = policies.unique(&group.namespace, &format!("{PREFIX}{}", stem(group)));
             (group, name)
         };
         let names = groups.into_iter().map(named).collect();
-        let (sets, documents, notes) = (BTreeSet::new(), Vec::new(), Vec::new());
+        let (sets, documents, notes) = (Names::default(), Vec::new(), Vec::new());
         Writer { wanted, names, sets, policies, documents, notes }
     }
 
@@ -166,7 +166,7 @@ impl<'a> Writer<'a> {
                     let key = (peer, part.nets.clone());
                     let set = sets.entry(key).or_insert_with(|| {
                         let stem = format!("{name}-{}", sanitised(&peer.name()));
-                        unique(&mut self.sets, &group.namespace, &stem)
+                        self.sets.unique(&group.namespace, &stem)
                     });
                     set.as_str()
                 });
@@ -217,8 +217,7 @@ impl<'a> Writer<'a> {
             let wanted = ways.into_iter().filter(|(_, wanted, _)| *wanted);
             let rules = wanted.map(|(way, _, rules)| (way, rules.unwrap_or_default())).collect();
             self.documents.push(Document { about: about.clone(), head, rules });
-            next =
-                (rest != (None, None)).then(|| unique(&mut self.policies, &group.namespace, &name));
+            next = (rest != (None, None)).then(|| self.policies.unique(&group.namespace, &name));
         }
     }
 
@@ -466,14 +465,28 @@ fn sanitised(text: &str) -> String {
     if name.is_empty() { "unnamed".to_owned() } else { name.to_owned() }
 }
 
-/// The name, with a number behind it if there is one of that name in the namespace already.
-fn unique(used: &mut BTreeSet<(String, String)>, namespace: &str, name: &str) -> String {
-    let cut: String = name.chars().take(NAME).collect();
-    let cut = cut.trim_end_matches('-');
-    let numbered = (2..).map(|number: u32| format!("{cut}-{number}"));
-    let mut names = std::iter::once(cut.to_owned()).chain(numbered);
-    let free = names.find(|name| used.insert((namespace.to_owned(), name.clone())));
-    free.unwrap_or_default()
+/// Names that are given away, by namespace.
+#[derive(Default)]
+struct Names {
+    used: BTreeSet<(String, String)>,
+    /// The last number that a name got, so that thousands of one name are not tried one by one.
+    last: BTreeMap<(String, String), u32>,
+}
+
+impl Names {
+    /// The name, with a number behind it if there is one of that name in the namespace already.
+    fn unique(&mut self, namespace: &str, name: &str) -> String {
+        let cut: String = name.chars().take(NAME).collect();
+        let cut = cut.trim_end_matches('-').to_owned();
+        let last = self.last.entry((namespace.to_owned(), cut.clone())).or_default();
+        loop {
+            *last += 1;
+            let name = if *last == 1 { cut.clone() } else { format!("{cut}-{last}") };
+            if self.used.insert((namespace.to_owned(), name.clone())) {
+                return name;
+            }
+        }
+    }
 }
 
 /// How often and when, as a comment says it.

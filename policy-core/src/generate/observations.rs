@@ -37,7 +37,8 @@ const OPEN_FLOWS: usize = 1 << 18;
 #[derive(Debug)]
 pub struct Observations {
     denied: bool,
-    room: usize,
+    /// What is left of [`ROOM`].
+    pub(super) room: usize,
     open: HashSet<u64>,
     pub(super) workloads: Vec<Workload>,
     by_name: BTreeMap<PeerName, usize>,

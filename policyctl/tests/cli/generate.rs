@@ -40,7 +40,7 @@ fn outside(name: &str, ip: &str, port: u16) -> Value {
 }
 
 /// A flow that began at 01:27 and `second`, as one end of it tells.
-fn flow(direction: &str, source: Value, destination: Value, protocol: &str, second: u8) -> Value {
+fn flow(direction: &str, source: &Value, destination: &Value, protocol: &str, second: u8) -> Value {
     let time = |second: u8| format!("2026-11-21T01:27:{second:02}.000000Z");
     json!({
         "time": time(second + 2), "event": "close", "verdict": "allow", "direction": direction,
@@ -55,28 +55,28 @@ fn flow(direction: &str, source: Value, destination: Value, protocol: &str, seco
 /// A shop with two web servers, a database, and who asks them.
 fn night() -> Vec<Value> {
     let mut records = Vec::new();
-    let mut both = |source: Value, destination: Value, protocol: &str, second: u8| {
+    let mut both = |source: &Value, destination: &Value, protocol: &str, second: u8| {
         for direction in ["egress", "ingress"] {
-            records.push(flow(direction, source.clone(), destination.clone(), protocol, second));
+            records.push(flow(direction, source, destination, protocol, second));
         }
     };
-    both(web(1, 40_001), db(5432), "tcp", 1);
-    both(web(2, 40_002), db(5432), "tcp", 2);
-    both(monitor(50_000), web(1, 9100), "tcp", 3);
-    both(monitor(50_001), web(2, 9101), "tcp", 4);
-    both(monitor(50_002), web(2, 9102), "tcp", 5);
+    both(&web(1, 40_001), &db(5432), "tcp", 1);
+    both(&web(2, 40_002), &db(5432), "tcp", 2);
+    both(&monitor(50_000), &web(1, 9100), "tcp", 3);
+    both(&monitor(50_001), &web(2, 9101), "tcp", 4);
+    both(&monitor(50_002), &web(2, 9102), "tcp", 5);
     // The first flow was open for a while.
     let mut open = records[0].clone();
     open["event"] = json!("open");
     records.insert(0, open);
-    let mut ping = flow("ingress", monitor(0), web(1, 0), "icmp", 6);
+    let mut ping = flow("ingress", &monitor(0), &web(1, 0), "icmp", 6);
     (ping["icmp_type"], ping["icmp_code"]) = (json!(8), json!(0));
     records.push(ping);
     for (ip, second) in [("192.0.2.6", 7), ("192.0.2.7", 8), ("2001:db8::7", 9)] {
-        records.push(flow("ingress", outside("world", ip, 5000), web(1, 443), "tcp", second));
+        records.push(flow("ingress", &outside("world", ip, 5000), &web(1, 443), "tcp", second));
     }
-    records.push(flow("egress", db(40_000), outside("backup", "198.51.100.10", 22), "tcp", 10));
-    records.push(flow("egress", db(40_001), outside("host", "172.20.0.1", 53), "udp", 11));
+    records.push(flow("egress", &db(40_000), &outside("backup", "198.51.100.10", 22), "tcp", 10));
+    records.push(flow("egress", &db(40_001), &outside("host", "172.20.0.1", 53), "udp", 11));
     let drop = |reason: &str, port: u16| {
         json!({
             "time": "2026-11-21T01:28:00.000000Z", "event": "drop", "verdict": "deny",
@@ -245,7 +245,7 @@ fn what_is_no_record_is_left_out_and_told() {
 #[test]
 fn what_others_have_written_stays_in_its_place() {
     let evil = "x\n---\nkind: GlobalNetworkPolicy # \u{1b}[2J\u{202e}";
-    let mut record = flow("ingress", outside(evil, "192.0.2.1", 1), web(1, 80), "tcp", 1);
+    let mut record = flow("ingress", &outside(evil, "192.0.2.1", 1), &web(1, 80), "tcp", 1);
     record["destination"]["name"] = json!(evil);
     record["destination"]["labels"]["app"] = json!("yes: 'no'");
     record["destination"]["labels"]["role"] = json!("# a");

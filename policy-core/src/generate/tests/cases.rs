@@ -360,6 +360,30 @@ fn many_ports_become_several_rules_and_policies() {
 }
 
 #[test]
+fn what_there_is_no_room_for_is_left_out_and_said() {
+    // For two workloads and three things that they do, each at both ends.
+    let mut observations = Observations::new(false);
+    observations.room = 2 * 16 + 6;
+    for port in 1..=5 {
+        for record in records(flow(WEB, DB, (6, port))) {
+            observations.add(&record);
+        }
+    }
+    for record in records(flow(BLOG, DB, (6, 1))).iter().chain(&records(flow(WEB, DB, (6, 2)))) {
+        observations.add(record);
+    }
+    let generated = policies(&observations, &wanted(Form::Calico));
+    assert!(generated.incomplete);
+    assert!(generated.notes[0].starts_with("too much to tell apart"), "{:?}", generated.notes);
+    let model = model(&generated, &[WEB, DB].into());
+    for port in 1..=5 {
+        let asked = flow(WEB, DB, (6, port));
+        assert_eq!(passes(&model, asked, Direction::Egress), Some(port <= 3), "{port}");
+        assert_eq!(passes(&model, asked, Direction::Ingress), Some(port <= 3), "{port}");
+    }
+}
+
+#[test]
 fn names_are_valid_and_stay_whoever_is_chosen() {
     let long = "x".repeat(63);
     let named = |namespace: &str, app: &str| {
