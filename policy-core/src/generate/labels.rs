@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use policy_api::terminal::clean;
+
 use super::{Form, observations::Workload};
 use crate::{
     labels::NAME_LABEL,
@@ -39,8 +41,10 @@ const FURTHER: [&str; 10] = [
     "tier",
 ];
 
-/// Longest value in a Calico selector here, in bytes: a selector has 1024 characters at most.
+/// Longest value that is written into a Calico selector, in bytes.
 const LONGEST: usize = 256;
+/// Longest selector, in bytes; upstream's bound is 1024 characters.
+const SELECTOR: usize = 1000;
 
 /// Workloads that a policy cannot tell apart: a namespace, and labels in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,8 +70,8 @@ pub(super) fn groups(workloads: &[Workload], keys: &[String], form: Form) -> Vec
     };
     let group = |workload: &Workload, labels: BTreeMap<String, String>| {
         let namespace = workload.name.namespace.clone();
-        let known = is_namespace(&namespace) && !labels.is_empty();
-        known.then_some(Group { namespace, labels })
+        let usable = is_namespace(&namespace) && !labels.is_empty() && fits(&labels);
+        usable.then_some(Group { namespace, labels })
     };
     if !keys.is_empty() {
         let labels = |it: &Workload| keys.iter().filter_map(|key| usable(it, key)).collect();
@@ -122,7 +126,11 @@ fn refine(
     for (group, workload) in groups.iter_mut().zip(workloads) {
         let Some(group) = group else { continue };
         let Some((_, true, true)) = values.get(group) else { continue };
-        group.labels.extend(label(workload));
+        let mut labels = group.labels.clone();
+        labels.extend(label(workload));
+        if fits(&labels) {
+            group.labels = labels;
+        }
     }
 }
 
@@ -154,11 +162,16 @@ fn confused(groups: &[Option<Group>], workloads: &[Workload]) -> Vec<usize> {
     confused
 }
 
+/// Whether a selector has room for the labels, `key == 'value'` each, joined by ` && `.
+fn fits(labels: &BTreeMap<String, String>) -> bool {
+    labels.iter().map(|(key, value)| key.len() + value.len() + 10).sum::<usize>() <= SELECTOR
+}
+
 /// Whether a selector can ask for the label.
 fn is_usable(form: Form, key: &str, value: &str) -> bool {
-    let quotable = |value: &str| {
-        value.len() <= LONGEST && !value.contains('\'') && !value.contains(char::is_control)
-    };
+    // Nothing that ends a quoted text, or that a terminal would obey.
+    let quotable =
+        |value: &str| value.len() <= LONGEST && !value.contains('\'') && clean(value) == value;
     let writable = match form {
         Form::Calico => quotable(value),
         Form::Kubernetes => is_label_value(value),
@@ -269,6 +282,12 @@ mod tests {
     }
 
     #[test]
+    fn a_label_cannot_command_the_terminal() {
+        let odd = [workload("web", &[("app", "a\u{202e}b"), ("role", "\u{1b}[2J")])];
+        assert_eq!(chosen(&odd, &[], Form::Calico), ["palisade.io/name=web"]);
+    }
+
+    #[test]
     fn labels_that_a_form_cannot_write_are_not_taken() {
         let odd = [workload("web", &[("app", "my web"), ("role", "front")])];
         assert_eq!(chosen(&odd, &[], Form::Calico), ["app=my web"]);
@@ -277,6 +296,27 @@ mod tests {
         let none = [workload(&long, &[("app", "it's"), ("role", "a\nb")])];
         assert_eq!(chosen(&none, &[], Form::Calico), [format!("palisade.io/name={long}")]);
         assert_eq!(chosen(&none, &[], Form::Kubernetes), ["-"]);
+    }
+
+    #[test]
+    fn a_selector_has_room_for_a_thousand_bytes() {
+        let long = |last: &str| format!("{}{last}", "x".repeat(255));
+        let workloads = |keys: &[&str]| -> Vec<Workload> {
+            ["a", "b"]
+                .map(|last| {
+                    let value = long(last);
+                    let mut own = vec![("app", "web")];
+                    own.extend(keys.iter().map(|key| (*key, value.as_str())));
+                    workload(last, &own)
+                })
+                .to_vec()
+        };
+        let few = chosen(&workloads(&["role", "tier"]), &[], Form::Calico);
+        assert_eq!(few[1], format!("app=web role={}", long("b")));
+        let four = ["k1", "k2", "k3", "k4"];
+        let many = workloads(&four);
+        assert_eq!(chosen(&many, &four[..3], Form::Calico)[0].matches('=').count(), 3);
+        assert_eq!(chosen(&many, &four, Form::Calico), ["-", "-"]);
     }
 
     #[test]
