@@ -452,6 +452,21 @@ fn labels_that_select_too_much_are_named() {
     assert_eq!(notes, ["`app == 'web'` selects shop/web-1, too"]);
 }
 
+/// Whoever starts a container writes its labels.
+#[test]
+fn a_container_cannot_label_itself_into_a_network_set() {
+    let generated = generated(&records(flow(WORLD, WEB, (6, 80))));
+    let mut model = model(&generated, &[WEB, DB].into());
+    let asked = flow(DB, WEB, (6, 80));
+    let id = EndpointId(WORKLOADS[DB].3.to_owned());
+    let own = [("generated-set", "generated-web-world")];
+    let labels = endpoint_labels(own, "shop", "db", "docker");
+    let forged = EndpointSpec { labels, ..model.endpoints.get(&id).unwrap().as_ref().clone() };
+    model.endpoints.insert(id, Arc::new(forged));
+    assert_eq!(passes(&model, flow(WORLD, WEB, (6, 80)), Direction::Ingress), Some(true));
+    assert_eq!(passes(&model, asked, Direction::Ingress), Some(false));
+}
+
 #[test]
 fn made_again_names_are_the_same() {
     let at = |name: &str| {
