@@ -27,6 +27,9 @@ use crate::top::{Order, View};
 /// Records shown by `observe` when told neither how many nor since when.
 const LAST_RECORDS: usize = 20;
 
+/// Before every record.
+const EVER: &str = "1970-01-01T00:00:00Z";
+
 /// A command and the agent that it is for.
 #[derive(Debug)]
 pub(crate) struct Invocation {
@@ -282,7 +285,7 @@ fn filter(
 
 fn generate(args: GenerateArgs) -> Result<Command, Failure> {
     once([&args.input])?;
-    let filter = filter(args.since, args.until, args.filters)?;
+    let mut filter = filter(args.since, args.until, args.filters)?;
     let named = |text: String| match text.split_once('/') {
         None if !text.is_empty() => Ok((None, text)),
         Some((namespace, name))
@@ -314,8 +317,11 @@ fn generate(args: GenerateArgs) -> Result<Command, Failure> {
         },
     };
     wanted.check().map_err(Failure::usage)?;
-    let last = args.last.or(args.input.is_empty().then_some(usize::MAX));
-    let watch = Watch { follow: false, last, filter, input: args.input };
+    if args.input.is_empty() && args.last.is_none() && filter.since.is_none() {
+        // An agent that is asked neither how many nor since when gives a few only.
+        filter.since = Some(moment(EVER, SystemTime::UNIX_EPOCH)?);
+    }
+    let watch = Watch { follow: false, last: args.last, filter, input: args.input };
     let (wanted, denied, output) = (Box::new(wanted), args.denied, args.output);
     Ok(Command::Generate { watch, wanted, denied, output })
 }

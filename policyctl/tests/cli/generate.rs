@@ -163,9 +163,13 @@ fn the_agent_is_asked_for_all_that_it_has() {
     assert_eq!(made.code, 0, "{made:?}");
     run(agent.socket(), &["generate", "--last", "7", "--to-name", "shop/db"]);
     let seen = agent.seen();
-    assert_eq!(seen[0].0, format!("GET /v1/observe?follow=false&last={}", usize::MAX));
+    let ever = "%7B%22since%22%3A%221970-01-01T00%3A00%3A00.000000Z%22%7D";
+    assert_eq!(seen[0].0, format!("GET /v1/observe?follow=false&filter={ever}"));
     assert!(seen[1].0.starts_with("GET /v1/observe?follow=false&last=7&filter="), "{}", seen[1].0);
     assert!(seen[1].0.contains("shop%2Fdb"), "{}", seen[1].0);
+    run(agent.socket(), &["generate", "--since", "2026-11-21T01:00:00Z"]);
+    let request = agent.seen()[2].0.clone();
+    assert!(request.contains("2026-11-21T01") && !request.contains("last="), "{request}");
 }
 
 #[test]
