@@ -9,6 +9,7 @@ mod change;
 mod ctl;
 mod describe;
 mod diff;
+mod generate;
 mod no_agent;
 mod observe;
 mod offline;
