@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 
+mod capture;
 mod filter;
 mod generate;
 
+pub(crate) use capture::{CaptureArgs, CaptureWhat};
 pub(crate) use filter::FilterArgs;
 pub(crate) use generate::{GenerateArgs, PolicyForm, PolicyTypes, ResourceFormat};
 
@@ -499,6 +501,12 @@ pub(crate) enum RawCommand {
         #[arg(short, long, value_name = "FORMAT", default_value = "compact")]
         output: StreamFormat,
     },
+
+    /// Write whole packets to a file for Wireshark: what is dropped, by which rule; or chosen traffic.
+    ///
+    /// Until Ctrl-C, or what --count, --for and --max-size say. One capture at a time.
+    #[command(after_help = capture::EXAMPLES)]
+    Capture(CaptureArgs),
 
     /// Write policies that allow what was seen, and nothing else.
     ///

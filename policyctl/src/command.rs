@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use policy_api::capture::What;
 use policy_api::flow::FlowFilter;
 use policy_api::resource::Kind;
 use policy_core::assemble::Host;
@@ -13,9 +14,9 @@ use policy_core::observe::Filter;
 use policy_core::selector::Selector;
 
 use crate::args::{
-    self, Args, ChangeFormat, FileArgs, FilterArgs, FindingFormat, GenerateArgs, GraphFormat,
-    HostAccess, ListFormat, OfflineArgs, PolicyForm, PolicyTypes, RawCommand, ResourceFormat,
-    StreamFormat, TextFormat, TopSort, TopView,
+    self, Args, CaptureArgs, CaptureWhat, ChangeFormat, FileArgs, FilterArgs, FindingFormat,
+    GenerateArgs, GraphFormat, HostAccess, ListFormat, OfflineArgs, PolicyForm, PolicyTypes,
+    RawCommand, ResourceFormat, StreamFormat, TextFormat, TopSort, TopView,
 };
 use crate::describe::Sort;
 use crate::failure::Failure;
@@ -38,6 +39,20 @@ pub(crate) struct Invocation {
     pub(crate) command: Command,
 }
 
+/// Which packets, how much of them, and where to.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    pub(crate) write: PathBuf,
+    pub(crate) what: What,
+    /// Bytes of each.
+    pub(crate) snap: u32,
+    pub(crate) count: Option<u64>,
+    pub(crate) duration: Option<Duration>,
+    /// MiB.
+    pub(crate) max_size: u64,
+    pub(crate) filter: FlowFilter,
+}
+
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -53,6 +68,7 @@ pub(crate) enum Command {
     Verify { offline: Option<Offline>, staged: bool, limit: usize, output: GraphFormat },
     Top(Top),
     Observe { watch: Watch, output: StreamFormat },
+    Capture(Capture),
     Generate { watch: Watch, wanted: Box<Wanted>, denied: bool, output: ResourceFormat },
     Version { client_only: bool, output: TextFormat },
     Completion { shell: clap_complete::Shell },
@@ -262,6 +278,7 @@ pub(crate) fn resolve(args: Args) -> Result<Invocation, Failure> {
             };
             Command::Observe { watch: Watch { follow, last, filter, input }, output }
         }
+        RawCommand::Capture(args) => Command::Capture(capture(args)?),
         RawCommand::Generate(args) => generate(args)?,
         RawCommand::Version { client, output } => Command::Version { client_only: client, output },
         RawCommand::Completion { shell } => Command::Completion { shell },
@@ -280,6 +297,17 @@ fn filter(
     let filter = FlowFilter { since: moment(since)?, until: moment(until)?, conditions: filters.0 };
     Filter::new(&filter).map_err(|error| Failure::usage(error.to_string()))?;
     Ok(filter)
+}
+
+fn capture(args: CaptureArgs) -> Result<Capture, Failure> {
+    let CaptureArgs { write, what, snap, count, duration, max_size, filters } = args;
+    let what = match what {
+        CaptureWhat::Drops => What::Drops,
+        CaptureWhat::Passes => What::Passes,
+        CaptureWhat::All => What::All,
+    };
+    let filter = filter(None, None, filters)?;
+    Ok(Capture { write, what, snap, count, duration, max_size, filter })
 }
 
 fn generate(args: GenerateArgs) -> Result<Command, Failure> {

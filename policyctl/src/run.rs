@@ -3,6 +3,7 @@
 //! `run/observe.rs` and, from files, `run/records.rs`, policies from them in `run/generate.rs`, counters as they move in `run/top.rs`, comparisons in `run/diff.rs`, the whole of what is allowed in `run/verify.rs`,
 //! what works on files in `run/validate.rs` and `run/explain.rs`.
 
+mod capture;
 mod change;
 mod describe;
 mod diff;
@@ -51,6 +52,7 @@ async fn run(invocation: Invocation, screen: &Screen) -> Result<Exit, Failure> {
         Command::Describe { targets, namespace, output } => {
             describe::describe(&client, screen, &targets, namespace.as_deref(), output).await
         }
+        Command::Capture(wanted) => capture::capture(&client, screen, wanted).await,
         Command::Status { output } => show::status(&client, screen, output).await,
         Command::Validate { files, endpoints, strict, output } => {
             validate::validate(screen, &files, &endpoints, strict, output)

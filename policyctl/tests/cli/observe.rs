@@ -196,7 +196,7 @@ fn filters_are_the_agents_to_apply() {
     // Since some time is everything since.
     run(agent.socket(), &["observe", "--since", "2h"]);
     let request = agent.seen()[1].0.clone();
-    assert!(request.contains(&format!("last={}", usize::MAX)), "{request}");
+    assert!(!request.contains("last="), "{request}");
     let since = asked(&request)["since"].as_str().map(humantime::parse_rfc3339).expect("a time");
     let ago = since.expect("RFC 3339").elapsed().expect("in the past");
     assert!((7200..7260).contains(&ago.as_secs()), "{ago:?}");

@@ -1,0 +1,96 @@
+//! `capture`: packets into a file, until it is enough. Input: packets of an agent; output: pcapng, and on standard
+//! error how many there are.
+
+use std::fs::OpenOptions;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use policy_api::capture::Captured;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time;
+
+use crate::client::Client;
+use crate::command::Capture;
+use crate::failure::{Exit, Failure};
+use crate::output::pcapng::Pcapng;
+use crate::output::{Screen, text};
+
+/// So often what has come is written to the file, for whoever reads it meanwhile.
+const FLUSH: Duration = Duration::from_millis(500);
+const MIB: u64 = 1024 * 1024;
+
+pub(super) async fn capture(
+    client: &Client,
+    screen: &Screen,
+    capture: Capture,
+) -> Result<Exit, Failure> {
+    // Before anything is captured for nobody.
+    let out = open(&capture.write)?;
+    let mut file = Pcapng::new(out, capture.snap)?;
+    let mut packets = client.capture(capture.what, capture.snap, &capture.filter).await?;
+    let deadline = capture.duration.map(|duration| time::Instant::now() + duration);
+    let mut pulse = time::interval(FLUSH);
+    let stopped = stopped()?;
+    tokio::pin!(stopped);
+    let (mut count, mut lost) = (0, 0);
+    let why = loop {
+        if capture.count == Some(count) {
+            break "";
+        }
+        tokio::select! {
+            () = &mut stopped => break "",
+            () = time::sleep_until(deadline.unwrap_or_else(time::Instant::now)), if deadline.is_some() => break "",
+            _ = pulse.tick() => match file.flush() {
+                Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => break "",
+                flushed => flushed?,
+            },
+            next = packets.next() => match next? {
+                Some(Captured::Packet(packet)) => {
+                    // As much again as it may take, with its comment.
+                    let room = 2 * u64::from(packet.length.min(capture.snap)) + 4096;
+                    if file.bytes() + room > capture.max_size * MIB {
+                        break ": the file is as large as it may be";
+                    }
+                    file.add(&packet)?;
+                    count += 1;
+                }
+                Some(Captured::Lost(more)) => lost += more,
+                None => break ": the agent has ended it",
+            },
+        }
+    };
+    drop(packets);
+    file.flush()?;
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let lost = match lost {
+        0 => String::new(),
+        lost => format!(", {lost} more came too fast"),
+    };
+    screen.note(&format!("{}{lost}{why}", text::count(count, "packet")))?;
+    Ok(Exit::Fine)
+}
+
+/// Resolves when somebody wants this to end.
+fn stopped() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn open(path: &Path) -> Result<Box<dyn Write>, Failure> {
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(BufWriter::new(io::stdout())));
+    }
+    let mut options = OpenOptions::new();
+    // What packets hold is nobody's business but root's.
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    let file = file.map_err(|source| Failure::Write { path: path.to_owned(), source })?;
+    Ok(Box::new(BufWriter::new(file)))
+}
