@@ -76,8 +76,9 @@ pub(super) async fn capture(
     let lost = ring.lost().map_err(|error| failed(error.to_string()))?;
     let since_ns = clock::monotonic_ns();
     let on = Some((flags, in_kernel(&filter, snap)));
+    // Before it is on: whoever goes away meanwhile leaves nothing behind.
     let off = Off { requests: api.requests.clone(), permit: Some(permit) };
-    off.set(on).await?;
+    set(&api.requests, on).await?;
     let session =
         Session { ring, lost, since_ns, filter, published: api.published.clone(), _off: off };
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(session.lines()))
@@ -90,27 +91,27 @@ struct Off {
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Off {
-    async fn set(&self, wanted: Option<(u8, CaptureFilter)>) -> Result<(), Refused> {
-        let gone = || Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping");
-        let (answer, answered) = oneshot::channel();
-        self.requests.send(Request::Capture(wanted, answer)).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
-    }
-}
-
 impl Drop for Off {
     fn drop(&mut self) {
-        let off = Off { requests: self.requests.clone(), permit: None };
-        let Some(permit) = self.permit.take() else { return };
+        let (requests, permit) = (self.requests.clone(), self.permit.take());
         tokio::spawn(async move {
-            if let Err(error) = off.set(None).await {
+            if let Err(error) = set(&requests, None).await {
                 warn!(error = error.refusal.error, "a capture goes on that nobody reads");
             }
             // The next one begins when this one has ended.
             drop(permit);
         });
     }
+}
+
+async fn set(
+    requests: &mpsc::Sender<Request>,
+    wanted: Option<(u8, CaptureFilter)>,
+) -> Result<(), Refused> {
+    let gone = || Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping");
+    let (answer, answered) = oneshot::channel();
+    requests.send(Request::Capture(wanted, answer)).await.map_err(|_| gone())?;
+    answered.await.map_err(|_| gone())?
 }
 
 struct Session {

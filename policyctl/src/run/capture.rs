@@ -30,6 +30,7 @@ pub(super) async fn capture(
     let out = open(&capture.write)?;
     let mut file = Pcapng::new(out, capture.snap)?;
     let mut packets = client.capture(capture.what, capture.snap, &capture.filter).await?;
+    screen.note(&format!("capturing to {}; Ctrl-C ends it", capture.write.display()))?;
     let deadline = capture.duration.map(|duration| time::Instant::now() + duration);
     let mut pulse = time::interval(FLUSH);
     let stopped = stopped()?;
