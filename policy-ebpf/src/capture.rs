@@ -19,7 +19,7 @@ use policy_common::{
 use crate::{
     clock,
     endpoint::Visit,
-    lookup::bytes16,
+    lookup::{self, bytes16},
     maps::{CAPTURE, CAPTURE_LOST, CAPTURES, GLOBALS},
     verifier::{XdpFrame, ifindex, length, pin, xdp_ifindex},
 };
@@ -34,10 +34,16 @@ pub fn decided(ctx: &TcContext, visit: &Visit, is_allowed: u32, reason: u32, rul
     if visit.capture & flag == 0 || !is_wanted(&visit.packet) {
         return 0;
     }
+    let (_, remote) = visit.ends();
+    // Nobody has asked who the other side of a known connection is.
+    let peer = match visit.peer {
+        PEER_NONE if is_allowed != 0 => lookup::peer(visit.packet.family, &remote),
+        peer => peer,
+    };
     let head = Captured {
         time_ns: visit.now,
         ifindex: visit.ifindex,
-        peer: visit.peer,
+        peer,
         rule,
         staged: visit.staged,
         length: visit.length,

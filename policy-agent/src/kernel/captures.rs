@@ -66,7 +66,7 @@ impl Captures {
 }
 
 /// An item of the ring; `None` for one of another length, which no program writes.
-fn decode(item: &[u8]) -> Option<(Captured, &[u8])> {
+pub fn decode(item: &[u8]) -> Option<(Captured, &[u8])> {
     let (head, bytes) = item.split_at_checked(size_of::<Captured>())?;
     if bytes.len() != CAPTURED_BYTES {
         return None;
