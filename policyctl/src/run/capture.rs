@@ -36,41 +36,48 @@ pub(super) async fn capture(
     let stopped = stopped()?;
     tokio::pin!(stopped);
     let (mut count, mut lost) = (0, 0);
-    let why = loop {
+    let ended = loop {
         if capture.count == Some(count) {
-            break "";
+            break Ok("");
         }
         tokio::select! {
-            () = &mut stopped => break "",
-            () = time::sleep_until(deadline.unwrap_or_else(time::Instant::now)), if deadline.is_some() => break "",
+            () = &mut stopped => break Ok(""),
+            () = time::sleep_until(deadline.unwrap_or_else(time::Instant::now)), if deadline.is_some() => {
+                break Ok("");
+            }
             _ = pulse.tick() => match file.flush() {
-                Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => break "",
-                flushed => flushed?,
+                Ok(()) => {}
+                Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => break Ok(""),
+                Err(failure) => break Err(failure),
             },
-            next = packets.next() => match next? {
-                Some(Captured::Packet(packet)) => {
+            next = packets.next() => match next {
+                Ok(Some(Captured::Packet(packet))) => {
                     // As much again as it may take, with its comment.
                     let room = 2 * u64::from(packet.length.min(capture.snap)) + 4096;
                     if file.bytes() + room > capture.max_size * MIB {
-                        break ": the file is as large as it may be";
+                        break Ok(": the file is as large as it may be");
                     }
-                    file.add(&packet)?;
+                    if let Err(failure) = file.add(&packet) {
+                        break Err(failure);
+                    }
                     count += 1;
                 }
-                Some(Captured::Lost(more)) => lost += more,
-                None => break ": the agent has ended it",
+                Ok(Some(Captured::Lost(more))) => lost += more,
+                Ok(None) => break Err(Failure::StreamEnded),
+                Err(failure) => break Err(failure),
             },
         }
     };
     drop(packets);
-    file.flush()?;
+    let flushed = file.flush();
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     let lost = match lost {
         0 => String::new(),
         lost => format!(", {lost} more came too fast"),
     };
+    let why = ended.as_ref().map_or("", |why| *why);
     screen.note(&format!("{}{lost}{why}", text::count(count, "packet")))?;
-    Ok(Exit::Fine)
+    ended.and(flushed).map(|()| Exit::Fine)
 }
 
 /// Resolves when somebody wants this to end.

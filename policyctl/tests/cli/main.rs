@@ -5,6 +5,7 @@
 
 mod agent;
 mod bad_input;
+mod capture;
 mod change;
 mod ctl;
 mod describe;
