@@ -45,6 +45,19 @@ pub(super) fn read(
     Ok(if unreadable == 0 { Exit::Fine } else { Exit::Incomplete })
 }
 
+/// What a file says, if it is compressed: as the flow log's old files and those of the history are.
+fn unpacked(mut reader: Box<dyn BufRead>) -> io::Result<Box<dyn BufRead>> {
+    // RFC 8878, 3.1: the magic number of a frame, and the 16 of skippable frames.
+    let is_zstd = match reader.fill_buf()? {
+        [first, 0x2a, 0x4d, 0x18, ..] => first & 0xf0 == 0x50,
+        bytes => bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]),
+    };
+    if !is_zstd {
+        return Ok(reader);
+    }
+    Ok(Box::new(BufReader::new(zstd::Decoder::with_buffer(reader)?)))
+}
+
 /// Lines of a file that are no records.
 #[derive(Default)]
 struct Faults {
@@ -83,7 +96,7 @@ impl Lines {
         } else {
             Box::new(BufReader::new(File::open(path)?))
         };
-        Ok(Lines { reader, buffer: Vec::new(), number: 0 })
+        Ok(Lines { reader: unpacked(reader)?, buffer: Vec::new(), number: 0 })
     }
 
     /// The next line that is not empty, as a record or as what is wrong with it; `None` at the end.
