@@ -90,6 +90,11 @@ impl Standing {
         Component { name: "history".to_owned(), healthy: trouble.is_none(), detail }
     }
 
+    /// Records that are in the files.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
     fn lost(&self) -> u64 {
         self.behind.load(Ordering::Relaxed) + self.unwritten.load(Ordering::Relaxed)
     }

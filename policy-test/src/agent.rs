@@ -206,6 +206,12 @@ impl Agent {
         self.folder.join("agent.sock")
     }
 
+    /// Where it keeps what outlives it.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+
     /// Its watched directory of policies.
     #[must_use]
     pub fn policy_dir(&self) -> PathBuf {

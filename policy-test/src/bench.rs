@@ -12,6 +12,7 @@ pub mod datapath;
 pub mod goals;
 pub mod machine;
 pub mod measure;
+pub mod observe;
 pub mod report;
 pub mod results;
 pub mod rules;

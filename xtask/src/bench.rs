@@ -37,6 +37,8 @@ enum What {
     Compile,
     /// What a full connection table costs the agent
     Conntrack,
+    /// What observing costs, and how fast the history answers
+    Observe,
     /// What a block list costs at an uplink
     Uplink,
 }
@@ -55,6 +57,7 @@ impl Bench {
             Some(What::Datapath) => (Purpose::Build, &[], "bench-datapath"),
             Some(What::Compile) => (Purpose::Test, &["--release"], "bench-compile"),
             Some(What::Conntrack) => (Purpose::Test, &["--release"], "bench-conntrack"),
+            Some(What::Observe) => (Purpose::Test, &["--release"], "bench-observe"),
             Some(What::Uplink) => (Purpose::Build, &[], "bench-uplink"),
         };
         setup::ensure(workspace, purpose)?;

@@ -16,12 +16,16 @@ use std::{panic, thread::ScopedJoinHandle, time::Duration};
 
 use anyhow::Result;
 use clap::ValueEnum;
+use nix::{time::ClockId, unistd::Pid};
 
 use crate::bench::{
     contender::{Contender, Kind},
     rules::Rule,
-    topology::Topology,
+    topology::{STRANGER, Topology, at},
 };
+
+/// Where a flood goes that is let in by no rule.
+const FLOOD_PORT: u16 = 7_005;
 
 /// A topology with its contender.
 pub struct Stage {
@@ -41,6 +45,33 @@ impl Stage {
         let contender = kind.enforce(&topology, rules)?;
         Ok(Self { contender, topology })
     }
+}
+
+/// TCP connections a second, opened and closed.
+///
+/// # Errors
+/// If one cannot be opened.
+pub fn connects(on: &Topology, window: Duration) -> Result<f64> {
+    connects::rate(on, window)
+}
+
+/// Packets that a client sends whom no rule lets in, as many as one CPU can send.
+///
+/// # Errors
+/// If they cannot be sent.
+pub fn denied(on: &Topology, window: Duration) -> Result<u64> {
+    let socket = udp::bound(on.client.netns(), STRANGER)?;
+    socket.connect(at(FLOOD_PORT))?;
+    Ok(udp::Flood::send(&socket, window)?.sent)
+}
+
+/// What a process has had of the CPUs so far, all its threads together.
+///
+/// # Errors
+/// If there is no such process.
+pub fn cpu_time(pid: u32) -> Result<Duration> {
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(i32::try_from(pid)?))?;
+    Ok(clock.now()?.into())
 }
 
 /// What a thread of a generator came to.

@@ -6,13 +6,12 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use nix::{time::ClockId, unistd::Pid};
 
 use crate::{
     bench::{
         contender::Contender,
         measure::{
-            Figure, Stage,
+            Figure, Stage, cpu_time,
             udp::{Flood, PAYLOAD, bound},
         },
         topology::{STRANGER, at, traffic},
@@ -72,10 +71,4 @@ fn softirq() -> Result<f64> {
     // cpu user nice system idle iowait irq softirq
     let ticks = line.split_whitespace().nth(7).context("/proc/stat has no softirq")?;
     Ok(ticks.parse::<f64>()? * TICK)
-}
-
-/// What a process has had of the CPUs so far, all its threads together.
-fn cpu_time(pid: u32) -> Result<Duration> {
-    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(i32::try_from(pid)?))?;
-    Ok(clock.now()?.into())
 }

@@ -1,0 +1,29 @@
+//! What observing costs, and how fast it answers: `cargo xtask bench observe`.
+//!
+//! Inputs: root, an agent of the same build. Outputs: a table; an exit code, 0 if everything could be measured.
+
+use anyhow::{Context as _, Result};
+use comfy_table::{Table, presets};
+use policy_test::bench::observe::{Line, connects, events, flood, flows, history};
+
+/// What is being measured, and how.
+type Part = (&'static str, fn() -> Result<Vec<Line>>);
+
+const PARTS: [Part; 5] = [
+    ("events", events),
+    ("a flood", flood),
+    ("new flows", flows),
+    ("connections", connects),
+    ("history", history),
+];
+
+fn main() -> Result<()> {
+    for (what, measure) in PARTS {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED);
+        table.set_header([what, "goal", "figure"]);
+        table.add_rows(measure().with_context(|| what)?);
+        println!("{table}");
+    }
+    Ok(())
+}
