@@ -212,6 +212,11 @@ impl Dashboard {
         self.panels.iter().filter(|panel| !panel.is_row())
     }
 
+    /// All queries, with where they are.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = (&Panel, &Target)> {
+        self.charts().flat_map(|panel| panel.targets.iter().map(move |target| (panel, target)))
+    }
+
     pub(crate) fn variables(&self) -> &[Variable] {
         &self.templating.list
     }

@@ -13,14 +13,18 @@ mod schema;
 mod structure;
 mod truth;
 
-use std::{collections::BTreeSet, fs, thread, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use policy_test::wait;
 use serde::Deserialize;
 
 use crate::{
-    dashboard::{Choice, Dashboard, Values, values_in},
+    dashboard::{Choice, Dashboard, Panel, Target, Values, values_in},
     expected::{Expected, Window},
     prometheus::{Prometheus, RULES, Vector, examples, looking_back, promtool},
     scene::Scene,
@@ -88,6 +92,12 @@ fn rules_give_what_they_should_when_they_should() {
     }
 }
 
+/// Whether nothing is there that is chosen.
+fn nobody(choice: &Choice<'_>) -> bool {
+    let other_namespace = choice.get("namespace") == Some(&"lab") && choice["workload"] == "db";
+    choice.contains_key("instance") || other_namespace
+}
+
 /// What is looked at on a dashboard.
 fn choices(uid: &str) -> Vec<Choice<'static>> {
     let elsewhere = ("instance", "somewhere-else:9465");
@@ -132,25 +142,30 @@ fn queries_show_what_was_let_through_and_what_was_dropped() {
     let recorded = recorded(&prometheus, start, &truth).unwrap();
 
     for dashboard in Dashboard::all().unwrap() {
+        let mut seen = BTreeMap::<_, BTreeSet<String>>::new();
         for choice in choices(&dashboard.uid) {
-            let mut answered = 0;
-            for panel in dashboard.charts() {
-                for target in &panel.targets {
-                    let of = (&*panel.title, &*target.ref_id);
-                    let expected = Expected::of(&dashboard.uid, of, &truth, &choice);
-                    let at = if target.expr.contains(":palisade_") { recorded } else { window };
-                    ask(&prometheus, &dashboard, &target.expr, &choice, at, target.range)
-                        .and_then(|answer| {
-                            answered += usize::from(!answer.is_empty());
-                            legend_is_filled(&target.legend_format, &answer)?;
-                            expected.context("an unknown panel")?.check(&answer)
-                        })
-                        .with_context(|| format!("{} {of:?}, {choice:?}", dashboard.uid))
-                        .unwrap();
+            let mut nothing = true;
+            for (panel, target) in dashboard.targets() {
+                let of = (&*panel.title, &*target.ref_id);
+                let expected = Expected::of(&dashboard.uid, of, &truth, &choice);
+                let at = if target.expr.contains(":palisade_") { recorded } else { window };
+                let answer = ask(&prometheus, &dashboard, target, &choice, at);
+                let answer = answer
+                    .and_then(|answer| expected?.check(&answer).map(|()| answer))
+                    .with_context(|| format!("{} {of:?}, {choice:?}", dashboard.uid))
+                    .unwrap();
+                if !answer.is_empty() {
+                    nothing = false;
+                    let labels = answer.into_keys().flat_map(BTreeMap::into_keys);
+                    seen.entry(of).or_default().extend(labels);
                 }
             }
-            let elsewhere = choice.contains_key("instance");
-            assert_eq!(answered == 0, elsewhere, "{}: {choice:?}", dashboard.uid);
+            assert_eq!(nothing, nobody(&choice), "{}: {choice:?}", dashboard.uid);
+        }
+        for (panel, target) in dashboard.targets() {
+            let of = (&*panel.title, &*target.ref_id);
+            let labels = seen.get(&of).unwrap_or_else(|| panic!("{of:?}: never an answer"));
+            words_are_there(panel, target, labels);
         }
         variables_have_values(&prometheus, &dashboard, window, &truth).unwrap();
     }
@@ -176,14 +191,17 @@ fn queries_show_what_was_let_through_and_what_was_dropped() {
     .unwrap();
 }
 
-/// A legend names labels that at least one series has.
-fn legend_is_filled(legend: &str, answer: &Vector) -> Result<()> {
-    let names = legend.split("{{").skip(1).filter_map(|rest| rest.split_once("}}"));
-    for (name, _) in names {
-        let known = answer.is_empty() || answer.keys().any(|labels| labels.contains_key(name));
-        ensure!(known, "{legend}: no series has {name}: {answer:#?}");
+/// Labels that a legend and a table's columns speak of are in answers; a table names all of them.
+fn words_are_there(panel: &Panel, target: &Target, labels: &BTreeSet<String>) {
+    let legend = target.legend_format.split("{{").skip(1);
+    for (name, _) in legend.filter_map(|rest| rest.split_once("}}")) {
+        assert!(labels.contains(name), "{}: no series has {name}: {labels:?}", panel.title);
     }
-    Ok(())
+    if panel.r#type == "table" {
+        let columns = panel.columns().into_keys().filter(|name| !name.starts_with("Value"));
+        let shown = labels.iter().map(String::as_str).filter(|name| *name != "job");
+        assert!(columns.eq(shown), "{}: {:?} for {labels:?}", panel.title, panel.columns());
+    }
 }
 
 /// Each variable offers what there is, and nothing else.
@@ -242,8 +260,8 @@ fn first_scrape(prometheus: &Prometheus) -> Result<f64> {
     Ok(start)
 }
 
-/// Waits until Prometheus has everything that was counted, series by series, and the delays of the last
-/// fence, and gives the time since `start`.
+/// Waits until Prometheus has everything that was counted, series by series, the delays of the last fence and
+/// what was written, and gives the time since `start`.
 fn window(prometheus: &Prometheus, start: f64, truth: &Truth) -> Result<Window> {
     let mut missing = String::new();
     let outcome = wait::for_some("what was counted, in Prometheus", LIMIT, || {
@@ -266,12 +284,19 @@ fn window(prometheus: &Prometheus, start: f64, truth: &Truth) -> Result<Window> 
                 return None;
             }
         }
-        let measured = ["fence_delay", "apply_duration"].into_iter().all(|delay| {
-            let rate = format!("rate(palisade_{delay}_seconds_count[{}ms]) > 0", window.ms);
+        // The history is written in blocks, some seconds after their first record.
+        let others = [
+            "fence_delay_seconds_count",
+            "apply_duration_seconds_count",
+            "flow_log_records_total",
+            "history_records_total",
+        ];
+        let moved = others.into_iter().all(|name| {
+            let rate = format!("rate(palisade_{name}[{}ms]) > 0", window.ms);
             prometheus.query(&rate, end).is_ok_and(|rates| !rates.is_empty())
         });
-        "no delay was measured".clone_into(&mut missing);
-        measured.then_some(window)
+        "delays, or records on disk".clone_into(&mut missing);
+        moved.then_some(window)
     });
     outcome.with_context(|| missing)
 }
@@ -332,14 +357,13 @@ fn recorded(prometheus: &Prometheus, start: f64, truth: &Truth) -> Result<Window
 fn ask(
     prometheus: &Prometheus,
     dashboard: &Dashboard,
-    expression: &str,
+    Target { expr: expression, range, .. }: &Target,
     choice: &Choice<'_>,
     window: Window,
-    range: bool,
 ) -> Result<Vector> {
     let filled = dashboard.fill_in(expression, choice, window.ms)?;
     let answer = prometheus.query(&filled, window.end)?;
-    if range && expression.contains("offset $__interval") {
+    if *range && expression.contains("offset $__interval") {
         let step = window.ms.div_ceil(7);
         let fine = dashboard.fill_in(expression, choice, step)?;
         let end = window.start() + 7.0 * f64::from(step);

@@ -97,8 +97,8 @@ fn everything_asks_the_datasource_that_is_chosen() {
         // A host that is chosen is meant everywhere.
         for panel in dashboard.charts() {
             for target in &panel.targets {
-                let selectors =
-                    target.expr.matches("palisade_").count() + target.expr.matches("up{").count();
+                let selectors = target.expr.matches("palisade_").count()
+                    + target.expr.matches("up{job=").count();
                 let chosen = target.expr.matches("instance=~\"$instance\"").count();
                 assert_eq!(selectors, chosen, "{}: {}", panel.title, target.expr);
             }

@@ -107,6 +107,7 @@ const WEB_ALL: Pairs = &[
     ("policy", "web-no-mail"),
     ("rule", "egress[1]"),
 ];
+const ENFORCED: Pairs = &[("kind", "NetworkPolicy")];
 const TCP_5432: Pairs = &[("protocol", "tcp"), ("port", "5432")];
 const TCP_25: Pairs = &[("protocol", "tcp"), ("port", "25")];
 const UDP_53: Pairs = &[("protocol", "udp"), ("port", "53")];
@@ -185,10 +186,42 @@ fn flows() -> [(&'static [Pairs], u32, [Amount; 2]); 11] {
     ]
 }
 
-fn rules() -> [(&'static [Pairs], Amount); 0] {
-    []
+/// What each rule decided, of both ways and at both ends.
+fn rules() -> [(&'static [Pairs], Amount); 6] {
+    const ALLOW: Pairs = &[("action", "allow")];
+    const DENY: Pairs = &[("action", "deny")];
+    [
+        (&[DB_DNS, ENFORCED, ALLOW], (2 * 10, 2 * (7 * 58 + 3 * 78))),
+        (&[WEB_ALL, ENFORCED, ALLOW], (2 * 10 + 2, 2 * (7 * 58 + 3 * 78) + 56 + 76)),
+        // Syslog and the game at both ends; what the intruder sends to db at its own.
+        (
+            &[NO_POLICY, ALLOW],
+            (
+                2 * 5 + 2 * 8 + 5 + 127 + 11,
+                2 * 5 * 58 + 2 * 8 * 78 + 3 * 74 + 2 * 94 + 120 * 58 + 7 * 78 + 11 * 58,
+            ),
+        ),
+        (&[DB_NO_9999, ENFORCED, DENY], (11, 11 * 58)),
+        (&[WEB_NO_MAIL, ENFORCED, DENY], (2, 74 + 94)),
+        (&[TIER_END, DENY], (5 + 127 + 2, 3 * 74 + 2 * 94 + 120 * 58 + 7 * 78 + 56 + 76)),
+    ]
 }
 
-fn staged() -> [(&'static [Pairs], u32); 0] {
-    []
+/// What would become of the flows that reach db. Each packet that is denied begins a flow.
+fn staged() -> [(&'static [Pairs], u32); 4] {
+    const NEXT: Pairs = &[
+        ("tier", "default"),
+        ("policy_namespace", "shop"),
+        ("kind", "StagedNetworkPolicy"),
+        ("policy", "db-next"),
+    ];
+    const CUT: Pairs = &[("rule", "ingress[0]"), ("action", "deny"), ("enforced", "allow")];
+    const OPENED: Pairs = &[("rule", "ingress[1]"), ("action", "allow"), ("enforced", "deny")];
+    const STILL_DENIED: Pairs = &[("action", "deny"), ("enforced", "deny")];
+    [
+        (&[NEXT, CUT], 2),
+        (&[NEXT, OPENED], 127),
+        (&[DB_NO_9999, ENFORCED, STILL_DENIED], 11),
+        (&[TIER_END, STILL_DENIED], 5 + 2),
+    ]
 }
