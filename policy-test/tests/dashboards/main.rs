@@ -12,6 +12,7 @@ mod scene;
 mod schema;
 mod structure;
 mod truth;
+mod wiring;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
