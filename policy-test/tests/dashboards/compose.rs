@@ -4,6 +4,8 @@
 //! Outputs: what is mounted exists and is where the programs look for it, addresses agree, the agent has
 //! what its unit gives it. With `wiring.rs`, a real engine starts the agent as it stands there.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -197,7 +199,7 @@ fn the_agent_has_what_its_unit_gives_it() {
         .collect();
     assert_eq!(agent.cap_add, bounding);
     assert_eq!(agent.cap_drop, ["ALL"]);
-    assert_eq!(agent.security_opt, ["apparmor:unconfined", "no-new-privileges:true"]);
+    assert_eq!(agent.security_opt, ["apparmor=unconfined", "no-new-privileges=true"]);
     assert_eq!(unit("NoNewPrivileges"), "yes");
     assert_eq!(unit("LimitMEMLOCK"), "infinity");
     assert_eq!(unit("LimitNOFILE"), agent.ulimits["nofile"].to_string());
