@@ -29,7 +29,7 @@ use crate::{
     expected::{Expected, Window},
     prometheus::{Prometheus, RULES, Vector, examples, looking_back, promtool},
     scene::Scene,
-    truth::{Truth, sum, truth},
+    truth::{Truth, labels, sum, truth},
 };
 
 /// For scrapes, on a busy machine.
@@ -181,6 +181,7 @@ fn queries_show_what_was_let_through_and_what_was_dropped() {
             .unwrap();
     }
 
+    alerts_fire(&prometheus, recorded).unwrap();
     scene.agent.terminate().unwrap();
     let rules = rules().unwrap();
     let down = rules.iter().find(|rule| rule.name() == "PalisadeAgentDown").unwrap();
@@ -191,6 +192,17 @@ fn queries_show_what_was_let_through_and_what_was_dropped() {
             .is_ok_and(|answer| answer.len() == 1)
     })
     .unwrap();
+}
+
+/// Prometheus itself raises those that are due at once, and no others.
+fn alerts_fire(prometheus: &Prometheus, recorded: Window) -> Result<()> {
+    let firing =
+        "count by (alertname) (ALERTS{alertstate=\"firing\", alertname!=\"PalisadeFenceSlow\"})";
+    let due = ["PalisadeDropsByDefault", "PalisadeForgedPackets"];
+    let due: Vector = due.map(|name| (labels(&[("alertname", name)]), 1.0)).into();
+    let alerts = prometheus.query(firing, recorded.end)?;
+    ensure!(alerts == due, "{alerts:#?} for {due:#?}");
+    Ok(())
 }
 
 /// Labels that a legend and a table's columns speak of are in answers; a table names all of them.

@@ -126,6 +126,8 @@ impl Scene {
         for _ in 0..9 {
             knock(self.web.netns(), SocketAddr::new(self.db.ipv4()?, 25))?;
         }
+        let dns = SocketAddr::new(self.db.ipv4()?, 53);
+        converse(self.web.netns(), self.db.netns(), dns, 6)?;
         for ip in [self.db.ipv4()?, self.db.ipv6()?] {
             let server = SocketAddr::new(ip, 5432);
             let _db = TcpEcho::start(self.db.netns(), server)?;
