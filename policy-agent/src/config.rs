@@ -163,6 +163,9 @@ pub struct Options {
     /// What it does not get of a record; may be given several times [default: nothing].
     #[arg(long, value_enum, value_name = "PART")]
     pub flow_log_omit: Option<Vec<Omit>>,
+    /// Whether files that are turned over are compressed with zstd [default: false].
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub flow_log_compress: Option<bool>,
     /// Form of the log on standard error [default: text].
     #[arg(long, value_enum)]
     pub log_format: Option<LogFormat>,
@@ -298,6 +301,7 @@ impl Options {
             files: self.flow_log_files.or(file.flow_log_files),
             filters: self.flow_log_filters.or(file.flow_log_filters),
             omit: self.flow_log_omit.or(file.flow_log_omit),
+            compress: self.flow_log_compress.or(file.flow_log_compress),
         })?;
         let metrics = metrics(
             self.metrics_series.or(file.metrics_series),

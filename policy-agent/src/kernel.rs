@@ -12,6 +12,7 @@
 //! - [`clock`]: their clock.
 
 pub mod attach;
+pub mod captures;
 pub mod clock;
 pub mod counters;
 pub mod events;

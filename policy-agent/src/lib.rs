@@ -6,6 +6,7 @@
 //! [`observer`]). [`fence`] stands beside the loop: it must never wait for it.
 
 pub mod agent;
+pub mod capture;
 pub mod config;
 pub mod conntrack;
 pub mod fence;

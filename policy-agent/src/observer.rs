@@ -240,7 +240,7 @@ fn tcp_flags(protocol: u8, flags: u8) -> String {
 }
 
 /// An event in words.
-fn record(event: &Event, time: SystemTime, names: &Published) -> FlowRecord {
+pub(crate) fn record(event: &Event, time: SystemTime, names: &Published) -> FlowRecord {
     let source_ip = address(event.family, event.source);
     let destination_ip = address(event.family, event.destination);
     let ingress = Direction::from_u8(event.direction) == Some(Direction::Ingress);

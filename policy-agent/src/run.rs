@@ -209,6 +209,8 @@ async fn run(config: Config) -> Result<()> {
         flow_log,
         history: standing,
         searching: Arc::new(Semaphore::new(SEARCHES)),
+        capturing: Arc::new(Semaphore::new(1)),
+        pins: pins.clone(),
     });
     let metrics_routes = server::metrics(Arc::clone(&metrics));
     let socket = config.socket.clone();

@@ -1,6 +1,7 @@
 //! The API: HTTP/1.1 with JSON over a Unix socket (`policy_api::messages`), and the metrics over
 //! TCP. Reads are answered from what the event loop published; changes are sent to it.
 
+mod capture;
 mod observe;
 
 use std::{
@@ -31,6 +32,7 @@ use policy_api::{
         Refusal, ResourceName, RuleCount, RuleName, Status, StoredResource,
     },
 };
+use policy_common::abi::CaptureFilter;
 use policy_core::{
     explain::{ExplainError, explain},
     model::Model,
@@ -44,8 +46,8 @@ use tokio::{
 };
 
 use crate::{
-    conntrack::Census, flow_log::Standing, history, metrics::Metrics, observer::Observer, preview,
-    published::Published, resources::Resources,
+    conntrack::Census, flow_log::Standing, history, kernel::pin::Pins, metrics::Metrics,
+    observer::Observer, preview, published::Published, resources::Resources,
 };
 
 /// Largest request body: a million CIDRs as JSON are about 25 MB.
@@ -60,6 +62,8 @@ pub enum Request {
     Delete(DeleteRequest, oneshot::Sender<Answer>),
     /// Part of `POST /v1/diff`: the models as they are and with other resources.
     Preview(Box<Preview>, oneshot::Sender<Result<[Model; 2], Refused>>),
+    /// Part of `GET /v1/capture`: which packets the programs show whole from now on.
+    Capture(Option<(u8, CaptureFilter)>, oneshot::Sender<Result<(), Refused>>),
 }
 
 /// Resources that somebody asks about.
@@ -143,6 +147,10 @@ pub struct Api {
     pub history: Option<Arc<history::Standing>>,
     /// Permits of searches through it: each reads files as fast as it can.
     pub searching: Arc<Semaphore>,
+    /// One permit, of the capture that there may be.
+    pub capturing: Arc<Semaphore>,
+    /// Where the maps are.
+    pub pins: Pins,
 }
 
 /// Why nobody can reach the agent.
@@ -220,6 +228,7 @@ pub fn api(api: Api) -> Router {
         .route("/v1/connectivity", get(connectivity))
         .route("/v1/explain", post(explain_flow))
         .route("/v1/observe", get(observe::observe))
+        .route("/v1/capture", get(capture::capture))
         .fallback(|| async { Refused::new(StatusCode::NOT_FOUND, "the agent has no such path") })
         .method_not_allowed_fallback(|| async {
             Refused::new(StatusCode::METHOD_NOT_ALLOWED, "the agent does not do that on this path")

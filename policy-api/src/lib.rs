@@ -10,6 +10,7 @@
 //! - [`terminal`]: texts of others without what terminals obey.
 //! - [`yaml`]: files to resources with the line and column of every field.
 
+pub mod capture;
 pub mod connectivity;
 pub mod diagnostic;
 pub mod difference;

@@ -11,6 +11,7 @@
 //! | `GET /v1/rules?tier=&namespace=&policy=` | | `Vec<RuleCount>` |
 //! | `GET /v1/connectivity?staged=` | | [`Connectivity`](crate::connectivity::Connectivity) |
 //! | `GET /v1/drops` | | `Vec<`[`DropCount`](crate::connectivity::DropCount)`>` |
+//! | `GET /v1/capture?what=&snap=&filter=` | | lines: [`Captured`](crate::capture::Captured) until it is closed, 409 while another is open |
 //! | `POST /v1/explain` | [`ExplainRequest`] | [`Explanation`], 404 or 422 with [`Refusal`] |
 //! | `GET /v1/observe?follow=&last=&filter=` | | lines: [`FlowRecord`](crate::flow::FlowRecord), or [`Observed::Lost`](crate::flow::Observed::Lost); `filter` is a [`FlowFilter`](crate::flow::FlowFilter) |
 //!

@@ -446,6 +446,75 @@ pub struct Globals {
     /// verdict is of another revision is decided anew at its next packet, and a match of a prefix is
     /// looked up anew.
     pub revision: u64,
+    /// Which packets are to be captured, `CAPTURE_*`.
+    pub capture: u8,
+    /// Zero.
+    pub pad: [u8; 7],
+}
+
+/// [`Globals::capture`]: those that are dropped.
+pub const CAPTURE_DROPS: u8 = 1 << 0;
+/// [`Globals::capture`]: those that policy lets pass.
+pub const CAPTURE_PASSES: u8 = 1 << 1;
+
+/// The one value of `CAPTURE`: what of those.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct CaptureFilter {
+    /// An address of one end, network order; IPv4 in the first four bytes.
+    pub address: [u8; 16],
+    /// Bytes of each packet, at most [`CAPTURED_BYTES`].
+    pub snap: u32,
+    /// A port of one end, host order; 0: any.
+    pub port: u16,
+    /// IP protocol number; 0: any.
+    pub protocol: u8,
+    /// [`Family`] of the address, or [`FAMILY_ANY`]: any address.
+    pub family: u8,
+}
+
+/// [`CaptureFilter::family`] where the address does not matter.
+pub const FAMILY_ANY: u8 = u8::MAX;
+
+/// Most bytes of a packet that is captured.
+pub const CAPTURED_BYTES: usize = 1536;
+
+/// What is known of a captured packet, beside its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Captured {
+    /// `CLOCK_MONOTONIC`, ns.
+    pub time_ns: u64,
+    /// Interface whose program saw it, or an endpoint's number with [`INSIDE`].
+    pub ifindex: u32,
+    /// Peer id of the other side, or [`PEER_NONE`].
+    pub peer: u32,
+    /// Deciding rule, or [`RULE_NONE`].
+    pub rule: u32,
+    /// [`Interval::staged`].
+    pub staged: u32,
+    /// Bytes on the wire, L2 frame.
+    pub length: u32,
+    /// Bytes that are here.
+    pub captured: u32,
+    /// [`DropReason`], 0 if it passed.
+    pub reason: u8,
+    /// [`Direction`].
+    pub direction: u8,
+    /// 1: it passed.
+    pub allowed: u8,
+    /// Zero.
+    pub pad: [u8; 5],
+}
+
+/// An item of `CAPTURES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct CapturedPacket {
+    /// What is known of it.
+    pub head: Captured,
+    /// Its first bytes, from the L2 header on; behind them anything.
+    pub bytes: [u8; CAPTURED_BYTES],
 }
 
 /// Packets and bytes.
@@ -772,7 +841,10 @@ abi_types! {
     FragmentKey: 44,
     Fragment: 24,
     GuardKey: 20,
-    Globals: 8,
+    Globals: 16,
+    CaptureFilter: 24,
+    Captured: 40,
+    CapturedPacket: 1576,
     Counter: 16,
     DropKey: 20,
     DropCounter: 24,

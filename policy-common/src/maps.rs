@@ -46,6 +46,12 @@ pub const LOGS: &str = "LOGS";
 pub const EVENTS: &str = "EVENTS";
 /// Per-CPU array: event kind -> [`crate::abi::EventBudget`].
 pub const EVENT_BUDGET: &str = "EVENT_BUDGET";
+/// Array of one: [`crate::abi::CaptureFilter`].
+pub const CAPTURE: &str = "CAPTURE";
+/// Ring buffer: [`crate::abi::CapturedPacket`].
+pub const CAPTURES: &str = "CAPTURES";
+/// Per-CPU array of one: packets that were to be captured and found no room, a `u64`.
+pub const CAPTURE_LOST: &str = "CAPTURE_LOST";
 /// Hash: uplink interface index -> [`crate::abi::Uplink`].
 pub const UPLINKS: &str = "UPLINKS";
 /// LPM trie: block list id and IPv4 prefix -> [`crate::abi::Blocked`].
@@ -89,6 +95,9 @@ pub const PINNED: &[&str] = &[
     LOGS,
     EVENTS,
     EVENT_BUDGET,
+    CAPTURE,
+    CAPTURES,
+    CAPTURE_LOST,
     UPLINKS,
     BLOCK_V4,
     BLOCK_V6,
@@ -158,5 +167,7 @@ pub const MAX_UPLINK_FLOWS: u32 = 65_536;
 pub const MAX_FAILSAFE: u32 = 1_024;
 /// Largest number of published ports.
 pub const MAX_PUBLISHED: u32 = 16_384;
-/// Size of the event ring, bytes (a power of two times the page size).
+/// Size of the ring of captured packets, bytes (a power of two times the page size).
+pub const CAPTURE_RING_BYTES: u32 = 1 << 20;
+/// Size of the event ring, bytes (likewise).
 pub const EVENT_RING_BYTES: u32 = 1 << 20;

@@ -18,7 +18,7 @@ const VERSIONS: [(u32, &str); 5] = [
     (2, "37a54d7f8a8392552834d8cb54fb7b5b138dd1ab6f996b3b1c0d7bb0e1af638d"),
     (3, "23e27204c1e84613115ac67a8e5b1a7c5344760bc410abd52f36bb4e47b976e0"),
     (4, "a09c5fca40112bd8589cfd0f6ffd35b05ca8de6fe56ca4c14cde87755791525a"),
-    (5, "d2d2090ed482f5497b5c36300fffeae3945dd24f83690bd2da9d890604558197"),
+    (5, "e51dfd045fe796de5fb8d9adea4a88ce98380326c4bd3df1dd18fc8f01f08dda"),
 ];
 
 const SNAPSHOT: &str = include_str!("abi_snapshot.txt");
@@ -65,7 +65,12 @@ fn layout() -> Result<String, std::fmt::Error> {
         FragmentKey { ifindex, id, source, destination, protocol, direction, pad }
         Fragment { seen_ns, rule, revision, mac }
         GuardKey { bridge, address }
-        Globals { revision }
+        Globals { revision, capture, pad }
+        CaptureFilter { address, snap, port, protocol, family }
+        Captured {
+            time_ns, ifindex, peer, rule, staged, length, captured, reason, direction, allowed, pad,
+        }
+        CapturedPacket { head, bytes }
         Counter { packets, bytes }
         DropKey { ifindex, peer, rule, port, protocol, reason, direction, pad }
         DropCounter { packets, bytes, event_ticks }

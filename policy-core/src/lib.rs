@@ -12,6 +12,7 @@ mod division;
 pub mod evaluate;
 pub mod explain;
 mod extents;
+pub mod generate;
 mod held;
 pub mod host;
 pub mod identity;

@@ -92,6 +92,17 @@ pub struct Filter {
     groups: BTreeMap<(Field, Side, bool), Vec<Test>>,
 }
 
+/// What is the same in all that is wanted: an address and a port of one end, and a protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Only {
+    /// Address.
+    pub address: Option<IpAddr>,
+    /// Port, not 0.
+    pub port: Option<u16>,
+    /// IP protocol number.
+    pub protocol: Option<u8>,
+}
+
 /// One condition.
 #[derive(Clone, Debug)]
 enum Test {
@@ -132,6 +143,27 @@ impl Filter {
             groups.entry(key).or_default().push(test(condition)?);
         }
         Ok(Filter { since, until, groups })
+    }
+
+    /// What every record that is wanted has, as far as that is one thing.
+    pub fn only(&self) -> Only {
+        let mut only = Only::default();
+        for ((field, _, not), tests) in &self.groups {
+            match (field, not, tests.as_slice()) {
+                (Field::Ip, false, [Test::Ip(net)]) if net.prefix_len() == net.max_prefix_len() => {
+                    only.address = Some(net.addr());
+                }
+                (Field::Port, false, [Test::Port(ports)]) if ports.start() == ports.end() => {
+                    only.port = Some(*ports.start());
+                }
+                (Field::Protocol, false, [Test::Word(word)]) => {
+                    let named = |number: &u8| names::protocol(*number).eq_ignore_ascii_case(word);
+                    only.protocol = (0..=u8::MAX).find(named);
+                }
+                _ => {}
+            }
+        }
+        only
     }
 
     /// Its time span: from when on, and before when.
@@ -507,5 +539,35 @@ mod tests {
         }
         let error = filter(&[(Verdict, Side::Source, false, "deny")]).unwrap_err();
         assert_eq!(error, FilterError::Side(Verdict));
+    }
+
+    #[test]
+    fn what_all_wanted_records_have_is_known() {
+        let only = |conditions: &[Typed<'_>]| filter(conditions).unwrap().only();
+        assert_eq!(only(&[]), Only::default());
+        let one = only(&[
+            (Field::Ip, Side::Source, false, "10.0.0.2"),
+            (Field::Port, Side::Either, false, "53"),
+            (Field::Protocol, Side::Either, false, "UDP"),
+        ]);
+        let address = "10.0.0.2".parse().ok();
+        assert_eq!(one, Only { address, port: Some(53), protocol: Some(17) });
+        assert_eq!(only(&[(Field::Protocol, Side::Either, false, "47")]).protocol, Some(47));
+        // Two of them, a range, what must not be: nothing that all have.
+        for conditions in [
+            &[
+                (Field::Ip, Side::Source, false, "10.0.0.2"),
+                (Field::Ip, Side::Destination, false, "10.0.0.3"),
+            ][..],
+            &[(Field::Ip, Side::Either, false, "10.0.0.0/24")],
+            &[(Field::Port, Side::Either, false, "53-54")],
+            &[(Field::Port, Side::Either, false, "53"), (Field::Port, Side::Either, false, "54")],
+            &[(Field::Port, Side::Either, true, "53")],
+        ] {
+            let Only { port, protocol, .. } = only(conditions);
+            assert_eq!((port, protocol), (None, None), "{conditions:?}");
+        }
+        assert_eq!(only(&[(Field::Ip, Side::Either, true, "10.0.0.2")]).address, None);
+        assert_eq!(only(&[(Field::Ip, Side::Either, false, "10.0.0.0/24")]).address, None);
     }
 }

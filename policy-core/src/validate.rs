@@ -39,7 +39,7 @@ mod forward;
 mod host_endpoint;
 mod kubernetes;
 mod limit;
-mod names;
+pub(crate) mod names;
 mod redundant;
 mod references;
 mod report;

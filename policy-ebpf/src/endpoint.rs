@@ -19,7 +19,7 @@ use policy_common::{
 };
 
 use crate::{
-    clock,
+    capture, clock,
     conntrack::{self, Table, V4, V6},
     emit::{self, Drop, Ruling},
     fragment, host,
@@ -62,6 +62,8 @@ pub struct Visit {
     pub log: u32,
     /// At a host endpoint `FLOW_LOCAL`, `FLOW_FORWARD`, or 0 while that is not known.
     pub plane: u8,
+    /// `CAPTURE_*`: which packets somebody wants to see whole.
+    pub capture: u8,
 }
 
 impl Visit {
@@ -110,10 +112,13 @@ impl Visit {
 /// say, too.
 #[inline(always)]
 pub fn run<const HOST: bool>(ctx: &TcContext, number: u32, direction: Direction) -> i32 {
+    let (revision, capture) =
+        GLOBALS.get(0).map_or((0, 0), |globals| (globals.revision, globals.capture));
     let mut visit = Visit {
         packet: Packet::UNKNOWN,
         now: clock::now(),
-        revision: GLOBALS.get(0).map_or(0, |globals| globals.revision),
+        revision,
+        capture,
         ifindex: number,
         length: length(ctx),
         direction,
@@ -130,6 +135,13 @@ pub fn run<const HOST: bool>(ctx: &TcContext, number: u32, direction: Direction)
             Err(drop) => drop.rule,
         };
         emit::note(&visit, result.is_ok(), rule);
+    }
+    if visit.capture != 0 {
+        let (reason, rule) = match result {
+            Ok(rule) => (0, rule),
+            Err(drop) => (drop.reason as u32, drop.rule),
+        };
+        capture::decided(ctx, &visit, u32::from(result.is_ok()), reason, rule);
     }
     match result {
         Ok(_) => TC_ACT_UNSPEC,

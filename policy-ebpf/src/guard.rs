@@ -6,11 +6,12 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use policy_common::{
-    abi::{Direction, DropReason, Family, GuardKey, PEER_NONE, mapped},
+    abi::{CAPTURE_DROPS, Direction, DropReason, Family, GuardKey, PEER_NONE, mapped},
     packet::{Address, Kind, Packet, Source as _, View as _},
 };
 
 use crate::{
+    capture,
     emit::{self, Drop},
     endpoint::parse_frame,
     lookup::{bytes4, bytes16},
@@ -27,6 +28,9 @@ pub fn run(ctx: &TcContext, direction: Direction) -> i32 {
         Ok(()) => TC_ACT_UNSPEC,
         Err(reason) => {
             let key = emit::key(ifindex(ctx), direction, PEER_NONE, Drop::from(reason), &packet);
+            if capture::flags() & CAPTURE_DROPS != 0 {
+                capture::guarded(ctx, &packet, direction as u32, reason as u32);
+            }
             let length = length(ctx);
             if emit::count_drop(&key, length) {
                 emit::tell_of_drop(&key, &packet, length);

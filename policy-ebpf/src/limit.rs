@@ -124,10 +124,12 @@ fn flow(packet: &Packet, direction: Direction) -> UplinkFlowKey {
 #[inline(never)]
 pub fn spend(uplink: &Uplink, packet: &Packet) -> u32 {
     let [a, b, c, d] = packet.source[0].to_ne_bytes();
-    let [e, f, g, h] = match packet.family {
-        Family::V4 => [0; 4],
-        Family::V6 => packet.source[1].to_ne_bytes(),
+    // A number and not four bytes, which LLVM would clear by a call that takes stack.
+    let rest = match packet.family {
+        Family::V4 => 0,
+        Family::V6 => packet.source[1],
     };
+    let [e, f, g, h] = rest.to_ne_bytes();
     let key = BucketKey {
         limit: uplink.limit,
         family: packet.family as u8,

@@ -23,6 +23,7 @@ use aya_ebpf::{
 };
 use policy_common::abi::Direction;
 
+mod capture;
 mod clock;
 mod conntrack;
 mod emit;

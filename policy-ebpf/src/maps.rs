@@ -13,10 +13,10 @@ use aya_ebpf::{
 };
 use policy_common::{
     abi::{
-        BlockKeyV4, BlockKeyV6, Blocked, BucketKey, ClassKey, ClassRef, Counter, DROP_REASONS,
-        DropCounter, DropKey, EVENT_KINDS, Endpoint, EventBudget, FailsafeKey, Flow, FlowCounter,
-        FlowKeyV4, FlowKeyV6, Fragment, FragmentKey, Globals, GuardKey, Interval, OpenedKey,
-        PublishedKey, StagedCounter, Uplink, UplinkFlowKey,
+        BlockKeyV4, BlockKeyV6, Blocked, BucketKey, CaptureFilter, ClassKey, ClassRef, Counter,
+        DROP_REASONS, DropCounter, DropKey, EVENT_KINDS, Endpoint, EventBudget, FailsafeKey, Flow,
+        FlowCounter, FlowKeyV4, FlowKeyV6, Fragment, FragmentKey, Globals, GuardKey, Interval,
+        OpenedKey, PublishedKey, StagedCounter, Uplink, UplinkFlowKey,
     },
     maps as size,
     packet::Packet,
@@ -101,6 +101,15 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(size::EVENT_RING_BYTES, 0);
 
 #[map]
 pub static EVENT_BUDGET: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(EVENT_KINDS, 0);
+
+#[map]
+pub static CAPTURE: Array<CaptureFilter> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static CAPTURES: RingBuf = RingBuf::with_byte_size(size::CAPTURE_RING_BYTES, 0);
+
+#[map]
+pub static CAPTURE_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub static UPLINKS: HashMap<u32, Uplink> =

@@ -9,12 +9,12 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use policy_common::{
-    abi::{Direction, DropReason, RULE_NONE, Uplink},
+    abi::{CAPTURE_DROPS, Direction, DropKey, DropReason, RULE_NONE, Uplink},
     packet::{Kind, Packet, Source as _, hop_limit, network_layer, parse, parse_plain},
 };
 
 use crate::{
-    clock,
+    capture, clock,
     emit::{self, Drop},
     host::failsafe,
     limit, lookup,
@@ -43,11 +43,20 @@ pub fn run(ctx: &XdpContext) -> u32 {
     let length = frame.len() as u32;
     let drop = Drop { reason: DropReason::Untracked, rule: blocked.rule };
     let key = emit::key(ifindex, Direction::Ingress, blocked.peer, drop, &Packet::UNKNOWN);
+    capture(ctx, &key);
     if emit::count_drop(&key, length) {
         let packet = Packet { source, destination, family, ..Packet::UNKNOWN };
         emit::tell_of_drop(&key, &packet, length);
     }
     XDP_DROP
+}
+
+/// Shows a frame that is dropped to whoever wants it.
+#[inline(always)]
+fn capture(ctx: &XdpContext, key: &DropKey) {
+    if capture::flags() & CAPTURE_DROPS != 0 {
+        capture::capture_frame(ctx.as_ptr().cast(), u32::from(key.reason), key.rule, key.peer);
+    }
 }
 
 #[inline(always)]
@@ -87,6 +96,7 @@ fn refuse(ctx: &XdpContext, limit: u32) -> u32 {
     // The sender chooses the port: as part of the key it would let him fill the table of counters.
     let counted = Packet { protocol: packet.protocol, ..Packet::UNKNOWN };
     let key = emit::key(xdp_ifindex(ctx), Direction::Ingress, peer, drop, &counted);
+    capture(ctx, &key);
     if emit::count_drop(&key, length) {
         emit::tell_of_drop(&key, packet, length);
     }

@@ -6,6 +6,7 @@
 //!
 //! The programs are attached to nothing: no packet but the given ones meets them.
 
+mod counted;
 mod empty;
 mod memory;
 mod outside;
@@ -26,7 +27,6 @@ use nix::net::if_::if_nametoindex;
 use policy_agent::config::Attachment;
 use policy_agent::kernel::{
     counters::Counters,
-    events,
     features::Features,
     flows,
     load::{self, Sizes},
@@ -35,10 +35,7 @@ use policy_agent::kernel::{
 };
 use policy_api::{messages::RuleName, yaml};
 use policy_common::{
-    abi::{
-        Counter, DropKey, Event, EventBudget, EventKind, Flow, FlowKeyV4, FlowKeyV6, Fragment,
-        FragmentKey, OpenedKey, StagedCounter,
-    },
+    abi::{Counter, DropKey, Flow, FlowKeyV4, FlowKeyV6, Fragment, FragmentKey},
     maps as name,
 };
 use policy_core::{
@@ -468,75 +465,6 @@ impl Ring {
             }
             (action, one, two) => bail!("{action:?}, but these counters moved: {one:?} {two:?}"),
         }
-    }
-
-    /// Every drop counter.
-    ///
-    /// # Errors
-    /// If a map cannot be read.
-    pub fn drops(&self) -> Result<Drops, MapError> {
-        Ok(Drops {
-            keyed: self.counters.drops()?.into_iter().collect(),
-            other: self.counters.drops_other()?,
-        })
-    }
-
-    /// Every counter of connections that began.
-    ///
-    /// # Errors
-    /// If the map cannot be read.
-    pub fn opened(&self) -> Result<BTreeMap<OpenedKey, u64>, MapError> {
-        Ok(self.counters.opened()?.into_iter().collect())
-    }
-
-    /// Forgets a drop counter.
-    ///
-    /// # Errors
-    /// If the map cannot be written.
-    pub fn forget_drop(&mut self, key: &DropKey) -> Result<(), MapError> {
-        self.counters.forget_drop(key)
-    }
-
-    /// Flows that a rule of a staged walk would have decided.
-    ///
-    /// # Errors
-    /// If the map cannot be read.
-    pub fn staged_counter(&self, id: u32) -> Result<StagedCounter, MapError> {
-        self.counters.staged(id)
-    }
-
-    /// Packets that a list of Log rules matched.
-    ///
-    /// # Errors
-    /// If the map cannot be read.
-    pub fn log_counter(&self, id: u32) -> Result<Counter, MapError> {
-        self.counters.log(id)
-    }
-
-    /// The Log rules behind a log id.
-    pub fn logged(&self, id: u32) -> Option<&[RuleName]> {
-        self.compiler.ids().log(id)
-    }
-
-    /// Events of a kind that were not sent, by cause.
-    ///
-    /// # Errors
-    /// If the map cannot be read.
-    pub fn events_lost(&self, kind: EventKind) -> Result<EventBudget> {
-        let all = self.counters.events()?;
-        all.get(kind as usize).copied().context("every kind has its counters")
-    }
-
-    /// Takes the events that have come since the last call.
-    ///
-    /// # Errors
-    /// If one is not of the size that this version knows.
-    pub fn events(&mut self) -> Result<Vec<Event>> {
-        let mut taken = Vec::new();
-        while let Some(item) = self.events.next() {
-            taken.push(events::decode(&item).context("an event of another size")?);
-        }
-        Ok(taken)
     }
 }
 

@@ -3,6 +3,8 @@
 //! Inputs: root. Every frame is held against the drop counters, so that a drop that is not
 //! counted, or counted twice, fails whichever test sees it.
 
+#[path = "packets/capture.rs"]
+mod capture;
 #[path = "packets/changes.rs"]
 mod changes;
 #[path = "packets/connections.rs"]

@@ -7,9 +7,13 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 
+mod capture;
 mod filter;
+mod generate;
 
-use filter::FilterArgs;
+pub(crate) use capture::{CaptureArgs, CaptureWhat};
+pub(crate) use filter::FilterArgs;
+pub(crate) use generate::{GenerateArgs, PolicyForm, PolicyTypes, ResourceFormat};
 
 /// Where the agent listens unless told otherwise.
 const DEFAULT_SOCKET: &str = "/run/palisade/agent.sock";
@@ -497,6 +501,20 @@ pub(crate) enum RawCommand {
         #[arg(short, long, value_name = "FORMAT", default_value = "compact")]
         output: StreamFormat,
     },
+
+    /// Write whole packets to a file for Wireshark: what is dropped, by which rule; or chosen traffic.
+    ///
+    /// Until Ctrl-C, or what --count, --for and --max-size say. One capture at a time.
+    #[command(after_help = capture::EXAMPLES)]
+    Capture(CaptureArgs),
+
+    /// Write policies that allow what was seen, and nothing else.
+    ///
+    /// One for the workloads of a namespace that share their labels, from the flows that the agent has
+    /// records of, or files. What comes out is for `validate`, `diff` and `apply`. A policy by labels holds
+    /// for whoever has them; what was not seen yet is denied.
+    #[command(after_help = generate::EXAMPLES)]
+    Generate(GenerateArgs),
 
     /// Show the versions of policyctl and of the agent.
     Version {

@@ -13,6 +13,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use policy_api::capture::{Captured, What};
 use policy_api::connectivity::{Connectivity, DropCount};
 use policy_api::difference::{DiffRequest, Difference};
 use policy_api::flow::{FlowFilter, Observed};
@@ -103,24 +104,46 @@ impl Client {
         follow: bool,
         last: Option<usize>,
         filter: &FlowFilter,
-    ) -> Result<Records<'_>, Failure> {
+    ) -> Result<Stream<'_, Observed>, Failure> {
         let last = last.map(|last| last.to_string());
-        let filter =
-            serde_json::to_string(filter).map_err(|error| Failure::Encode(error.to_string()))?;
+        let filter = written(filter)?;
         let query = [
             Some(("follow", if follow { "true" } else { "false" })),
             last.as_deref().map(|last| ("last", last)),
-            (filter != "{}").then_some(("filter", filter.as_str())),
+            filter.as_deref().map(|filter| ("filter", filter)),
         ];
-        let request = request(
-            Method::GET,
-            &with_query("/v1/observe", query.into_iter().flatten()),
-            Bytes::new(),
-        )?;
+        let path = with_query("/v1/observe", query.into_iter().flatten());
+        self.stream(&path, Observed::parse).await
+    }
+
+    /// Packets, at most `snap` bytes of each, for as long as this is read.
+    pub(crate) async fn capture(
+        &self,
+        what: What,
+        snap: u32,
+        filter: &FlowFilter,
+    ) -> Result<Stream<'_, Captured>, Failure> {
+        let what = match what {
+            What::Drops => "drops",
+            What::Passes => "passes",
+            What::All => "all",
+        };
+        let (snap, filter) = (snap.to_string(), written(filter)?);
+        let query = [("what", what), ("snap", snap.as_str())].into_iter();
+        let query = query.chain(filter.as_deref().map(|filter| ("filter", filter)));
+        self.stream(&with_query("/v1/capture", query), |line| serde_json::from_str(line)).await
+    }
+
+    async fn stream<T>(
+        &self,
+        path: &str,
+        parse: fn(&str) -> serde_json::Result<T>,
+    ) -> Result<Stream<'_, T>, Failure> {
+        let request = request(Method::GET, path, Bytes::new())?;
         let response = self.in_time(self.send(request)).await?;
         let response = self.check(response).await?;
         let body = response.into_body().into_data_stream().map_err(io::Error::other as BodyError);
-        Ok(Records { client: self, lines: BufReader::new(StreamReader::new(body)).lines() })
+        Ok(Stream { client: self, lines: BufReader::new(StreamReader::new(body)).lines(), parse })
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
@@ -217,23 +240,30 @@ type BodyError = fn(hyper::Error) -> io::Error;
 type BodyStream = futures_util::stream::MapErr<http_body_util::BodyDataStream<Incoming>, BodyError>;
 
 /// Records as the agent sends them.
-pub(crate) struct Records<'a> {
+pub(crate) struct Stream<'a, T> {
     client: &'a Client,
     lines: Lines<BufReader<StreamReader<BodyStream, Bytes>>>,
+    parse: fn(&str) -> serde_json::Result<T>,
 }
 
-impl Records<'_> {
+impl<T> Stream<'_, T> {
     /// The next line, `None` when the agent has sent all.
-    pub(crate) async fn next(&mut self) -> Result<Option<Observed>, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Option<T>, Failure> {
         while let Some(line) = self.lines.next_line().await.map_err(broken)? {
             if !line.trim().is_empty() {
-                return Observed::parse(&line)
+                return (self.parse)(&line)
                     .map(Some)
                     .map_err(|error| self.client.not_understood(line.as_bytes(), &error));
             }
         }
         Ok(None)
     }
+}
+
+/// A filter as part of a request; `None` if it wants everything.
+fn written(filter: &FlowFilter) -> Result<Option<String>, Failure> {
+    let text = serde_json::to_string(filter).map_err(|error| Failure::Encode(error.to_string()))?;
+    Ok((text != "{}").then_some(text))
 }
 
 fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Failure {

@@ -4,15 +4,19 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use policy_api::capture::What;
 use policy_api::flow::FlowFilter;
 use policy_api::resource::Kind;
 use policy_core::assemble::Host;
+use policy_core::generate::{Chosen, Form, Wanted};
 use policy_core::model::{DefaultAction, Settings};
 use policy_core::observe::Filter;
+use policy_core::selector::Selector;
 
 use crate::args::{
-    self, Args, ChangeFormat, FileArgs, FindingFormat, GraphFormat, HostAccess, ListFormat,
-    OfflineArgs, RawCommand, StreamFormat, TextFormat, TopSort, TopView,
+    self, Args, CaptureArgs, CaptureWhat, ChangeFormat, FileArgs, FilterArgs, FindingFormat,
+    GenerateArgs, GraphFormat, HostAccess, ListFormat, OfflineArgs, PolicyForm, PolicyTypes,
+    RawCommand, ResourceFormat, StreamFormat, TextFormat, TopSort, TopView,
 };
 use crate::describe::Sort;
 use crate::failure::Failure;
@@ -24,12 +28,29 @@ use crate::top::{Order, View};
 /// Records shown by `observe` when told neither how many nor since when.
 const LAST_RECORDS: usize = 20;
 
+/// Before every record.
+const EVER: &str = "1970-01-01T00:00:00Z";
+
 /// A command and the agent that it is for.
 #[derive(Debug)]
 pub(crate) struct Invocation {
     pub(crate) socket: PathBuf,
     pub(crate) timeout: Duration,
     pub(crate) command: Command,
+}
+
+/// Which packets, how much of them, and where to.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    pub(crate) write: PathBuf,
+    pub(crate) what: What,
+    /// Bytes of each.
+    pub(crate) snap: u32,
+    pub(crate) count: Option<u64>,
+    pub(crate) duration: Option<Duration>,
+    /// MiB.
+    pub(crate) max_size: u64,
+    pub(crate) filter: FlowFilter,
 }
 
 /// What is to be done.
@@ -47,6 +68,8 @@ pub(crate) enum Command {
     Verify { offline: Option<Offline>, staged: bool, limit: usize, output: GraphFormat },
     Top(Top),
     Observe { watch: Watch, output: StreamFormat },
+    Capture(Capture),
+    Generate { watch: Watch, wanted: Box<Wanted>, denied: bool, output: ResourceFormat },
     Version { client_only: bool, output: TextFormat },
     Completion { shell: clap_complete::Shell },
 }
@@ -246,12 +269,7 @@ pub(crate) fn resolve(args: Args) -> Result<Invocation, Failure> {
         }
         RawCommand::Observe { follow, last, since, until, input, filters, output } => {
             once([&input])?;
-            let now = SystemTime::now();
-            let moment = |text: Option<String>| text.map(|text| moment(&text, now)).transpose();
-            let filter =
-                FlowFilter { since: moment(since)?, until: moment(until)?, conditions: filters.0 };
-            // Before anybody is asked: what means nothing here means nothing there.
-            Filter::new(&filter).map_err(|error| Failure::usage(error.to_string()))?;
+            let filter = filter(since, until, filters)?;
             let last = match last {
                 None if input.is_empty() && filter.since.is_none() => {
                     Some(if follow { 0 } else { LAST_RECORDS })
@@ -260,10 +278,79 @@ pub(crate) fn resolve(args: Args) -> Result<Invocation, Failure> {
             };
             Command::Observe { watch: Watch { follow, last, filter, input }, output }
         }
+        RawCommand::Capture(args) => Command::Capture(capture(args)?),
+        RawCommand::Generate(args) => generate(args)?,
         RawCommand::Version { client, output } => Command::Version { client_only: client, output },
         RawCommand::Completion { shell } => Command::Completion { shell },
     };
     Ok(Invocation { socket: args.socket, timeout: args.timeout, command })
+}
+
+/// Which records. Before anybody is asked: what means nothing here means nothing there.
+fn filter(
+    since: Option<String>,
+    until: Option<String>,
+    filters: FilterArgs,
+) -> Result<FlowFilter, Failure> {
+    let now = SystemTime::now();
+    let moment = |text: Option<String>| text.map(|text| moment(&text, now)).transpose();
+    let filter = FlowFilter { since: moment(since)?, until: moment(until)?, conditions: filters.0 };
+    Filter::new(&filter).map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(filter)
+}
+
+fn capture(args: CaptureArgs) -> Result<Capture, Failure> {
+    let CaptureArgs { write, what, snap, count, duration, max_size, filters } = args;
+    let what = match what {
+        CaptureWhat::Drops => What::Drops,
+        CaptureWhat::Passes => What::Passes,
+        CaptureWhat::All => What::All,
+    };
+    let filter = filter(None, None, filters)?;
+    Ok(Capture { write, what, snap, count, duration, max_size, filter })
+}
+
+fn generate(args: GenerateArgs) -> Result<Command, Failure> {
+    once([&args.input])?;
+    let mut filter = filter(args.since, args.until, args.filters)?;
+    let named = |text: String| match text.split_once('/') {
+        None if !text.is_empty() => Ok((None, text)),
+        Some((namespace, name))
+            if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
+        {
+            Ok((Some(namespace.to_owned()), name.to_owned()))
+        }
+        _ => Err(Failure::usage(format!(
+            "`{text}` is no workload: write --for NAME or --for NAMESPACE/NAME"
+        ))),
+    };
+    let selector = |text: String| {
+        Selector::parse(&text)
+            .map_err(|error| Failure::usage(format!("`{text}` is not a selector: {error}")))
+    };
+    let wanted = Wanted {
+        form: match args.form {
+            PolicyForm::Calico => Form::Calico,
+            PolicyForm::Kubernetes => Form::Kubernetes,
+        },
+        staged: args.staged,
+        tier: args.tier,
+        ingress: args.types != PolicyTypes::Egress,
+        egress: args.types != PolicyTypes::Ingress,
+        keys: args.by_label,
+        workloads: Chosen {
+            names: args.names.into_iter().map(named).collect::<Result<_, _>>()?,
+            selector: args.for_label.map(selector).transpose()?,
+        },
+    };
+    wanted.check().map_err(Failure::usage)?;
+    if args.input.is_empty() && args.last.is_none() && filter.since.is_none() {
+        // An agent that is asked neither how many nor since when gives a few only.
+        filter.since = Some(moment(EVER, SystemTime::UNIX_EPOCH)?);
+    }
+    let watch = Watch { follow: false, last: args.last, filter, input: args.input };
+    let (wanted, denied, output) = (Box::new(wanted), args.denied, args.output);
+    Ok(Command::Generate { watch, wanted, denied, output })
 }
 
 /// A time, or how long ago: RFC 3339 with microseconds, UTC.

@@ -96,6 +96,9 @@ pub(crate) enum Failure {
     /// A file of records.
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
+    /// A file to write.
+    #[error("cannot write {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
     /// Standard output or error cannot be written.
     #[error("writing the output: {0}")]
     Output(#[from] io::Error),
@@ -164,6 +167,7 @@ impl Failure {
             | Failure::Connection(_)
             | Failure::Protocol { .. }
             | Failure::Read { .. }
+            | Failure::Write { .. }
             | Failure::StreamEnded => 2,
         }
     }

@@ -7,6 +7,8 @@ pub(crate) mod diff;
 mod ends;
 pub(crate) mod explain;
 pub(crate) mod flow;
+pub(crate) mod generate;
+pub(crate) mod pcapng;
 pub(crate) mod status;
 pub(crate) mod style;
 pub(crate) mod table;

@@ -1,13 +1,16 @@
 //! Does what a command says. Input: an [`Invocation`]; output: text on the screen and how it
 //! ended. Changes are in `run/change.rs`, what only reads in `run/show.rs`, records in
-//! `run/observe.rs`, counters as they move in `run/top.rs`, comparisons in `run/diff.rs`, the whole of what is allowed in `run/verify.rs`,
+//! `run/observe.rs` and, from files, `run/records.rs`, policies from them in `run/generate.rs`, counters as they move in `run/top.rs`, comparisons in `run/diff.rs`, the whole of what is allowed in `run/verify.rs`,
 //! what works on files in `run/validate.rs` and `run/explain.rs`.
 
+mod capture;
 mod change;
 mod describe;
 mod diff;
 mod explain;
+mod generate;
 mod observe;
+mod records;
 mod show;
 mod top;
 mod validate;
@@ -49,6 +52,7 @@ async fn run(invocation: Invocation, screen: &Screen) -> Result<Exit, Failure> {
         Command::Describe { targets, namespace, output } => {
             describe::describe(&client, screen, &targets, namespace.as_deref(), output).await
         }
+        Command::Capture(wanted) => capture::capture(&client, screen, wanted).await,
         Command::Status { output } => show::status(&client, screen, output).await,
         Command::Validate { files, endpoints, strict, output } => {
             validate::validate(screen, &files, &endpoints, strict, output)
@@ -69,6 +73,9 @@ async fn run(invocation: Invocation, screen: &Screen) -> Result<Exit, Failure> {
         Command::Top(wanted) => top::top(&client, screen, wanted).await,
         Command::Observe { watch, output } => {
             observe::observe(&client, screen, watch, output).await
+        }
+        Command::Generate { watch, wanted, denied, output } => {
+            generate::generate(&client, screen, &watch, &wanted, denied, output).await
         }
         Command::Version { client_only, output } => {
             show::version(&client, screen, client_only, output).await

@@ -27,6 +27,13 @@ impl Agent {
                 let _ = reply.send(self.preview(&question));
                 return;
             }
+            Request::Capture(wanted, reply) => {
+                let done = self.maps.capture(wanted).map_err(|error| {
+                    Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+                });
+                let _ = reply.send(done);
+                return;
+            }
         };
         if let Err(refused) = &answer {
             info!(reason = refused.refusal.error, "request refused");

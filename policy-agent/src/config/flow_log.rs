@@ -22,6 +22,7 @@ pub(super) struct Given {
     pub(super) files: Option<usize>,
     pub(super) filters: Option<Vec<String>>,
     pub(super) omit: Option<Vec<Omit>>,
+    pub(super) compress: Option<bool>,
 }
 
 /// The flow log, if one is wanted.
@@ -43,7 +44,12 @@ pub(super) fn resolve(given: Given) -> Result<Option<FlowLog>> {
         .map_err(|error| anyhow!("flow-log-filter: {error}"))?;
     let filter = Filter::new(&FlowFilter { conditions, ..FlowFilter::default() })
         .context("flow-log-filter")?;
-    let bounds = Bounds { size: size * MIB, age, files: given.files.unwrap_or(16) };
+    let bounds = Bounds {
+        size: size * MIB,
+        age,
+        files: given.files.unwrap_or(16),
+        compress: given.compress.unwrap_or(false),
+    };
     let omit = given.omit.unwrap_or_default();
     Ok(given.path.map(|path| FlowLog { path, bounds, filter, omit }))
 }

@@ -9,6 +9,7 @@ use std::{
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -23,6 +24,8 @@ pub struct Bounds {
     pub age: Duration,
     /// Files that stay beside the one that is written.
     pub files: usize,
+    /// Those are compressed, by zstd (RFC 8878).
+    pub compress: bool,
 }
 
 /// The file that is written.
@@ -90,7 +93,16 @@ impl Book {
             to = self.turned(now, again);
             again += 1;
         }
-        fs::rename(&self.path, to)?;
+        fs::rename(&self.path, &to)?;
+        if self.bounds.compress {
+            // Beside what goes on being written. What cannot be compressed stays as it is.
+            let compress = move || {
+                if let Err(error) = compress(&to) {
+                    warn!(file = %to.display(), %error, "cannot compress an old flow log");
+                }
+            };
+            thread::Builder::new().name("flow-log-zstd".to_owned()).spawn(compress)?;
+        }
         let mut turned = self.all_turned()?;
         turned.sort_unstable();
         let oldest = turned.len().saturating_sub(self.bounds.files);
@@ -125,9 +137,44 @@ impl Book {
     }
 }
 
-/// Whether a text is what [`Book::turned`] makes of a time: nobody else's file is to be removed.
+/// What a compressed file's name ends in, and while it is being written.
+const COMPRESSED: &str = ".zst";
+const UNFINISHED: &str = ".part";
+
+/// Puts a compressed file in the place of another.
+fn compress(path: &Path) -> io::Result<()> {
+    let named = |ending: &str| {
+        let mut name = OsString::from(path);
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let unfinished = named(&format!("{COMPRESSED}{UNFINISHED}"));
+    let written = (|| {
+        let mut from = File::open(path)?;
+        let mut options = OpenOptions::new();
+        let to = options.write(true).create(true).truncate(true).mode(0o640).open(&unfinished)?;
+        let mut encoder = zstd::Encoder::new(to, 0)?;
+        encoder.include_checksum(true)?;
+        io::copy(&mut from, &mut encoder)?;
+        encoder.finish()?.sync_all()?;
+        fs::rename(&unfinished, named(COMPRESSED))
+    })();
+    match written {
+        Ok(()) => fs::remove_file(path),
+        Err(error) => {
+            // It may not have come as far as that.
+            let _ = fs::remove_file(&unfinished);
+            Err(error)
+        }
+    }
+}
+
+/// Whether a text is what [`Book::turned`] makes of a time, compressed or not: nobody else's file is to be
+/// removed.
 fn is_time(text: &str) -> bool {
     const FORM: &str = "00000000T000000.000000Z";
+    let text = text.strip_suffix(UNFINISHED).unwrap_or(text);
+    let text = text.strip_suffix(COMPRESSED).unwrap_or(text);
     let (time, again) = text.split_at_checked(FORM.len()).unwrap_or((text, "-"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     time.len() == FORM.len()
@@ -166,7 +213,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn bounds() -> Bounds {
-        Bounds { size: 100, age: 10 * MINUTE, files: 2 }
+        Bounds { size: 100, age: 10 * MINUTE, files: 2, compress: false }
     }
 
     fn at(minutes: u32) -> SystemTime {
@@ -238,7 +285,7 @@ mod tests {
     fn nobody_elses_file_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let others =
-            ["flows.json.2.gz", "flows.json.2026-backup", "flows.json.20270115T080000.000000Z.zst"];
+            ["flows.json.2.gz", "flows.json.2026-backup", "flows.json.20270115T080000.000000Z.gz"];
         for name in others {
             fs::write(folder.path().join(name), "x").unwrap();
         }
@@ -250,6 +297,37 @@ mod tests {
         let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names.len(), 1 + others.len(), "{names:?}");
         assert!(others.iter().all(|name| names.contains(name)), "{names:?}");
+    }
+
+    #[test]
+    fn what_is_turned_over_is_compressed_and_goes_in_its_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("flows.json");
+        let mut book = Book::new(path.clone(), Bounds { compress: true, ..bounds() });
+        let line = |number: u32| format!("{number:0>99}\n");
+        let is_done = |count: usize| {
+            let names: Vec<_> = fs::read_dir(folder.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .filter(|name| name != "flows.json")
+                .collect();
+            names.len() == count && names.iter().all(|name| name.ends_with("Z.zst"))
+        };
+        for number in 0..5 {
+            book.write(line(number).as_bytes(), at(number)).unwrap();
+            let count = usize::try_from(number).unwrap().min(2);
+            let begun = std::time::Instant::now();
+            while !is_done(count) {
+                assert!(begun.elapsed() < MINUTE, "{number} is not compressed");
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        let mut names: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.sort();
+        let file = File::open(&names[1]).unwrap();
+        let text = io::read_to_string(zstd::Decoder::new(file).unwrap()).unwrap();
+        assert_eq!(text, line(2), "{names:?}");
     }
 
     #[test]

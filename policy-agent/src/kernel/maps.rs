@@ -10,8 +10,8 @@ use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use policy_common::{
     abi::{
-        BlockKeyV4, BlockKeyV6, Blocked, ClassKey, ClassRef, Endpoint, FailsafeKey, Globals,
-        GuardKey, Interval, PublishedKey, Uplink,
+        BlockKeyV4, BlockKeyV6, Blocked, CaptureFilter, ClassKey, ClassRef, Endpoint, FailsafeKey,
+        Globals, GuardKey, Interval, PublishedKey, Uplink,
     },
     maps as name,
 };
@@ -35,6 +35,10 @@ pub struct Maps {
     intervals: Array<MapData, Interval>,
     guard: HashMap<MapData, GuardKey, u32>,
     globals: Array<MapData, Globals>,
+    /// What the globals hold.
+    revision: u64,
+    capture: u8,
+    capture_filter: Array<MapData, CaptureFilter>,
     uplinks: HashMap<MapData, u32, Uplink>,
     block_v4: LpmTrie<MapData, BlockKeyV4, Blocked>,
     block_v6: LpmTrie<MapData, BlockKeyV6, Blocked>,
@@ -70,6 +74,7 @@ impl Maps {
     ///
     /// [`LoadError`] if one is missing or of another type.
     pub fn open(pins: &Pins) -> Result<Maps, LoadError> {
+        let globals: Array<MapData, Globals> = open(pins, name::GLOBALS)?;
         Ok(Maps {
             endpoints: open(pins, name::ENDPOINTS)?,
             addresses_v4: open(pins, name::ADDRESSES_V4)?,
@@ -79,7 +84,10 @@ impl Maps {
             classes: open(pins, name::CLASSES)?,
             intervals: open(pins, name::INTERVALS)?,
             guard: open(pins, name::GUARD)?,
-            globals: open(pins, name::GLOBALS)?,
+            revision: globals.get(&0, 0).map_or(0, |globals| globals.revision),
+            capture: 0,
+            globals,
+            capture_filter: open(pins, name::CAPTURE)?,
             uplinks: open(pins, name::UPLINKS)?,
             block_v4: open(pins, name::BLOCK_V4)?,
             block_v6: open(pins, name::BLOCK_V6)?,
@@ -145,12 +153,33 @@ impl Maps {
                 self.published.insert(ports::published(port), u32::from(*to), 0)
             }
             Op::RemovePublished(port) => gone(self.published.remove(&ports::published(port))),
-            Op::SetRevision(revision) => self.globals.set(0, Globals { revision: *revision }, 0),
+            Op::SetRevision(revision) => {
+                self.revision = *revision;
+                self.write_globals()
+            }
             Op::Quiesce => {
                 quiesce();
                 Ok(())
             }
         }
+    }
+
+    /// Captures packets from now on: those of `CAPTURE_*` that the filter wants; `None`: no more.
+    ///
+    /// # Errors
+    ///
+    /// A map cannot be written.
+    pub fn capture(&mut self, wanted: Option<(u8, CaptureFilter)>) -> Result<(), MapError> {
+        if let Some((_, filter)) = wanted {
+            self.capture_filter.set(0, filter, 0)?;
+        }
+        self.capture = wanted.map_or(0, |(flags, _)| flags);
+        self.write_globals()
+    }
+
+    fn write_globals(&mut self) -> Result<(), MapError> {
+        let globals = Globals { revision: self.revision, capture: self.capture, pad: [0; 7] };
+        self.globals.set(0, globals, 0)
     }
 
     /// What the maps hold.

@@ -209,12 +209,12 @@ const NAMESPACE: &str = "use at most 63 letters, digits, `-`, `_` and `.`, with 
 
 /// What may stand in `metadata.namespace`: whatever can be the name of a Compose project, which is a
 /// namespace here, and the value of a label. Kubernetes allows only DNS labels.
-fn is_namespace(text: &str) -> bool {
+pub(crate) fn is_namespace(text: &str) -> bool {
     !text.is_empty() && is_name_part(text)
 }
 
 /// A label of a DNS name in lower case (RFC 1123).
-pub(super) fn is_dns_label(text: &str) -> bool {
+pub(crate) fn is_dns_label(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     (1..=MAX_LABEL).contains(&text.len())
         && text.bytes().all(|byte| inner(byte) || byte == b'-')
@@ -233,7 +233,8 @@ pub(super) fn is_dns_name(text: &str) -> bool {
         })
 }
 
-fn is_label_value(text: &str) -> bool {
+/// Value of a label that may be empty.
+pub(crate) fn is_label_value(text: &str) -> bool {
     text.is_empty() || is_name_part(text)
 }
 
@@ -245,7 +246,8 @@ fn is_name_part(text: &str) -> bool {
         && text.bytes().last().is_some_and(end)
 }
 
-fn is_qualified_name(text: &str) -> bool {
+/// Name of a label, with or without a prefix.
+pub(crate) fn is_qualified_name(text: &str) -> bool {
     match text.split_once('/') {
         Some((prefix, name)) => is_dns_name(prefix) && is_name_part(name),
         None => is_name_part(text),

@@ -65,7 +65,7 @@ impl Ring {
             stand_in.endpoints.insert(LOOPBACK, endpoint, 0)?;
         }
         let own = STAND_INS.fetch_add(1, Ordering::Relaxed);
-        stand_in.globals.set(0, Globals { revision: own * FIRST_REVISION }, 0)?;
+        stand_in.globals.set(0, Globals { revision: own * FIRST_REVISION, ..before }, 0)?;
         Ok(Some(stand_in))
     }
 }

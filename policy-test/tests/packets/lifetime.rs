@@ -185,7 +185,7 @@ fn the_tables_are_read_whole() -> Result<()> {
 
 #[test]
 fn each_connection_that_begins_is_counted_once_by_who_let_it() -> Result<()> {
-    let mut world = World::new()?;
+    let world = World::new()?;
     let query = |port| Way::new("10.0.0.2", port, "10.0.0.3", 53);
     let by_port = |world: &World| -> Result<Vec<(u8, u16, u64)>> {
         let opened = world.ring.opened()?.into_iter();

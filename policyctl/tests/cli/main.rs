@@ -5,10 +5,12 @@
 
 mod agent;
 mod bad_input;
+mod capture;
 mod change;
 mod ctl;
 mod describe;
 mod diff;
+mod generate;
 mod no_agent;
 mod observe;
 mod offline;

@@ -12,9 +12,14 @@ use crate::ctl::{command, run};
 fn says_how_to_start_an_agent() {
     let directory = tempfile::tempdir().expect("directory");
     let socket = directory.path().join("none.sock");
-    for arguments in
-        [&["status"][..], &["get"], &["endpoints"], &["observe"], &["explain", "a", "b", "80/tcp"]]
-    {
+    for arguments in [
+        &["status"][..],
+        &["get"],
+        &["endpoints"],
+        &["observe"],
+        &["generate"],
+        &["explain", "a", "b", "80/tcp"],
+    ] {
         let run = run(&socket, arguments);
         assert_eq!(run.code, 2, "{run:?}");
         assert_eq!(run.out, "");
