@@ -116,9 +116,11 @@ fn copy(ctx: &TcContext, head: &Captured) -> u32 {
         (&raw mut (*place).head).write(*head);
         &raw mut (*place).bytes
     };
-    // The kernel wants to see that it fits.
-    let count = pin(head.length.min(snap) as usize);
-    if count > 0 && count <= CAPTURED_BYTES {
+    // Linux 5.10 wants to see that it fits and that it is not nothing, and learns the latter from an addition
+    // alone: of what is not 0 it knows as little as before.
+    let less = pin((head.length.min(snap) as usize).wrapping_sub(1));
+    if less < CAPTURED_BYTES {
+        let count = less + 1;
         // SAFETY: a context, and so many bytes of the entry.
         let copied =
             unsafe { bpf_skb_load_bytes(ctx.as_ptr(), 0, bytes.cast(), count as u32) } == 0;

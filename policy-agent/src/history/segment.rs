@@ -230,7 +230,7 @@ fn block_at(file: &File, offset: u64, end: u64) -> io::Result<Option<Block>> {
     }
     let block = Block {
         offset,
-        summary: head - HEAD as u32,
+        summary: head.saturating_sub(u32::try_from(HEAD).unwrap_or(u32::MAX)),
         frame,
         count: word(32),
         oldest_us: long(16),

@@ -40,9 +40,9 @@ enum Word<'a> {
     /// Something of one end.
     Of(End, At<'a>),
     Verdict(Verdict),
-    Word(Field, &'a str),
+    Says(Field, &'a str),
     Policy(&'a str),
-    PolicyOf(&'a str, &'a str),
+    PolicyIn(&'a str, &'a str),
 }
 
 #[derive(Clone, Copy)]
@@ -53,8 +53,8 @@ enum End {
 
 #[derive(Clone, Copy)]
 enum At<'a> {
-    Name(&'a str),
-    NameIn(&'a str, &'a str),
+    Called(&'a str),
+    CalledIn(&'a str, &'a str),
     Namespace(&'a str),
     Label(&'a str),
     LabelIs(&'a str, &'a str),
@@ -77,8 +77,8 @@ impl Word<'_> {
             Word::Of(end, at) => {
                 put(if matches!(end, End::Source) { 1 } else { 2 }, &[]);
                 match at {
-                    At::Name(name) => put(10, &[name.as_bytes()]),
-                    At::NameIn(space, name) => put(11, &[space.as_bytes(), name.as_bytes()]),
+                    At::Called(name) => put(10, &[name.as_bytes()]),
+                    At::CalledIn(space, name) => put(11, &[space.as_bytes(), name.as_bytes()]),
                     At::Namespace(space) => put(12, &[space.as_bytes()]),
                     At::Label(key) => put(13, &[key.as_bytes()]),
                     At::LabelIs(key, value) => put(14, &[key.as_bytes(), value.as_bytes()]),
@@ -91,9 +91,9 @@ impl Word<'_> {
             }
             Word::Verdict(Verdict::Allow) => put(3, &[]),
             Word::Verdict(Verdict::Deny) => put(4, &[]),
-            Word::Word(field, word) => put(5, &[field.name().as_bytes(), word.as_bytes()]),
+            Word::Says(field, word) => put(5, &[field.name().as_bytes(), word.as_bytes()]),
             Word::Policy(name) => put(6, &[name.as_bytes()]),
-            Word::PolicyOf(space, name) => put(7, &[space.as_bytes(), name.as_bytes()]),
+            Word::PolicyIn(space, name) => put(7, &[space.as_bytes(), name.as_bytes()]),
         }
         XxHash64::oneshot(u64::from(VERSION), &bytes)
     }
@@ -122,20 +122,20 @@ impl Words {
             (Field::Event, &record.event),
             (Field::Direction, &record.direction),
         ] {
-            self.put(Word::Word(field, word));
+            self.put(Word::Says(field, word));
         }
         let staged = record.staged.iter().map(|staged| &staged.rule);
         for RuleName { namespace, policy, .. } in
             record.rule.iter().chain(&record.logged).chain(staged)
         {
             self.put(Word::Policy(policy));
-            self.put(Word::PolicyOf(namespace, policy));
+            self.put(Word::PolicyIn(namespace, policy));
         }
     }
 
     fn end(&mut self, end: End, who: &FlowEnd) {
-        self.put(Word::Of(end, At::Name(&who.name)));
-        self.put(Word::Of(end, At::NameIn(&who.namespace, &who.name)));
+        self.put(Word::Of(end, At::Called(&who.name)));
+        self.put(Word::Of(end, At::CalledIn(&who.namespace, &who.name)));
         self.put(Word::Of(end, At::Namespace(&who.namespace)));
         for (key, value) in &who.labels {
             self.put(Word::Of(end, At::Label(key)));
@@ -204,12 +204,12 @@ impl Summary<'_> {
         };
         match (field, test) {
             (_, Test::Verdict(verdict)) => self.may_have(Word::Verdict(*verdict)),
-            (_, Test::Word(word)) => self.may_have(Word::Word(field, word)),
+            (_, Test::Word(word)) => self.may_have(Word::Says(field, word)),
             (Field::Policy, Test::Named { namespace: None, name }) => {
                 self.may_have(Word::Policy(name))
             }
             (Field::Policy, Test::Named { namespace: Some(namespace), name }) => {
-                self.may_have(Word::PolicyOf(namespace, name))
+                self.may_have(Word::PolicyIn(namespace, name))
             }
             _ => ends.iter().any(|end| self.may_meet_at(*end, test)),
         }
@@ -218,8 +218,8 @@ impl Summary<'_> {
     fn may_meet_at(&self, end: End, test: &Test) -> bool {
         let has = |at: At<'_>| self.may_have(Word::Of(end, at));
         match test {
-            Test::Named { namespace: None, name } => has(At::Name(name)),
-            Test::Named { namespace: Some(namespace), name } => has(At::NameIn(namespace, name)),
+            Test::Named { namespace: None, name } => has(At::Called(name)),
+            Test::Named { namespace: Some(namespace), name } => has(At::CalledIn(namespace, name)),
             Test::Namespace(namespace) => has(At::Namespace(namespace)),
             Test::Label(selector) => selector.may_match(&|fact| match fact {
                 Fact::Has(key) => has(At::Label(key)),

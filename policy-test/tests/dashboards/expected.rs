@@ -1,14 +1,21 @@
-//! What each panel and alert must show.
+//! What each panel and rule must show.
 //!
-//! Inputs: the drops made, and what is chosen at the head of the dashboard. Outputs: a check of
+//! Inputs: what was counted, and what is chosen at the head of the dashboard. Outputs: a check of
 //! an answer. A panel that is not listed here is an error, so that none goes untested.
 
-use anyhow::{Result, bail, ensure};
+mod agent;
+mod drops;
+mod overview;
+mod rollout;
+mod rules;
+mod workload;
+
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     dashboard::Choice,
     prometheus::{Labels, Vector},
-    scene::{Drops, Measure, sum},
+    truth::{Counted, Truth, labels, once, sum},
 };
 
 /// From the first scrape to when everything was there.
@@ -37,155 +44,133 @@ impl Window {
 pub(crate) enum Expected {
     /// These series with these values, and no others.
     Exactly(Vector),
-    /// These among others.
-    Among(Vector),
-    /// At least one series, and all values in a range.
-    Within(f64, f64),
+    /// These series and no others, all values in a range: they depend on how busy the machine is.
+    Within(Vec<Labels>, f64, f64),
+    /// Series of these labels, at least one, all values in a range.
+    Some(&'static [&'static str], f64, f64),
     /// Whatever there is: it depends on how busy the machine is.
     Anything,
 }
 
 impl Expected {
     pub(crate) fn check(&self, answer: &Vector) -> Result<()> {
+        let within = |low: f64, high: f64| {
+            let within = |value: &f64| (low..=high).contains(value);
+            ensure!(answer.values().all(within), "expected {low} to {high}, got {answer:#?}");
+            Ok(())
+        };
         match self {
             Self::Exactly(expected) => {
                 ensure!(answer == expected, "expected {expected:#?}, got {answer:#?}");
+                Ok(())
             }
-            Self::Among(expected) => {
-                for (labels, value) in expected {
-                    let actual = answer.get(labels);
-                    ensure!(actual == Some(value), "{labels:?}: {value} not in {answer:#?}");
-                }
+            Self::Within(series, low, high) => {
+                let mut series = series.clone();
+                series.sort_unstable();
+                ensure!(answer.keys().eq(&series), "expected {series:#?}, got {answer:#?}");
+                within(*low, *high)
             }
-            Self::Within(low, high) => {
-                let within = |value: &f64| (*low..=*high).contains(value);
-                let fine = !answer.is_empty() && answer.values().all(within);
-                ensure!(fine, "expected {low} to {high}, got {answer:#?}");
+            Self::Some(names, low, high) => {
+                let named = |series: &Labels| series.keys().eq(names.iter());
+                ensure!(!answer.is_empty() && answer.keys().all(named), "{names:?}: {answer:#?}");
+                within(*low, *high)
             }
-            Self::Anything => {}
+            Self::Anything => Ok(()),
         }
-        Ok(())
     }
 
     /// Of a query of a panel.
     pub(crate) fn of(
-        title: &str,
-        reference: &str,
-        drops: &[Drops],
+        uid: &str,
+        (title, reference): (&str, &str),
+        truth: &Truth,
         choice: &Choice<'_>,
     ) -> Result<Self> {
-        let shown: Vec<_> = drops.iter().filter(|drops| chosen(drops, choice)).collect();
-        let packets = |by: &[&str]| Self::Exactly(sum(shown.iter().copied(), by, Measure::Packets));
-        let only = |measure, wanted: fn(&&Drops) -> bool| {
-            Self::Exactly(sum(shown.iter().copied().filter(wanted), &[], measure))
+        let shown = Shown { truth, choice };
+        let expected = match uid {
+            "palisade-agent" => agent::expected(title, reference, &shown),
+            "palisade-drops" => drops::expected(title, reference, &shown),
+            "palisade-overview" => overview::expected(title, reference, &shown),
+            "palisade-rollout" => rollout::expected(title, reference, &shown),
+            "palisade-workload" => workload::expected(title, reference, &shown),
+            _ => bail!("{uid}: say here what it must show"),
         };
-        // None is chosen that exists: what is about agents is empty then.
-        let here = !choice.contains_key("instance");
-        let ours = |expected| if here { expected } else { Self::Exactly(Vector::new()) };
-        Ok(match (title, reference) {
-            ("Packets dropped", "A") => packets(&[]),
-            ("Bytes dropped", "A") => only(Measure::Bytes, |_| true),
-            ("Dropped by default", "A") => {
-                only(Measure::Packets, |drops| drops.label("rule") == "tier-default")
-            }
-            ("Forged packets", "A") => {
-                only(Measure::Packets, |drops| drops.label("reason") == "spoofed-source")
-            }
-            ("Endpoints not enforced" | "Components down", "A") => {
-                ours(Self::Exactly([(Labels::new(), 0.0)].into()))
-            }
-            ("By rule", "A") => Self::Exactly(sum(
-                shown.iter().copied().filter(|drops| !drops.label("rule").is_empty()),
-                &["tier", "policy_namespace", "policy", "rule"],
-                Measure::Packets,
-            )),
-            ("By reason", "A") => packets(&["reason"]),
-            ("By source workload" | "Top sources", "A") => packets(&["source_namespace", "source"]),
-            ("By destination workload" | "Top destinations", "A") => {
-                packets(&["destination_namespace", "destination"])
-            }
-            ("By port", "A") => packets(&["protocol", "port"]),
-            ("By direction, in bytes", "A") => {
-                Self::Exactly(sum(shown.iter().copied(), &["direction"], Measure::Bytes))
-            }
-            ("Dropped flows", "A") => Self::Exactly(flows(&shown, Measure::Packets)),
-            ("Dropped flows", "B") => Self::Exactly(flows(&shown, Measure::Bytes)),
-            ("Rules at work", "A") => ours(Self::Among(rules())),
-            ("Endpoints by state", "A") => ours(Self::Exactly(
-                [("enforcing", 4.0), ("pending", 0.0), ("unsupported", 0.0), ("elsewhere", 0.0)]
-                    .map(|(state, count)| (labels(&[("state", state)]), count))
-                    .into(),
-            )),
-            // Buckets reach from 50 us to half a second, and from half a ms to half a minute.
-            ("Fence delay", "A" | "B") => ours(Self::Within(0.0, 1.0)),
-            ("Apply duration", "A" | "B") => ours(Self::Within(0.0, 30.0)),
-            ("Map fill", "A") => ours(Self::Within(0.0, 0.1)),
-            // Within the limit of events, so only same drops in quick succession are told once.
-            ("Drops without an event", "A") => ours(Self::Within(0.0, 1e6)),
-            ("Policies and revision", "A") => ours(Self::Exactly([(agent(&[]), 2.0)].into())),
-            ("Policies and revision", "B") => ours(Self::Within(1.0, 1e3)),
-            ("Components", "A") => ours(Self::Exactly(
-                ["datapath", "docker", "policy-dir", "store"]
-                    .map(|component| (agent(&[("component", component)]), 1.0))
-                    .into(),
-            )),
-            _ => bail!("{title} {reference}: say here what it must show"),
-        })
+        expected.with_context(|| format!("{title} {reference}: say here what it must show"))
     }
 
-    /// Of an alert's expression, while all is well but for the drops.
-    pub(crate) fn of_alert(alert: &str, drops: &[Drops]) -> Result<Self> {
-        let by = |fields: &[&str], wanted: fn(&&Drops) -> bool| {
-            let sums = sum(drops.iter().filter(wanted), fields, Measure::Packets);
-            sums.into_iter().map(|(labels, value)| (on_host(labels), value)).collect::<Vector>()
-        };
-        Ok(match alert {
-            "PalisadeDropsByDefault" => {
-                let mut all = by(
-                    &[
-                        "source_namespace",
-                        "source",
-                        "destination_namespace",
-                        "destination",
-                        "protocol",
-                        "port",
-                    ],
-                    |drops| drops.label("rule") == "tier-default",
-                );
-                all.retain(|_, packets| *packets > 100.0);
-                ensure!(all.len() == 1, "one flow is made to be above the threshold: {all:?}");
-                Self::Exactly(all)
-            }
-            "PalisadeForgedPackets" => Self::Exactly(by(
-                &["source_namespace", "source", "destination_namespace", "destination", "reason"],
-                |drops| drops.label("reason") == "spoofed-source",
-            )),
-            "PalisadeDatapathFault"
-            | "PalisadeAgentDown"
-            | "PalisadeAgentMissing"
-            | "PalisadeComponentDown"
-            | "PalisadeEndpointsNotEnforced"
-            | "PalisadeMapNearlyFull" => Self::Exactly(Vector::new()),
-            "PalisadeFenceSlow" => Self::Anything,
-            _ => bail!("{alert}: say here what it must show"),
-        })
+    /// Of the expression of a rule, by its name, while all is well but for the drops.
+    pub(crate) fn of_rule(name: &str, truth: &Truth) -> Result<Self> {
+        rules::expected(name, truth)?.with_context(|| format!("{name}: say here what it must show"))
     }
 }
 
-/// Whether the choice lets a drop be shown.
-fn chosen(drops: &Drops, choice: &Choice<'_>) -> bool {
-    choice.iter().all(|(name, value)| {
-        let values = value.trim_matches(['(', ')']).split('|');
-        let actual = if *name == "instance" { INSTANCE } else { drops.label(name) };
-        values.into_iter().any(|value| value == actual)
-    })
+/// What a dashboard shows of everything.
+struct Shown<'a> {
+    truth: &'a Truth,
+    choice: &'a Choice<'a>,
 }
 
+impl<'a> Shown<'a> {
+    /// Series of a metric whose labels are chosen by variables of their names.
+    fn of(&self, metric: &str) -> Vec<&'a Counted> {
+        let chosen = |series: &&Counted| {
+            self.choice.iter().all(|(name, value)| {
+                let values = value.trim_matches(['(', ')']).split('|');
+                let actual = match *name {
+                    "instance" => INSTANCE,
+                    // These say who is meant, at either end.
+                    "namespace" | "workload" => return true,
+                    name => series.label(name),
+                };
+                values.into_iter().any(|value| value == actual)
+            })
+        };
+        self.truth.of(metric).iter().filter(chosen).collect()
+    }
+
+    /// What is about agents: nothing is to be seen where one is chosen that is not there.
+    fn ours(&self, expected: Expected) -> Expected {
+        if self.choice.contains_key("instance") {
+            return Expected::Exactly(Vector::new());
+        }
+        expected
+    }
+
+    /// A number without labels.
+    fn number(&self, value: f64) -> Expected {
+        self.ours(Expected::Exactly([(Labels::new(), value)].into()))
+    }
+}
+
+/// All from whom to whom.
+const PAIR: [&str; 4] = ["source_namespace", "source", "destination_namespace", "destination"];
+/// A rule, as flows and drops name it.
+const RULE: [&str; 4] = ["tier", "policy_namespace", "policy", "rule"];
+/// A rule, as what counts for itself names it.
+const RULE_AND_ACTION: [&str; 6] = ["tier", "policy_namespace", "kind", "policy", "rule", "action"];
 /// The agent, as the example configuration names it.
 const INSTANCE: &str = "127.0.0.1:9465";
 
-fn labels(pairs: &[(&str, &str)]) -> Labels {
-    pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+/// With more labels.
+fn and<'a>(by: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [by, more].concat()
+}
+
+/// What is not zero.
+fn some(mut sums: Vector) -> Vector {
+    sums.retain(|_, value| *value > 0.0);
+    sums
+}
+
+/// The sum of everything, if there is anything.
+fn total(sums: &Vector) -> Vector {
+    let total: f64 = sums.values().sum();
+    if sums.is_empty() { Vector::new() } else { [(Labels::new(), total)].into() }
+}
+
+/// Flows, those that both ends have counted once.
+fn flows<'a>(series: impl IntoIterator<Item = &'a Counted>) -> Expected {
+    Expected::Exactly(total(&once(series, &and(&PAIR, &["protocol", "port"]))))
 }
 
 fn on_host(mut labels: Labels) -> Labels {
@@ -194,47 +179,19 @@ fn on_host(mut labels: Labels) -> Labels {
 }
 
 /// Labels of a series as it is scraped.
-fn agent(pairs: &[(&str, &str)]) -> Labels {
+fn scraped(pairs: &[(&str, &str)]) -> Labels {
     let mut labels = on_host(labels(pairs));
     labels.insert("job".to_owned(), "palisade".to_owned());
     labels
 }
 
-fn flows(shown: &[&Drops], measure: Measure) -> Vector {
-    let by = [
-        "source_namespace",
-        "source",
-        "destination_namespace",
-        "destination",
-        "protocol",
-        "port",
-        "direction",
-        "reason",
-        "tier",
-        "policy_namespace",
-        "policy",
-        "rule",
-    ];
-    let sums = sum(shown.iter().copied(), &by, measure);
-    sums.into_iter().map(|(labels, value)| (on_host(labels), value)).collect()
+/// Every combination of values of two labels.
+fn each(first: (&str, &[&str]), second: (&str, &[&str])) -> Vec<Labels> {
+    let all = first.1.iter().flat_map(|one| second.1.iter().map(move |other| (one, other)));
+    all.map(|(one, other)| labels(&[(first.0, one), (second.0, other)])).collect()
 }
 
-/// Rules that denied; what they are called is the kernel's counters' and not the drops' matter.
-fn rules() -> Vector {
-    let rule = |name, rule| {
-        [
-            ("tier", "default"),
-            ("policy_namespace", "shop"),
-            ("kind", "NetworkPolicy"),
-            ("policy", name),
-            ("rule", rule),
-            ("action", "deny"),
-        ]
-    };
-    [
-        (labels(&rule("db-from-web", "ingress[1]")), 11.0),
-        (labels(&rule("web-no-mail", "egress[0]")), 2.0),
-        (labels(&[("tier", "default"), ("rule", "tier-default"), ("action", "deny")]), 134.0),
-    ]
-    .into()
+/// One value of one label each.
+fn each_of(name: &str, values: &[&str]) -> Vec<Labels> {
+    values.iter().map(|value| labels(&[(name, value)])).collect()
 }

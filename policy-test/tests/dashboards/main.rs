@@ -1,31 +1,45 @@
-//! The dashboard and the alerts show what an agent really drops.
+//! The dashboards, the alerts and the recorded series show what an agent really counts.
 //!
 //! Inputs: `examples/grafana` and `examples/prometheus`, a real agent in a lab, a real Prometheus
-//! (Debian package) that scrapes it. Each query is asked; those about drops must give exactly the
-//! series and numbers of the packets sent.
+//! (Debian package) that scrapes it. Each query is asked; those about packets, flows and rules must give
+//! exactly the series and numbers of what was sent.
 
+mod compose;
 mod dashboard;
 mod expected;
 mod prometheus;
 mod scene;
+mod schema;
+mod structure;
+mod truth;
+mod wiring;
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use policy_test::wait;
 use serde::Deserialize;
 
 use crate::{
-    dashboard::{Choice, Dashboard},
+    dashboard::{Choice, Dashboard, Panel, Target, Values, values_in},
     expected::{Expected, Window},
-    prometheus::{Prometheus, Vector, examples, promtool},
-    scene::{Drops, Measure, Scene, sum},
+    prometheus::{Prometheus, RULES, Vector, examples, looking_back, promtool},
+    scene::Scene,
+    truth::{Truth, labels, sum, truth},
 };
 
 /// For scrapes, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
-/// What the alerts look back, in the file.
-const LOOK_BACK: &str = "5m";
+/// Time in which nothing happens, before everything: what is recorded looks back to a moment of it.
+const QUIET: Duration = Duration::from_secs(2);
+/// For Prometheus to read its rules again.
+const RELOAD_MS: u32 = 1500;
+/// Between two evaluations of rules, with room.
+const EVALUATION_MS: u32 = 700;
 
 #[derive(Deserialize)]
 struct RuleFile {
@@ -39,143 +53,138 @@ struct Group {
 
 #[derive(Deserialize)]
 struct Rule {
-    alert: String,
+    alert: Option<String>,
+    record: Option<String>,
     expr: String,
 }
 
+impl Rule {
+    /// Empty if it is neither, which nobody expects.
+    fn name(&self) -> &str {
+        self.alert.as_deref().or(self.record.as_deref()).unwrap_or_default()
+    }
+}
+
 fn rules() -> Result<Vec<Rule>> {
-    let text = fs::read_to_string(examples("prometheus").join("palisade.rules.yml"))?;
-    let file: RuleFile = serde_yaml::from_str(&text)?;
-    Ok(file.groups.into_iter().flat_map(|group| group.rules).collect())
-}
-
-#[test]
-fn panels_have_ids_places_and_words_of_their_own() {
-    let dashboard = Dashboard::read().unwrap();
-    assert_eq!(dashboard.uid, "palisade-drops");
-    assert!(!dashboard.title.is_empty() && !dashboard.description.is_empty());
-    assert!(dashboard.schema_version >= 39, "{}", dashboard.schema_version);
-
-    let panels = &dashboard.panels;
-    let ids: BTreeSet<_> = panels.iter().map(|panel| panel.id).collect();
-    let titles: BTreeSet<_> = panels.iter().map(|panel| &panel.title).collect();
-    assert_eq!((ids.len(), titles.len()), (panels.len(), panels.len()));
-    for (index, panel) in panels.iter().enumerate() {
-        let place = &panel.grid_pos;
-        assert!(place.w > 0 && place.h > 0 && place.x + place.w <= 24, "{}", panel.title);
-        for other in &panels[index + 1..] {
-            assert!(!place.overlaps(&other.grid_pos), "{} and {}", panel.title, other.title);
-        }
+    let mut rules = Vec::new();
+    for file in RULES {
+        let text = fs::read_to_string(examples("prometheus").join(file))?;
+        let file: RuleFile = serde_yaml::from_str(&text)?;
+        rules.extend(file.groups.into_iter().flat_map(|group| group.rules));
     }
-    for panel in dashboard.charts() {
-        let title = &panel.title;
-        assert!(panel.description.ends_with('.'), "{title}: a description is whole sentences");
-        let unit = &panel.field_config["defaults"]["unit"];
-        assert!(unit.as_str().is_some_and(|unit| !unit.is_empty()), "{title}: no unit");
-        assert!(!panel.targets.is_empty(), "{title}: no query");
-        let references: BTreeSet<_> = panel.targets.iter().map(|target| &target.ref_id).collect();
-        assert_eq!(references.len(), panel.targets.len(), "{title}: two queries of one name");
-        for target in &panel.targets {
-            assert!(!target.expr.is_empty() && target.instant != target.range, "{title}");
-        }
-    }
-}
-
-#[test]
-fn everything_asks_the_datasource_that_is_chosen() {
-    let dashboard = Dashboard::read().unwrap();
-    let chosen = serde_json::json!({"type": "prometheus", "uid": "${datasource}"});
-    for panel in dashboard.charts() {
-        assert_eq!(panel.datasource.as_ref(), Some(&chosen), "{}", panel.title);
-        for target in &panel.targets {
-            assert_eq!(target.datasource, chosen, "{} {}", panel.title, target.ref_id);
-        }
-    }
-    let variables = dashboard.variables();
-    assert_eq!((&*variables[0].name, &*variables[0].r#type), ("datasource", "datasource"));
-    for variable in &variables[1..] {
-        assert_eq!(variable.datasource.as_ref(), Some(&chosen), "{}", variable.name);
-        assert_eq!(variable.r#type, "query", "{}", variable.name);
-        let used = dashboard
-            .charts()
-            .flat_map(|panel| &panel.targets)
-            .any(|target| target.expr.contains(&format!("${}\"", variable.name)));
-        assert!(used, "{}: no query uses it", variable.name);
-    }
-    for variable in variables {
-        assert!(!variable.label.is_empty(), "{}: no label", variable.name);
-        assert!(!variable.description.is_empty(), "{}: no description", variable.name);
-    }
+    Ok(rules)
 }
 
 #[test]
 fn promtool_accepts_the_examples() {
     promtool(&["check", "config", "prometheus.yml"]).unwrap();
-    promtool(&["check", "rules", "--lint=all", "--lint-fatal", "palisade.rules.yml"]).unwrap();
+    for file in RULES {
+        promtool(&["check", "rules", "--lint=all", "--lint-fatal", file]).unwrap();
+    }
 }
 
 #[test]
-fn alerts_fire_when_they_should() {
+fn rules_give_what_they_should_when_they_should() {
     promtool(&["test", "rules", "palisade.rules.test.yml"]).unwrap();
     let text = fs::read_to_string(examples("prometheus").join("palisade.rules.test.yml")).unwrap();
     for rule in rules().unwrap() {
-        let tested = format!("alertname: {}", rule.alert);
-        assert!(text.lines().any(|line| line.ends_with(&tested)), "{}: no test", rule.alert);
+        let asked = if rule.alert.is_some() { "alertname" } else { "expr" };
+        let tested = format!("{asked}: {}", rule.name());
+        assert!(text.lines().any(|line| line.ends_with(&tested)), "{}: no test", rule.name());
+    }
+}
+
+/// Whether nothing is there that is chosen.
+fn nobody(choice: &Choice<'_>) -> bool {
+    let other_namespace = choice.get("namespace") == Some(&"lab") && choice["workload"] == "db";
+    choice.contains_key("instance") || other_namespace
+}
+
+/// What is looked at on a dashboard.
+fn choices(uid: &str) -> Vec<Choice<'static>> {
+    let elsewhere = ("instance", "somewhere-else:9465");
+    let of = |namespace, workload| Choice::from([("namespace", namespace), ("workload", workload)]);
+    match uid {
+        "palisade-drops" => vec![
+            Choice::new(),
+            Choice::from([("source_namespace", "lab"), ("reason", "policy")]),
+            Choice::from([
+                ("destination_namespace", "shop"),
+                ("reason", "(policy|spoofed-source)"),
+            ]),
+            Choice::from([elsewhere]),
+        ],
+        "palisade-workload" => vec![
+            of("shop", "web"),
+            of("shop", "db"),
+            of("lab", "intruder"),
+            of("lab", "db"),
+            // It has no namespace.
+            Choice::from([("workload", "unknown")]),
+            Choice::from([elsewhere, ("workload", "web")]),
+        ],
+        "palisade-rollout" => vec![
+            Choice::new(),
+            Choice::from([("policy_namespace", "shop")]),
+            Choice::from([elsewhere]),
+        ],
+        _ => vec![Choice::new(), Choice::from([elsewhere])],
     }
 }
 
 #[test]
-fn queries_show_the_drops_that_were_made() {
+fn queries_show_what_was_let_through_and_what_was_dropped() {
     let mut scene = Scene::set().unwrap();
     let prometheus = Prometheus::start(&scene.lab).unwrap();
-    let dashboard = Dashboard::read().unwrap();
     let start = first_scrape(&prometheus).unwrap();
-    let drops = scene.play().unwrap();
-    let window = window(&prometheus, start, &drops).unwrap();
+    thread::sleep(QUIET);
+    scene.play().unwrap();
+    let truth = truth();
+    let window = window(&prometheus, start, &truth).unwrap();
+    let recorded = recorded(&prometheus, start, &truth).unwrap();
 
-    let choices = [
-        Choice::new(),
-        Choice::from([("source_namespace", "lab"), ("reason", "policy")]),
-        Choice::from([("destination_namespace", "shop"), ("reason", "(policy|spoofed-source)")]),
-        Choice::from([("instance", "somewhere-else:9465")]),
-    ];
-    for choice in &choices {
-        for panel in dashboard.charts() {
-            for target in &panel.targets {
-                let expected = Expected::of(&panel.title, &target.ref_id, &drops, choice);
-                ask(&prometheus, &dashboard, &target.expr, choice, window, target.range)
-                    .and_then(|answer| expected.context("an unknown panel")?.check(&answer))
-                    .with_context(|| {
-                        format!("panel {:?} {}, {choice:?}", panel.title, target.ref_id)
-                    })
+    for dashboard in Dashboard::all().unwrap() {
+        let mut seen = BTreeMap::<_, BTreeSet<String>>::new();
+        for choice in choices(&dashboard.uid) {
+            let mut nothing = true;
+            for (panel, target) in dashboard.targets() {
+                let of = (&*panel.title, &*target.ref_id);
+                let expected = Expected::of(&dashboard.uid, of, &truth, &choice);
+                let at = if target.expr.contains(":palisade_") { recorded } else { window };
+                let answer = ask(&prometheus, &dashboard, target, &choice, at);
+                let answer = answer
+                    .and_then(|answer| expected?.check(&answer).map(|()| answer))
+                    .with_context(|| format!("{} {of:?}, {choice:?}", dashboard.uid))
                     .unwrap();
+                if !answer.is_empty() {
+                    nothing = false;
+                    let labels = answer.into_keys().flat_map(BTreeMap::into_keys);
+                    seen.entry(of).or_default().extend(labels);
+                }
             }
+            assert_eq!(nothing, nobody(&choice), "{}: {choice:?}", dashboard.uid);
         }
-    }
-
-    for variable in &dashboard.variables()[1..] {
-        let (label, selector) = variable.label_values().unwrap();
-        let selector = dashboard.fill_in(selector, &Choice::new(), window.ms).unwrap();
-        let values = prometheus.label_values(label, &selector).unwrap();
-        let expected: BTreeSet<_> = match label {
-            "instance" => ["127.0.0.1:9465"].into(),
-            _ => drops.iter().map(|d| d.label(label)).filter(|value| !value.is_empty()).collect(),
-        };
-        assert_eq!(values.iter().map(String::as_str).collect::<BTreeSet<_>>(), expected, "{label}");
+        for (panel, target) in dashboard.targets() {
+            let of = (&*panel.title, &*target.ref_id);
+            let labels = seen.get(&of).unwrap_or_else(|| panic!("{of:?}: never an answer"));
+            words_are_there(panel, target, labels);
+        }
+        variables_have_values(&prometheus, &dashboard, window, &truth).unwrap();
     }
 
     for rule in rules().unwrap() {
-        let expression = rule.expr.replace(LOOK_BACK, &format!("{}ms", window.ms));
+        let expression = looking_back(&rule.expr, window.ms);
         let answer = prometheus.query(&expression, window.end).unwrap();
-        Expected::of_alert(&rule.alert, &drops)
+        Expected::of_rule(rule.name(), &truth)
             .and_then(|expected| expected.check(&answer))
-            .with_context(|| rule.alert.clone())
+            .with_context(|| rule.name().to_owned())
             .unwrap();
     }
 
+    alerts_fire(&prometheus, recorded).unwrap();
     scene.agent.terminate().unwrap();
     let rules = rules().unwrap();
-    let down = rules.iter().find(|rule| rule.alert == "PalisadeAgentDown").unwrap();
+    let down = rules.iter().find(|rule| rule.name() == "PalisadeAgentDown").unwrap();
     wait::until("the alert of an agent that is down", LIMIT, || {
         prometheus
             .now()
@@ -183,6 +192,69 @@ fn queries_show_the_drops_that_were_made() {
             .is_ok_and(|answer| answer.len() == 1)
     })
     .unwrap();
+}
+
+/// Prometheus itself raises those that are due at once, and no others.
+fn alerts_fire(prometheus: &Prometheus, recorded: Window) -> Result<()> {
+    let firing =
+        "count by (alertname) (ALERTS{alertstate=\"firing\", alertname!=\"PalisadeFenceSlow\"})";
+    let due = ["PalisadeDropsByDefault", "PalisadeForgedPackets"];
+    let due: Vector = due.map(|name| (labels(&[("alertname", name)]), 1.0)).into();
+    let alerts = prometheus.query(firing, recorded.end)?;
+    ensure!(alerts == due, "{alerts:#?} for {due:#?}");
+    Ok(())
+}
+
+/// Labels that a legend and a table's columns speak of are in answers; a table names all of them.
+fn words_are_there(panel: &Panel, target: &Target, labels: &BTreeSet<String>) {
+    let legend = target.legend_format.split("{{").skip(1);
+    for (name, _) in legend.filter_map(|rest| rest.split_once("}}")) {
+        assert!(labels.contains(name), "{}: no series has {name}: {labels:?}", panel.title);
+    }
+    if panel.r#type == "table" {
+        let columns = panel.columns().into_keys().filter(|name| !name.starts_with("Value"));
+        let shown = labels.iter().map(String::as_str).filter(|name| *name != "job");
+        assert!(columns.eq(shown), "{}: {:?} for {labels:?}", panel.title, panel.columns());
+    }
+}
+
+/// Each variable offers what there is, and nothing else.
+fn variables_have_values(
+    prometheus: &Prometheus,
+    dashboard: &Dashboard,
+    window: Window,
+    truth: &Truth,
+) -> Result<()> {
+    for variable in &dashboard.variables()[1..] {
+        let all = Choice::new();
+        let (labels, values) = match variable.values()? {
+            Values::OfLabel { label, selector } => {
+                let selector = dashboard.fill_in(selector, &all, window.ms)?;
+                (vec![label.to_owned()], prometheus.label_values(label, &selector)?)
+            }
+            Values::OfAnswer { labels, expression } => {
+                let expression = dashboard.fill_in(expression, &all, window.ms)?;
+                let answer = prometheus.query(&expression, window.end)?;
+                let values = values_in(&answer, &labels);
+                (labels, values)
+            }
+        };
+        let metrics: &[&str] = match &*dashboard.uid {
+            "palisade-rollout" => &["palisade_rule_packets_total", "palisade_staged_flows_total"],
+            "palisade-workload" => &["palisade_flows_total", "palisade_dropped_packets_total"],
+            _ => &["palisade_dropped_packets_total"],
+        };
+        let series = metrics.iter().flat_map(|metric| truth.of(metric));
+        let expected: BTreeSet<_> = if variable.name == "instance" {
+            ["127.0.0.1:9465"].into()
+        } else {
+            let values = series.flat_map(|it| labels.iter().map(|label| it.label(label)));
+            values.filter(|value| !value.is_empty()).collect()
+        };
+        let values: BTreeSet<_> = values.iter().map(String::as_str).collect();
+        ensure!(values == expected, "{}: {values:?} for {expected:?}", variable.name);
+    }
+    Ok(())
 }
 
 /// Waits until Prometheus has scraped the agent twice; gives a time between the two, in ms since
@@ -202,26 +274,96 @@ fn first_scrape(prometheus: &Prometheus) -> Result<f64> {
     Ok(start)
 }
 
-/// Waits until Prometheus has all drops and the delays of the last fence, and gives the time since
-/// `start`.
-fn window(prometheus: &Prometheus, start: f64, drops: &[Drops]) -> Result<Window> {
-    let by = ["source", "destination", "protocol", "port"];
-    let expected = sum(drops, &by, Measure::Packets);
-    let mut last = Vector::new();
-    let outcome = wait::for_some("the drops in Prometheus", LIMIT, || {
+/// Waits until Prometheus has everything that was counted, series by series, the delays of the last fence and
+/// what was written, and gives the time since `start`.
+fn window(prometheus: &Prometheus, start: f64, truth: &Truth) -> Result<Window> {
+    let mut missing = String::new();
+    let outcome = wait::for_some("what was counted, in Prometheus", LIMIT, || {
         let end = prometheus.now().ok()?;
         let window = Window::between(start, end)?;
-        let total = "palisade_dropped_packets_total";
-        let dropped = format!("{total} - {total} offset {}ms or {total}", window.ms);
-        last = prometheus.query(&format!("sum by ({}) ({dropped})", by.join(", ")), end).ok()?;
-        let measured = ["fence_delay", "apply_duration"].into_iter().all(|delay| {
-            let rate = format!("rate(palisade_{delay}_seconds_count[{}ms]) > 0", window.ms);
+        for (metric, series) in truth.metrics() {
+            let since = format!("{metric} - {metric} offset {}ms or {metric}", window.ms);
+            let mut answer = prometheus.query(&format!("({since}) > 0"), end).ok()?;
+            answer = answer
+                .into_iter()
+                .map(|(mut labels, value)| {
+                    labels.retain(|name, _| name != "instance" && name != "job");
+                    (labels, value)
+                })
+                .collect();
+            let mut expected = sum(series, &LABELS);
+            expected.retain(|_, value| *value > 0.0);
+            if answer != expected {
+                missing = difference(metric, &answer, &expected);
+                return None;
+            }
+        }
+        // The history is written in blocks, some seconds after their first record.
+        let others = [
+            "fence_delay_seconds_count",
+            "apply_duration_seconds_count",
+            "flow_log_records_total",
+            "history_records_total",
+        ];
+        let moved = others.into_iter().all(|name| {
+            let rate = format!("rate(palisade_{name}[{}ms]) > 0", window.ms);
             prometheus.query(&rate, end).is_ok_and(|rates| !rates.is_empty())
         });
-        let complete = expected.iter().all(|(labels, value)| last.get(labels) == Some(value));
-        (complete && measured).then_some(window)
+        "delays, or records on disk".clone_into(&mut missing);
+        moved.then_some(window)
     });
-    outcome.with_context(|| format!("they were {last:#?}"))
+    outcome.with_context(|| missing)
+}
+
+/// All labels that what is counted may have.
+const LABELS: [&str; 16] = [
+    "action",
+    "destination",
+    "destination_namespace",
+    "direction",
+    "enforced",
+    "kind",
+    "policy",
+    "policy_namespace",
+    "port",
+    "protocol",
+    "reason",
+    "rule",
+    "source",
+    "source_namespace",
+    "tier",
+    "way",
+];
+
+fn difference(metric: &str, answer: &Vector, expected: &Vector) -> String {
+    let not_in = |these: &Vector, those: &Vector| {
+        let others = these.iter().filter(|&(labels, value)| those.get(labels) != Some(value));
+        others.map(|(labels, value)| format!("\n  {value} {labels:?}")).collect::<String>()
+    };
+    let (more, less) = (not_in(answer, expected), not_in(expected, answer));
+    format!("{metric}: there is{more}\nand should be{less}")
+}
+
+/// Lets Prometheus record over a time that has everything in it, and gives when it has.
+fn recorded(prometheus: &Prometheus, start: f64, truth: &Truth) -> Result<Window> {
+    let flows = sum(truth.of("palisade_flows_total"), &["direction"]);
+    let mut last = Vector::new();
+    for _ in 0..5 {
+        // Between these two, rules look back to the quiet time.
+        let read = prometheus.now()? + f64::from(RELOAD_MS);
+        let ms = Window::between(start, read).context("too late")?.ms;
+        prometheus.look_back(ms)?;
+        let end = read + f64::from(EVALUATION_MS);
+        wait::until("rules to be evaluated", LIMIT, || {
+            prometheus.now().is_ok_and(|now| now > end + f64::from(EVALUATION_MS))
+        })?;
+        let name = "instance_direction:palisade_flows:increase5m";
+        last = prometheus.query(&format!("sum by (direction) ({name})"), end)?;
+        if last == flows {
+            return Ok(Window { end, ms });
+        }
+    }
+    anyhow::bail!("recorded: {last:#?} for {flows:#?}")
 }
 
 /// The answer to a dashboard's query. Bars are added up over steps of which the last is the whole
@@ -229,14 +371,13 @@ fn window(prometheus: &Prometheus, start: f64, drops: &[Drops]) -> Result<Window
 fn ask(
     prometheus: &Prometheus,
     dashboard: &Dashboard,
-    expression: &str,
+    Target { expr: expression, range, .. }: &Target,
     choice: &Choice<'_>,
     window: Window,
-    range: bool,
 ) -> Result<Vector> {
     let filled = dashboard.fill_in(expression, choice, window.ms)?;
     let answer = prometheus.query(&filled, window.end)?;
-    if range && expression.contains("offset $__interval") {
+    if *range && expression.contains("offset $__interval") {
         let step = window.ms.div_ceil(7);
         let fine = dashboard.fill_in(expression, choice, step)?;
         let end = window.start() + 7.0 * f64::from(step);

@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use policy_test::{http, lab::Lab, process::Daemon};
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -21,6 +22,11 @@ const ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9090);
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// The examples' interval, and the one that the test does not want to wait longer than.
 const INTERVALS: (&str, &str) = ("_interval: 15s", "_interval: 200ms");
+
+/// Files of rules of `examples/prometheus`.
+pub(crate) const RULES: [&str; 2] = ["palisade.recording.yml", "palisade.rules.yml"];
+/// What rules look back: as they are, and in milliseconds.
+const LOOKS_BACK: [&str; 2] = ["offset 5m", "[5m]"];
 
 /// Labels of a series, without empty ones (to Prometheus they are absent) and the metric's name.
 pub(crate) type Labels = BTreeMap<String, String>;
@@ -48,11 +54,19 @@ pub(crate) fn promtool(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Rules, or the expression of one, that look back another time than five minutes.
+pub(crate) fn looking_back(text: &str, ms: u32) -> String {
+    LOOKS_BACK.iter().fold(text.to_owned(), |text, words| {
+        text.replace(words, &words.replace("5m", &format!("{ms}ms")))
+    })
+}
+
 /// Running as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Prometheus {
     lab: Lab,
-    _daemon: Daemon,
+    folder: PathBuf,
+    daemon: Daemon,
 }
 
 #[derive(Deserialize)]
@@ -87,7 +101,7 @@ impl Prometheus {
     pub(crate) fn start(lab: &Lab) -> Result<Self> {
         let folder = lab.folder().join("prometheus");
         fs::create_dir(&folder)?;
-        for name in ["prometheus.yml", "palisade.rules.yml"] {
+        for name in [&["prometheus.yml"][..], &RULES].concat() {
             let text = fs::read_to_string(examples("prometheus").join(name))?;
             fs::write(folder.join(name), text.replace(INTERVALS.0, INTERVALS.1))?;
         }
@@ -103,7 +117,7 @@ impl Prometheus {
             http::get_over_tcp(lab.host(), ADDRESS.into(), "/-/ready")
                 .is_ok_and(|answer| answer.status == 200)
         })?;
-        Ok(Self { lab: lab.clone(), _daemon: daemon })
+        Ok(Self { lab: lab.clone(), folder, daemon })
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str, parameters: &[(&str, &str)]) -> Result<T> {
@@ -115,6 +129,15 @@ impl Prometheus {
             Answer::Success { data } => Ok(data),
             Answer::Error { error } => anyhow::bail!("{parameters:?}: {error}"),
         }
+    }
+
+    /// From now on, rules look back so many milliseconds.
+    pub(crate) fn look_back(&self, ms: u32) -> Result<()> {
+        for name in RULES {
+            let text = fs::read_to_string(examples("prometheus").join(name))?;
+            fs::write(self.folder.join(name), looking_back(&text, ms))?;
+        }
+        self.daemon.signal(Signal::SIGHUP)
     }
 
     /// The clock of the server, in ms since 1970.

@@ -1,0 +1,52 @@
+//! What the dashboard of a roll-out must show.
+
+use super::{Counted, Expected, RULE, RULE_AND_ACTION, Shown, and, labels, some, sum};
+use crate::prometheus::Vector;
+
+pub(super) fn expected(title: &str, reference: &str, shown: &Shown<'_>) -> Option<Expected> {
+    let staged = shown.of("palisade_staged_flows_total");
+    let of = |action: &'static str, enforced: &'static str| {
+        let wanted =
+            move |it: &&Counted| it.label("action") == action && it.label("enforced") == enforced;
+        staged.iter().copied().filter(wanted)
+    };
+    let rules = |metric| Expected::Exactly(some(sum(shown.of(metric), &RULE_AND_ACTION)));
+    Some(match (title, reference) {
+        ("Would be denied", "A") => Expected::Exactly(sum(of("deny", "allow"), &[])),
+        ("Would be allowed", "A") => Expected::Exactly(sum(of("allow", "deny"), &[])),
+        ("Would stay as they are", "A") => {
+            Expected::Exactly(sum(of("allow", "allow").chain(of("deny", "deny")), &[]))
+        }
+        ("Would be denied, by rule", "A") => {
+            Expected::Exactly(some(sum(of("deny", "allow"), &RULE)))
+        }
+        ("Would be allowed, by rule", "A") => {
+            Expected::Exactly(some(sum(of("allow", "deny"), &RULE)))
+        }
+        ("Staged verdicts", "A") => {
+            Expected::Exactly(some(sum(staged, &and(&RULE_AND_ACTION, &["enforced"]))))
+        }
+        ("Hits by rule", "A") => rules("palisade_rule_packets_total"),
+        ("Hits by rule", "B") => rules("palisade_rule_bytes_total"),
+        ("Rules that have never hit", "A") => {
+            let choice =
+                shown.choice.get("policy_namespace").is_none_or(|chosen| *chosen == "shop");
+            let never = Expected::Exactly(if choice { never_hit() } else { Vector::new() });
+            shown.ours(never)
+        }
+        _ => return None,
+    })
+}
+
+/// The rule for a service that nobody asked for.
+fn never_hit() -> Vector {
+    let rule = labels(&[
+        ("tier", "default"),
+        ("policy_namespace", "shop"),
+        ("kind", "NetworkPolicy"),
+        ("policy", "db-from-web"),
+        ("rule", "ingress[3]"),
+        ("action", "allow"),
+    ]);
+    [(rule, 0.0)].into()
+}
