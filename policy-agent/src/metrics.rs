@@ -44,11 +44,11 @@ use series::{DropSeries, Series};
 
 use crate::{
     conntrack::Census,
-    flow_log::{self, Standing},
+    flow_log,
     flows::Tally,
     history,
     kernel::counters::Counters,
-    published::Published,
+    published::{Keepers, Published},
 };
 
 /// Everything behind `/metrics`.
@@ -64,6 +64,7 @@ struct Source {
     published: watch::Receiver<Arc<Published>>,
     retired: Mutex<Retired>,
     tally: Option<Arc<Tally>>,
+    keepers: Keepers,
 }
 
 /// Who tells what metrics are made of.
@@ -80,29 +81,28 @@ pub struct Told {
     pub census: watch::Receiver<Census>,
     /// What passed of flows, if they are followed.
     pub tally: Option<Arc<Tally>>,
-    /// How the flow log does, if there is one.
-    pub flow_log: Option<Arc<Standing>>,
-    /// How the history does, if there is one.
-    pub history: Option<Arc<history::Standing>>,
+    /// How the flow log and the history do.
+    pub keepers: Keepers,
 }
 
 impl Metrics {
     /// Metrics of what these tell.
     pub fn new(told: Told) -> Metrics {
-        let Told { counters, published, kept, bounds, census, tally, flow_log, history } = told;
+        let Told { counters, published, kept, bounds, census, tally, keepers } = told;
         let source = Arc::new(Source {
             counters: Mutex::new(counters),
             published,
             retired: Mutex::new(Retired::of(kept, bounds)),
             tally,
+            keepers: keepers.clone(),
         });
         let apply_seconds = Histogram::new(exponential_buckets(0.000_5, 2.0, 16));
         let fence_seconds = Histogram::new(exponential_buckets(0.000_05, 2.0, 14));
         let mut registry = Registry::with_prefix("palisade");
-        if let Some(standing) = flow_log {
+        if let Some((_, standing)) = keepers.flow_log {
             registry.register_collector(Box::new(flow_log::Counters(standing)));
         }
-        if let Some(standing) = history {
+        if let Some(standing) = keepers.history {
             registry.register_collector(Box::new(history::Counters(standing)));
         }
         let build = vec![
@@ -238,7 +238,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Health by name; several components of one name are well if all of them are. A series must not
 /// stand twice in one answer.
-fn health(components: &[Component]) -> BTreeMap<&str, bool> {
+fn health<'a>(components: impl IntoIterator<Item = &'a Component>) -> BTreeMap<&'a str, bool> {
     let mut health = BTreeMap::new();
     for component in components {
         *health.entry(component.name.as_str()).or_insert(true) &= component.healthy;
@@ -421,7 +421,8 @@ impl KernelCollector {
             None,
             MetricType::Gauge,
         )?;
-        for (component, healthy) in health(&names.components) {
+        let own = self.0.keepers.components();
+        for (component, healthy) in health(names.components.iter().chain(&own)) {
             ConstGauge::new(i64::from(healthy))
                 .encode(up.encode_family(&[("component", component)])?)?;
         }

@@ -2,7 +2,7 @@
 //!
 //! One immutable value, replaced as a whole after each change that the datapath holds.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Instant};
 
 use policy_api::messages::{
     Component, EndpointState, EndpointStatus, MapUsage, ResourceName, RuleName, Status,
@@ -25,7 +25,7 @@ use policy_core::{
     validate::Object,
 };
 
-use crate::{inventory::stands_for_all, resources::Resources};
+use crate::{flow_log, history, inventory::stands_for_all, resources::Resources};
 
 /// The newest state that the datapath holds.
 #[derive(Clone, Debug)]
@@ -162,6 +162,23 @@ impl Published {
             features: self.features.clone(),
             maps: self.usage.clone(),
         }
+    }
+}
+
+/// Who keeps records: parts of the agent that the event loop knows nothing of.
+#[derive(Clone, Debug, Default)]
+pub struct Keepers {
+    /// The flow log, if there is one: its file, and how it does.
+    pub flow_log: Option<(PathBuf, Arc<flow_log::Standing>)>,
+    /// How the history does, if there is one.
+    pub history: Option<Arc<history::Standing>>,
+}
+
+impl Keepers {
+    /// How they do.
+    pub fn components(&self) -> Vec<Component> {
+        let flow_log = self.flow_log.iter().map(|(path, standing)| standing.component(path));
+        flow_log.chain(self.history.iter().map(|standing| standing.component())).collect()
     }
 }
 

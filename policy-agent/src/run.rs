@@ -37,7 +37,7 @@ use crate::{
     },
     metrics::{Metrics, Told},
     observer::Observer,
-    published::Published,
+    published::{self, Published},
     server,
     source::docker::DockerSource,
     store::{self, Store},
@@ -176,6 +176,7 @@ async fn run(config: Config) -> Result<()> {
         }
         None => None,
     };
+    let keepers = published::Keepers { flow_log, history: standing };
     let tally = config.flow_records.then(Arc::<Tally>::default);
     let metrics = Arc::new(Metrics::new(Told {
         counters: Counters::open(&pins)?,
@@ -184,8 +185,7 @@ async fn run(config: Config) -> Result<()> {
         bounds: config.metrics,
         census: counted.clone(),
         tally: tally.clone(),
-        flow_log: flow_log.as_ref().map(|(_, standing)| Arc::clone(standing)),
-        history: standing.clone(),
+        keepers: keepers.clone(),
     }));
     let following = tally.map(|tally| Following {
         tracker: Tracker::new(tally, Arc::clone(&readers.borrow())),
@@ -206,8 +206,7 @@ async fn run(config: Config) -> Result<()> {
         metrics: Arc::clone(&metrics),
         census: counted,
         comparing: Arc::new(tokio::sync::Semaphore::new(1)),
-        flow_log,
-        history: standing,
+        keepers,
         searching: Arc::new(Semaphore::new(SEARCHES)),
         capturing: Arc::new(Semaphore::new(1)),
         pins: pins.clone(),

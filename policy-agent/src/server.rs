@@ -46,8 +46,13 @@ use tokio::{
 };
 
 use crate::{
-    conntrack::Census, flow_log::Standing, history, kernel::pin::Pins, metrics::Metrics,
-    observer::Observer, preview, published::Published, resources::Resources,
+    conntrack::Census,
+    kernel::pin::Pins,
+    metrics::Metrics,
+    observer::Observer,
+    preview,
+    published::{Keepers, Published},
+    resources::Resources,
 };
 
 /// Largest request body: a million CIDRs as JSON are about 25 MB.
@@ -141,10 +146,8 @@ pub struct Api {
     pub census: watch::Receiver<Census>,
     /// One permit: each comparison takes the memory of two compiled models.
     pub comparing: Arc<Semaphore>,
-    /// The flow log, if there is one: its file, and how it does.
-    pub flow_log: Option<(PathBuf, Arc<Standing>)>,
-    /// How the history does, if there is one.
-    pub history: Option<Arc<history::Standing>>,
+    /// How the flow log and the history do.
+    pub keepers: Keepers,
     /// Permits of searches through it: each reads files as fast as it can.
     pub searching: Arc<Semaphore>,
     /// One permit, of the capture that there may be.
@@ -465,9 +468,7 @@ async fn aside<T: Send + 'static>(
 async fn status(State(api): State<Api>) -> Json<Status> {
     let mut status = api.published.borrow().status();
     status.maps.extend(api.census.borrow().usage());
-    let flow_log = api.flow_log.iter().map(|(path, standing)| standing.component(path));
-    status.components.extend(flow_log);
-    status.components.extend(api.history.iter().map(|standing| standing.component()));
+    status.components.extend(api.keepers.components());
     Json(status)
 }
 

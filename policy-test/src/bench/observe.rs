@@ -211,7 +211,7 @@ pub fn flows() -> Result<Vec<Line>> {
             let mut sent = 0;
             let mut socket = None;
             while started.elapsed() < FLOWS_FOR {
-                let due = started.elapsed().as_millis() as u64 * FLOWS_PER_SECOND / 1000;
+                let due = u64::try_from(started.elapsed().as_millis())? * FLOWS_PER_SECOND / 1000;
                 while sent < due {
                     // Sixty thousand ports of the server for each of ours.
                     let port = u16::try_from(sent % 60_000)? + 1_024;

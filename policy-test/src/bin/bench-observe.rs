@@ -18,7 +18,10 @@ const PARTS: [Part; 5] = [
 ];
 
 fn main() -> Result<()> {
-    for (what, measure) in PARTS {
+    // All of them, or those that are named.
+    let named: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = |what: &str| named.is_empty() || named.iter().any(|name| name == what);
+    for (what, measure) in PARTS.into_iter().filter(|(what, _)| wanted(what)) {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED);
         table.set_header([what, "goal", "figure"]);

@@ -13,13 +13,8 @@ use crate::{
 };
 
 /// Everything, as much as there may be of it.
-const ALL: CaptureFilter = CaptureFilter {
-    address: [0; 16],
-    snap: CAPTURED_BYTES as u32,
-    port: 0,
-    protocol: 0,
-    family: FAMILY_ANY,
-};
+const ALL: CaptureFilter =
+    CaptureFilter { address: [0; 16], snap: 1536, port: 0, protocol: 0, family: FAMILY_ANY };
 const BLOCK: &str = r#"
 apiVersion: projectcalico.org/v3
 kind: GlobalNetworkPolicy

@@ -23,7 +23,7 @@ pub(super) fn expected(title: &str, reference: &str, shown: &Shown<'_>) -> Optio
             shown.ours(Expected::Exactly([(build, 1.0)].into()))
         }
         ("Components", "A") => shown.ours(Expected::Exactly(
-            ["datapath", "docker", "policy-dir", "store"]
+            ["datapath", "docker", "flow-log", "history", "policy-dir", "store"]
                 .map(|component| (scraped(&[("component", component)]), 1.0))
                 .into(),
         )),
