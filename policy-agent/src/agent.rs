@@ -126,11 +126,14 @@ impl Agent {
     /// The store or the maps cannot be read. An error in the policy directory is reported, and its
     /// last good content, which the store has, stays in force.
     pub fn new(parts: Parts) -> Result<Agent> {
-        let Parts { config, store, fence, fence_events, docker, maps, published, metrics } = parts;
+        let Parts { config, store, fence, fence_events, docker, mut maps, published, metrics } =
+            parts;
         let policy_dir = PolicyDir::watch(&config.policy_dir);
         let resources = Resources::stored(store.resources()?)
             .map_err(|diagnostics| unusable(&diagnostics))
             .context("the state directory holds a resource that this agent refuses")?;
+        // An agent that was killed may have left one on.
+        maps.capture(None).context("ending a capture")?;
         let image = maps.image().context("reading the pinned maps")?;
         let (numbers, ids) = Numbers::open(store.dir())?;
         let names: BTreeMap<u32, PeerName> = store.get(INTERFACES)?.unwrap_or_default();
@@ -238,6 +241,10 @@ impl Agent {
                     }
                 }
             }
+        }
+        // Nobody reads any more what the programs would show.
+        if let Err(error) = self.maps.capture(None) {
+            warn!(%error, "a capture goes on that nobody reads");
         }
         info!("stopping; enforcement goes on");
         Ok(())

@@ -11,7 +11,7 @@ use std::{
     mem,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use policy_api::flow::{Ended, FlowRecord};
@@ -29,12 +29,14 @@ mod tally;
 
 use self::names::{Named, Register};
 pub use self::tally::{Passed, Tally};
-use crate::published::Published;
+use crate::{kernel::clock::wall_time, published::Published};
 
 /// Flows that are known at one time, of each family; about 120 bytes each.
 const MAX_KNOWN: usize = 1 << 19;
-/// Records of one second at most.
-const RECORDS_PER_SECOND: u64 = 10_000;
+/// Records of one reading at most; there is one a second, if the tables are not large.
+const RECORDS: u64 = 10_000;
+/// What the programs' coarse clock may be behind, ns: a jiffy, and more.
+const COARSE_NS: u64 = 20_000_000;
 /// A TCP connection that both sides have closed is told of once it has been silent for so long: its last
 /// packets belong to it.
 const LAST_WORDS_NS: u64 = 1_000_000_000;
@@ -86,6 +88,8 @@ key!(FlowKeyV6, v6);
 #[derive(Debug)]
 pub struct Known {
     created_ns: u64,
+    /// The same in wall-clock time, as it was when this flow was first seen.
+    created: SystemTime,
     seen_ns: u64,
     packets: [u64; 2],
     bytes: [u64; 2],
@@ -116,6 +120,10 @@ pub struct Tracker {
     /// Flows that began since then and were seen.
     seen: u64,
     clock: Clock,
+    /// Flows that begin from then on are told of by this agent; `CLOCK_MONOTONIC`, ns.
+    since_ns: u64,
+    /// When the reading before this one began.
+    before_ns: u64,
     /// Records that may still be made in this reading.
     room: u64,
     records: Vec<FlowRecord>,
@@ -144,6 +152,8 @@ impl Tracker {
             began: 0,
             seen: 0,
             clock: Clock { ns: 0, time: SystemTime::UNIX_EPOCH },
+            since_ns: 0,
+            before_ns: 0,
             room: 0,
             records: Vec::new(),
         }
@@ -153,15 +163,21 @@ impl Tracker {
     pub fn begin(&mut self, names: Arc<Published>, began: u64, clock: Clock) {
         if self.reading == 0 {
             self.began_before = began;
+            self.since_ns = clock.ns.saturating_sub(COARSE_NS);
         }
         self.began = began;
         self.reading = self.reading.wrapping_add(1).max(1);
-        let pause = Duration::from_nanos(clock.ns.saturating_sub(self.clock.ns));
-        self.room = RECORDS_PER_SECOND * pause.as_secs().clamp(1, 10);
+        self.room = RECORDS;
+        self.before_ns = self.clock.ns.saturating_sub(COARSE_NS);
         self.clock = clock;
         if !Arc::ptr_eq(&self.names, &names) {
             self.register.forget();
             self.names = names;
+            // Numbers that have gone since: nobody would take these out any more.
+            let names = Arc::clone(&self.names);
+            for (_, passed) in self.tally.take(|key| !is_known(key, &names)) {
+                self.tally.add_rest(passed);
+            }
         }
     }
 
@@ -197,15 +213,20 @@ impl Tracker {
 
     fn see_new<K: Key>(&mut self, key: &K, flow: &Flow, table: Option<&mut HashMap<K, Known>>) {
         // What began before this agent did has its beginning told of by nobody, and its end by this one.
-        let is_ours = self.reading > 1;
-        self.seen += u64::from(is_ours);
+        let is_ours = flow.created_ns >= self.since_ns;
         let Some(table) = table else {
-            self.tally.too_many.fetch_add(u64::from(is_ours), Ordering::Relaxed);
+            // Each reading finds it anew.
+            if is_ours && flow.created_ns >= self.before_ns {
+                self.seen += 1;
+                self.tally.too_many.fetch_add(1, Ordering::Relaxed);
+            }
             return;
         };
+        self.seen += u64::from(is_ours);
         let ended = ended(key.protocol(), flow, self.clock.ns);
         let now = Known {
             created_ns: flow.created_ns,
+            created: wall_time(flow.created_ns, self.clock.ns, self.clock.time),
             seen_ns: flow.seen_ns,
             packets: flow.packets,
             bytes: flow.bytes,
@@ -269,7 +290,12 @@ impl Tracker {
             return;
         }
         let passed = Passed { packets, bytes, reply_packets, reply_bytes };
-        self.tally.add(parties(key, now), passed);
+        let key = parties(key, now);
+        if is_known(&key, &self.names) {
+            self.tally.add(key, passed);
+        } else {
+            self.tally.add_late(now.named.series(&key), passed);
+        }
     }
 
     fn tell<K: Key>(&mut self, key: &K, known: &Known, ended: Option<Ended>) {
@@ -295,6 +321,11 @@ fn parties<K: Key>(key: &K, known: &Known) -> OpenedKey {
     };
     let (peer, rule) = (known.named.peer, known.named.rule_id);
     OpenedKey { ifindex: key.ifindex(), peer, rule, port, protocol, direction: known.direction }
+}
+
+/// Whether the numbers of a key still have names.
+fn is_known(key: &OpenedKey, names: &Published) -> bool {
+    names.interfaces.contains_key(&key.ifindex) && names.ids.knows(key.rule, key.peer)
 }
 
 /// Whether nothing more is to be expected of a flow, and why.

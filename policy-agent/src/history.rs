@@ -208,10 +208,13 @@ impl Writer {
             let stops = || self.stop.load(Ordering::SeqCst);
             let batch = self.observer.unwritten(BLOCK, FLUSH, stops);
             let is_last = self.stop.load(Ordering::SeqCst) && batch.len() < BLOCK;
-            if !batch.is_empty() {
+            if batch.is_empty() {
+                self.shelf.trim(SystemTime::now());
+                self.observer.written(&[], self.shelf.segments());
+            } else {
                 self.write(&batch);
-                self.tell();
             }
+            self.tell();
             if is_last {
                 return;
             }

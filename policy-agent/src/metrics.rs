@@ -12,7 +12,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::SystemTime,
 };
 
 use aya::maps::MapError;
@@ -38,9 +38,10 @@ use tracing::warn;
 
 use connections::Connections;
 use flows::Flows;
+use retired::Retired;
 pub use retired::{Bounds, Kept};
-use retired::{Retired, with_live};
-use series::{DropSeries, Series};
+use series::DropSeries;
+pub(crate) use series::Series;
 
 use crate::{
     conntrack::Census,
@@ -214,7 +215,6 @@ impl Metrics {
         for (key, passed) in self.source.tally.iter().flat_map(|tally| tally.take(&gone)) {
             retired.traffic.add(Series::of(&key, names), passed);
         }
-        retired.expire(Instant::now());
         changed.then(|| retired.kept())
     }
 }
@@ -286,14 +286,10 @@ impl Source {
             .filter(|(counter, _)| counter.packets > 0)
             .map(|(counter, reason)| (DropSeries::rest(reason.name()), counter));
         let live = drops.map(|(key, counter)| (DropSeries::of(&key, names), counter)).chain(rest);
-        Ok(with_live(&self.retired().drops, live))
-    }
-
-    /// What was counted of who is gone, not too long ago.
-    fn retired(&self) -> MutexGuard<'_, Retired> {
         let mut retired = lock(&self.retired);
-        retired.expire(Instant::now());
-        retired
+        let totals = retired.drops.with_live(live);
+        retired.expire(SystemTime::now());
+        Ok(totals)
     }
 }
 

@@ -30,8 +30,9 @@ use crate::{
 const KEPT: usize = 4096;
 /// Records that may wait for the history to be written.
 const WAITING: usize = 4 * history::BLOCK;
-/// Bytes of one end's labels in a record.
-const LABELS: usize = 2048;
+/// Labels of one end in a record, and their bytes.
+const MOST_LABELS: usize = 32;
+const LABELS: usize = 1024;
 /// Records that a slow watcher may be behind before it misses some.
 const BACKLOG: usize = 4096;
 
@@ -301,7 +302,7 @@ pub(crate) fn end(name: PeerName, ip: Option<IpAddr>, port: u16, names: &Publish
 /// chooses them, and each record has a copy.
 fn bounded(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut room = LABELS;
-    let fits = labels.iter().take_while(|(name, value)| {
+    let fits = labels.iter().take(MOST_LABELS).take_while(|(name, value)| {
         let left = room.checked_sub(name.len() + value.len());
         room = left.unwrap_or(0);
         left.is_some()
@@ -335,5 +336,8 @@ mod tests {
         let many: BTreeMap<String, String> =
             (0..1000).map(|number| label(&format!("{number:04}"), 60)).collect();
         assert_eq!(bounded(&many).len(), LABELS / 64);
+        let small: BTreeMap<String, String> =
+            (0..1000).map(|number| label(&format!("{number}"), 0)).collect();
+        assert_eq!(bounded(&small).len(), MOST_LABELS);
     }
 }

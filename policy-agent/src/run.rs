@@ -46,7 +46,7 @@ use crate::{
 /// Requests that may wait for the event loop.
 const REQUESTS: usize = 64;
 /// Searches through the history at one time.
-const SEARCHES: usize = 2;
+const SEARCHES: usize = 8;
 
 /// Does what the arguments say.
 ///

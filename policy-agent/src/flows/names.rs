@@ -11,8 +11,8 @@ use policy_api::{
 };
 use policy_common::{
     abi::{
-        Direction, FLOW_FIN_ORIGINAL, FLOW_FIN_REPLY, FLOW_RESET, Flow, RULE_NONE, VERDICT_ALLOW,
-        VERDICT_RULE,
+        Direction, FLOW_FIN_ORIGINAL, FLOW_FIN_REPLY, FLOW_RESET, Flow, OpenedKey, RULE_NONE,
+        VERDICT_ALLOW, VERDICT_RULE,
     },
     packet::protocol,
 };
@@ -22,6 +22,7 @@ use policy_core::peers::PeerName;
 
 use crate::{
     kernel::clock::wall_time,
+    metrics::Series,
     observer::{self, protocol_name},
     published::Published,
 };
@@ -35,6 +36,13 @@ pub(super) struct Named {
     other: FlowEnd,
     rule: Option<RuleName>,
     staged: Option<StagedVerdict>,
+}
+
+impl Named {
+    /// What is counted of them, by name.
+    pub(super) fn series(&self, key: &OpenedKey) -> Series {
+        Series::named(key, &self.own, &self.other, self.rule.as_ref())
+    }
 }
 
 /// Names that have been looked up, by interface, peer, rule and staged verdict.
@@ -114,7 +122,7 @@ pub(super) fn record<K: Key>(
         staged: staged.clone(),
         bytes: bytes + reply_bytes,
         traffic: Some(Traffic {
-            start: moment(known.created_ns),
+            start: written(known.created),
             end: moment(known.seen_ns),
             packets,
             bytes,

@@ -12,6 +12,7 @@ use std::{
 use policy_common::{abi::OpenedKey, maps::MAX_OPENED};
 
 use super::lock;
+use crate::metrics::Series;
 
 /// What passed, both ways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +41,8 @@ impl AddAssign for Passed {
 pub struct Tally {
     /// `None`: those for which there was no room.
     passed: Mutex<HashMap<Option<OpenedKey>, Passed>>,
+    /// Of whom nothing is counted by number any more: they went before the tables were read.
+    late: Mutex<HashMap<Series, Passed>>,
     /// Flows that came and went between two readings.
     pub(super) unseen: AtomicU64,
     /// Flows that were too many at a time.
@@ -55,6 +58,28 @@ impl Tally {
         let has_room = passed.len() < MAX_OPENED as usize;
         let key = Some(key).filter(|key| has_room || passed.contains_key(&Some(*key)));
         *passed.entry(key).or_default() += more;
+    }
+
+    /// Adds to what is not told apart.
+    pub(super) fn add_rest(&self, more: Passed) {
+        *lock(&self.passed).entry(None).or_default() += more;
+    }
+
+    /// Adds to what passed of somebody who is gone.
+    pub(super) fn add_late(&self, series: Series, more: Passed) {
+        let mut late = lock(&self.late);
+        // Until somebody asks; then it is among what is kept of who is gone, and bounded there.
+        if late.len() < MAX_OPENED as usize || late.contains_key(&series) {
+            *late.entry(series).or_default() += more;
+        } else {
+            drop(late);
+            self.add_rest(more);
+        }
+    }
+
+    /// Takes what passed of who was gone by then.
+    pub(crate) fn take_late(&self) -> HashMap<Series, Passed> {
+        std::mem::take(&mut *lock(&self.late))
     }
 
     /// All of it; `None`: what is not told apart.

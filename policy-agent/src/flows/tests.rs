@@ -1,4 +1,7 @@
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use policy_api::flow::{CLOSE, OPEN};
 use policy_common::abi::{FLOW_ASSURED, FLOW_REPLIED};
@@ -216,6 +219,29 @@ fn names_are_those_of_the_beginning() {
     let records = scene.read(2, 2, &[(1, Flow { cut: 1, ..begun }), (2, flow(2 * SECOND))]);
     let names: Vec<_> = records.iter().map(|record| record.source.name.as_str()).collect();
     assert_eq!(names, ["web", "another"]);
+}
+
+/// A container has gone before the tables were read: what passed last is its own all the same, and is not counted
+/// by numbers that others may get.
+#[test]
+fn what_passed_last_is_counted_for_who_is_gone() {
+    let mut scene = Scene::new();
+    let begun = flow(SECOND);
+    scene.read(1, 1, &[(1, begun)]);
+    let mut gone = Published::clone(&scene.names);
+    gone.interfaces = Arc::default();
+    scene.names = Arc::new(gone);
+    scene.read(2, 1, &[(1, grown(begun, 9, 2 * SECOND, CLOSED))]);
+    // What was counted by number so far has no name any more: somebody retires it before that, but for a race.
+    assert_eq!(scene.passed(), Passed { packets: 1, bytes: 60, ..Passed::default() });
+    assert!(scene.tally.passed().iter().all(|(key, _)| key.is_none()));
+    let late = scene.tally.take_late();
+    let (series, passed) = late.iter().next().unwrap();
+    let labels: BTreeMap<_, _> = series.labels().into_iter().collect();
+    assert_eq!((labels["source"], labels["destination"], labels["port"]), ("web", "world", "443"));
+    let rest = Passed { packets: 8, bytes: 480, reply_packets: 9, reply_bytes: 540 };
+    assert_eq!((late.len(), *passed), (1, rest));
+    assert!(scene.tally.take_late().is_empty());
 }
 
 #[test]

@@ -23,11 +23,12 @@ pub enum Found {
 }
 
 /// Shows records that are wanted, oldest first: the newest so many, or all. Ends early if `show` says
-/// that nobody looks any more.
+/// that nobody looks any more; `is_over` is asked where nothing is found to be shown.
 pub fn search(
     past: &Past,
     filter: &Filter,
     newest: Option<usize>,
+    is_over: impl Fn() -> bool,
     mut show: impl FnMut(Found) -> bool,
 ) {
     match newest {
@@ -36,10 +37,10 @@ pub fn search(
                 let wanted = past.unwritten.iter().filter(|record| filter.wants(record));
                 wanted.into_iter().all(|record| line(record).is_none_or(|it| show(Found::Line(it))))
             };
-            let _ = through(past, filter, &mut show) && unwritten(&mut show);
+            let _ = through(past, filter, &is_over, &mut show) && unwritten(&mut show);
         }
         Some(newest) => {
-            let mut found = backwards(past, filter, newest);
+            let mut found = backwards(past, filter, newest, &is_over);
             found.reverse();
             let _ = found.into_iter().all(show);
         }
@@ -51,18 +52,30 @@ fn line(record: &FlowRecord) -> Option<Vec<u8>> {
 }
 
 /// All that is wanted of the files.
-fn through(past: &Past, filter: &Filter, show: &mut dyn FnMut(Found) -> bool) -> bool {
+fn through(
+    past: &Past,
+    filter: &Filter,
+    is_over: &dyn Fn() -> bool,
+    show: &mut dyn FnMut(Found) -> bool,
+) -> bool {
     past.segments.iter().all(|segment| {
         let mut reader = Reader::new(segment, filter);
-        segment.blocks.iter().all(|block| match reader.wanted(block) {
-            Ok(lines) => lines.into_iter().all(|line| show(Found::Line(line))),
-            Err(lost) => show(Found::Lost(lost)),
+        segment.blocks.iter().all(|block| {
+            let Wanted { lines, lost } = reader.wanted(block);
+            !is_over()
+                && lines.into_iter().all(|line| show(Found::Line(line)))
+                && (lost == 0 || show(Found::Lost(lost)))
         })
     })
 }
 
 /// The newest so many, newest first.
-fn backwards(past: &Past, filter: &Filter, newest: usize) -> Vec<Found> {
+fn backwards(
+    past: &Past,
+    filter: &Filter,
+    newest: usize,
+    is_over: &dyn Fn() -> bool,
+) -> Vec<Found> {
     let unwritten = past.unwritten.iter().rev().filter(|record| filter.wants(record));
     let lines = unwritten.filter_map(|record| line(record)).take(newest);
     let mut found: Vec<Found> = lines.map(Found::Line).collect();
@@ -70,20 +83,27 @@ fn backwards(past: &Past, filter: &Filter, newest: usize) -> Vec<Found> {
     for segment in past.segments.iter().rev() {
         let mut reader = Reader::new(segment, filter);
         for block in segment.blocks.iter().rev() {
-            if left == 0 {
+            if left == 0 || is_over() {
                 return found;
             }
-            match reader.wanted(block) {
-                Ok(lines) => {
-                    let lines: Vec<_> = lines.into_iter().rev().take(left).collect();
-                    left -= lines.len();
-                    found.extend(lines.into_iter().map(Found::Line));
-                }
-                Err(lost) => found.push(Found::Lost(lost)),
+            let Wanted { lines, lost } = reader.wanted(block);
+            if lost > 0 {
+                found.push(Found::Lost(lost));
             }
+            let lines: Vec<_> = lines.into_iter().rev().take(left).collect();
+            left -= lines.len();
+            found.extend(lines.into_iter().map(Found::Line));
         }
     }
     found
+}
+
+/// What there is of a block.
+#[derive(Default)]
+struct Wanted {
+    lines: Vec<Vec<u8>>,
+    /// Records that could not be read.
+    lost: u64,
 }
 
 /// Reads blocks of a file, which is opened when the first is needed.
@@ -101,18 +121,17 @@ impl<'a> Reader<'a> {
         Reader { segment, filter, span, file: None }
     }
 
-    /// The lines of a block that are wanted, or how many records it has if it cannot be read.
-    fn wanted(&mut self, block: &Block) -> Result<Vec<Vec<u8>>, u64> {
-        self.read(block).map_err(|error| {
+    fn wanted(&mut self, block: &Block) -> Wanted {
+        self.read(block).unwrap_or_else(|error| {
             warn!(file = %self.segment.path.display(), %error, "a block of the history is lost");
-            u64::from(block.count)
+            Wanted { lost: u64::from(block.count), ..Wanted::default() }
         })
     }
 
-    fn read(&mut self, block: &Block) -> io::Result<Vec<Vec<u8>>> {
+    fn read(&mut self, block: &Block) -> io::Result<Wanted> {
         let (since, until) = self.span;
         if block.newest_us < since || block.oldest_us > until {
-            return Ok(Vec::new());
+            return Ok(Wanted::default());
         }
         let file = match self.file.take() {
             Some(file) => file,
@@ -120,14 +139,19 @@ impl<'a> Reader<'a> {
         };
         let file = self.file.insert(file);
         if !block.may_hold(file, |summary| summary.may_hold(self.filter))? {
-            return Ok(Vec::new());
+            return Ok(Wanted::default());
         }
         let lines = block.lines(file)?;
         let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let wanted = lines.filter(|line| {
-            serde_json::from_slice::<FlowRecord>(line)
-                .is_ok_and(|record| self.filter.wants(&record))
-        });
-        Ok(wanted.map(<[u8]>::to_vec).collect())
+        let mut wanted = Wanted::default();
+        for line in lines {
+            match serde_json::from_slice::<FlowRecord>(line) {
+                Ok(record) if self.filter.wants(&record) => wanted.lines.push(line.to_vec()),
+                Ok(_) => {}
+                // Of another version, or damaged before it was written.
+                Err(_) => wanted.lost += 1,
+            }
+        }
+        Ok(wanted)
     }
 }

@@ -92,7 +92,10 @@ impl Block {
         file.read_exact_at(&mut frame, self.frame_offset())?;
         let mut lines = Vec::new();
         let decoder = zstd::Decoder::with_buffer(&*frame)?;
-        decoder.take(u64::from(LONGEST)).read_to_end(&mut lines)?;
+        decoder.take(u64::from(LONGEST) + 1).read_to_end(&mut lines)?;
+        if lines.len() > LONGEST as usize {
+            return Err(io::Error::other("a block is longer than any that is written"));
+        }
         Ok(lines)
     }
 }
@@ -188,7 +191,7 @@ impl Segment {
         let file = options.open(&self.path)?;
         // Half a block of an agent that died, if there is one, gives way.
         file.set_len(self.length)?;
-        let written = file.write_all_at(bytes, self.length);
+        let written = file.write_all_at(bytes, self.length).and_then(|()| file.sync_data());
         if written.is_err() {
             file.set_len(self.length)?;
         }

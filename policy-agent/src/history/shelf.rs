@@ -77,8 +77,14 @@ impl Shelf {
         }
         let timed = || records.iter().map(|record| (micros(record), record.as_ref()));
         let room = (self.bounds.size / FILES).max(1);
-        if self.segments.last().is_none_or(|segment| segment.length >= room) {
-            let first = timed().next().map_or(0, |(time, _)| time);
+        let first = timed().next().map_or(0, |(time, _)| time);
+        // On a quiet host a file would take months to be full, and nothing of it be old enough to go.
+        let span = u64::try_from(self.bounds.age.as_micros()).unwrap_or(u64::MAX) / FILES;
+        let is_over = |segment: &Arc<Segment>| {
+            segment.length >= room
+                || segment.oldest_us().is_some_and(|oldest| first.abs_diff(oldest) >= span)
+        };
+        if self.segments.last().is_none_or(is_over) {
             self.segments.push(Arc::new(Segment::new(self.path(first))));
         }
         let Some(segment) = self.segments.last_mut() else { return Ok(()) };
@@ -93,29 +99,35 @@ impl Shelf {
     /// A name that comes after those that are there, whatever the clock says.
     fn path(&self, first: i64) -> PathBuf {
         let newest = self.segments.last().and_then(|segment| number(&segment.path));
-        let name = newest.map_or(first, |newest| first.max(newest + 1)).max(0);
+        let name = newest.map_or(first, |newest| first.max(newest.saturating_add(1))).max(0);
         self.dir.join(format!("{name:020}{ENDING}"))
     }
 
     /// Removes the oldest files, until the rest is within its bounds.
     pub(super) fn trim(&mut self, now: SystemTime) {
         let eldest = now.checked_sub(self.bounds.age).map_or(i64::MIN, since_1970);
-        loop {
-            let bytes: u64 = self.segments.iter().map(|segment| segment.length).sum();
-            let Some(oldest) = self.segments.first() else { return };
+        let mut bytes: u64 = self.segments.iter().map(|segment| segment.length).sum();
+        let mut place = 0;
+        while let Some(segment) = self.segments.get(place) {
             // The one that is written stays, so that a clock that is set wrong empties no history at once.
-            let is_old =
-                self.segments.len() > 1 && oldest.newest_us().is_some_and(|newest| newest < eldest);
-            if !is_old && bytes <= self.bounds.size {
-                return;
+            let is_written = place + 1 == self.segments.len();
+            let is_old = !is_written && segment.newest_us().is_some_and(|newest| newest < eldest);
+            let is_too_much = place == 0 && bytes > self.bounds.size;
+            if !is_old && !is_too_much {
+                // One from a clock that was ahead is not in the way of those behind it.
+                place += 1;
+                continue;
             }
-            match fs::remove_file(&oldest.path) {
+            match fs::remove_file(&segment.path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
-                    warn!(file = %oldest.path.display(), %error, "cannot remove old history");
-                    return;
+                    warn!(file = %segment.path.display(), %error, "cannot remove old history");
+                    place += 1;
                 }
-                _ => self.segments.remove(0),
-            };
+                _ => {
+                    bytes -= segment.length;
+                    self.segments.remove(place);
+                }
+            }
         }
     }
 
@@ -147,6 +159,8 @@ pub(super) fn since_1970(time: SystemTime) -> i64 {
 }
 
 pub(super) fn time(micros: i64) -> Option<SystemTime> {
+    // What is beyond the year 9999 cannot be written down.
     let since = Duration::from_micros(u64::try_from(micros).ok()?);
-    SystemTime::UNIX_EPOCH.checked_add(since)
+    let time = SystemTime::UNIX_EPOCH.checked_add(since)?;
+    (since.as_secs() < 253_402_300_800).then_some(time)
 }

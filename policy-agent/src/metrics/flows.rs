@@ -9,7 +9,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter},
 };
 
-use super::{Source, lock, retired::with_live, series::Series, unreadable};
+use super::{Series, Source, lock, unreadable};
 use crate::flows::Passed;
 
 /// What the source knows of flows, as metrics.
@@ -19,25 +19,35 @@ pub(super) struct Flows(pub(super) Arc<Source>);
 impl Collector for Flows {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let names = Arc::clone(&self.0.published.borrow());
-        let (opened, rest) = {
+        let traffic = {
+            // Both at once, so that what is being retired is in one of them and not in both; and in one order, by
+            // which series it is decided that are told apart.
             let counters = lock(&self.0.counters);
-            let opened = counters.opened().map_err(unreadable)?;
-            (opened, counters.opened_other().map_err(unreadable)?)
+            let mut opened = counters.opened().map_err(unreadable)?;
+            opened.sort_unstable_by_key(|(key, _)| *key);
+            let rest = counters.opened_other().map_err(unreadable)?;
+            let rest = (rest > 0).then(|| (Series::rest(), rest));
+            let live = opened.iter().map(|(key, flows)| (Series::of(key, &names), *flows));
+            let mut retired = lock(&self.0.retired);
+            let flows = retired.flows.with_live(live.chain(rest));
+            drop(counters);
+            let help = "Flows that began and were let through, by who decided";
+            let mut family = encoder.encode_descriptor("flows", help, None, MetricType::Counter)?;
+            for (series, flows) in &flows {
+                ConstCounter::new(*flows).encode(family.encode_family(&series.labels())?)?;
+            }
+            let Some(tally) = &self.0.tally else { return Ok(()) };
+            for (series, passed) in tally.take_late() {
+                retired.traffic.add(series, passed);
+            }
+            let mut passed = tally.passed();
+            passed.sort_unstable_by_key(|(key, _)| *key);
+            retired.traffic.with_live(passed.into_iter().map(|(key, passed)| match key {
+                Some(key) => (Series::of(&key, &names), passed),
+                None => (Series::rest(), passed),
+            }))
         };
-        let rest = (rest > 0).then(|| (Series::rest(), rest));
-        let live = opened.iter().map(|(key, flows)| (Series::of(key, &names), *flows)).chain(rest);
-        let flows = with_live(&self.0.retired().flows, live);
-        let help = "Flows that began and were let through, by who decided";
-        let mut family = encoder.encode_descriptor("flows", help, None, MetricType::Counter)?;
-        for (series, flows) in &flows {
-            ConstCounter::new(*flows).encode(family.encode_family(&series.labels())?)?;
-        }
         let Some(tally) = &self.0.tally else { return Ok(()) };
-        let live = tally.passed().into_iter().map(|(key, passed)| match key {
-            Some(key) => (Series::of(&key, &names), passed),
-            None => (Series::rest(), passed),
-        });
-        let traffic = with_live(&self.0.retired().traffic, live);
         let mut counter = |name: &str, help: &str, ways: [fn(&Passed) -> u64; 2]| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             traffic.iter().try_for_each(|(series, passed)| {

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     ops::AddAssign,
-    time::{Duration, Instant},
+    time::{Duration, SystemTime},
 };
 
 use policy_common::abi::Counter;
@@ -16,11 +16,12 @@ use serde::{Deserialize, Serialize};
 use super::series::{Bounded, DropSeries, Series};
 use crate::flows::Passed;
 
-/// What is kept on disk: drops (packets, bytes), and flows that began.
+/// What is kept on disk: drops (packets, bytes), and flows that began; and when each was counted last, seconds
+/// since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
-    drops: Vec<(DropSeries, u64, u64)>,
-    flows: Vec<(Series, u64)>,
+    drops: Vec<(DropSeries, u64, u64, u64)>,
+    flows: Vec<(Series, u64, u64)>,
 }
 
 /// Totals of all that is gone.
@@ -39,27 +40,40 @@ impl Retired {
             flows: Totals::new(bounds),
             traffic: Totals::new(bounds),
         };
-        for (series, packets, bytes) in kept.drops {
-            retired.drops.add(series, Counter { packets, bytes });
+        for (series, packets, bytes, changed) in kept.drops {
+            retired.drops.add_at(series, Counter { packets, bytes }, time(changed));
         }
-        for (series, flows) in kept.flows {
-            retired.flows.add(series, flows);
+        for (series, flows, changed) in kept.flows {
+            retired.flows.add_at(series, flows, time(changed));
         }
+        retired.expire(SystemTime::now());
         retired
     }
 
     pub(super) fn kept(&self) -> Kept {
-        let drops = self.drops.sums().map(|(series, c)| (series.clone(), c.packets, c.bytes));
-        let flows = self.flows.sums().map(|(series, flows)| (series.clone(), flows));
+        let drops = self.drops.sums.iter().map(|(series, (counter, changed))| {
+            (series.clone(), counter.packets, counter.bytes, seconds(*changed))
+        });
+        let flows = self.flows.sums.iter();
+        let flows = flows.map(|(series, (flows, at))| (series.clone(), *flows, seconds(*at)));
         Kept { drops: drops.collect(), flows: flows.collect() }
     }
 
     /// Forgets who has been gone for long.
-    pub(super) fn expire(&mut self, now: Instant) {
+    pub(super) fn expire(&mut self, now: SystemTime) {
         self.drops.expire(now);
         self.flows.expire(now);
         self.traffic.expire(now);
     }
+}
+
+fn time(seconds: u64) -> SystemTime {
+    let since = Duration::from_secs(seconds);
+    SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or_else(SystemTime::now)
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// How many series are told apart, and how long those that are gone.
@@ -75,7 +89,7 @@ pub struct Bounds {
 #[derive(Debug)]
 pub(super) struct Totals<S, V> {
     bounds: Bounds,
-    sums: BTreeMap<S, (V, Instant)>,
+    sums: BTreeMap<S, (V, SystemTime)>,
 }
 
 impl<S: Bounded, V: AddAssign + Copy + Default> Totals<S, V> {
@@ -85,39 +99,44 @@ impl<S: Bounded, V: AddAssign + Copy + Default> Totals<S, V> {
 
     /// Who is gone may have half of the series: the rest is for who is there.
     pub(super) fn add(&mut self, series: S, value: V) {
+        self.add_at(series, value, SystemTime::now());
+    }
+
+    fn add_at(&mut self, series: S, value: V, now: SystemTime) {
         let room = self.sums.len() < self.bounds.series / 2;
         let series = if room || self.sums.contains_key(&series) { series } else { series.other() };
-        let now = Instant::now();
         let (sum, changed) = self.sums.entry(series).or_insert_with(|| (V::default(), now));
         *sum += value;
         *changed = now;
     }
 
-    fn expire(&mut self, now: Instant) {
+    fn expire(&mut self, now: SystemTime) {
         let expiry = self.bounds.expiry;
+        // A clock that has been put back makes nothing older.
         self.sums.retain(|series, (_, changed)| {
-            *series == series.other() || now.saturating_duration_since(*changed) <= expiry
+            *series == series.other() || now.duration_since(*changed).unwrap_or_default() <= expiry
         });
     }
 
-    pub(super) fn sums(&self) -> impl Iterator<Item = (&S, V)> {
-        self.sums.iter().map(|(series, (value, _))| (series, *value))
+    /// Sums of who is gone and who is there, bounded. What was counted of one that is there again stays for as
+    /// long as that one does: a counter must not fall.
+    pub(super) fn with_live(&mut self, live: impl Iterator<Item = (S, V)>) -> BTreeMap<S, V>
+    where
+        S: Clone,
+    {
+        let now = SystemTime::now();
+        let mut totals: BTreeMap<S, V> =
+            self.sums.iter().map(|(series, (value, _))| (series.clone(), *value)).collect();
+        for (series, value) in live {
+            let room = totals.len() < self.bounds.series;
+            let series = if room || totals.contains_key(&series) { series } else { series.other() };
+            if let Some((_, changed)) = self.sums.get_mut(&series) {
+                *changed = now;
+            }
+            *totals.entry(series).or_default() += value;
+        }
+        totals
     }
-}
-
-/// Sums by series of who is gone and who is there, bounded.
-pub(super) fn with_live<S: Bounded + Clone, V: AddAssign + Copy + Default>(
-    retired: &Totals<S, V>,
-    live: impl Iterator<Item = (S, V)>,
-) -> BTreeMap<S, V> {
-    let mut totals: BTreeMap<S, V> =
-        retired.sums().map(|(series, value)| (series.clone(), value)).collect();
-    for (series, value) in live {
-        let room = totals.len() < retired.bounds.series;
-        let series = if room || totals.contains_key(&series) { series } else { series.other() };
-        *totals.entry(series).or_default() += value;
-    }
-    totals
 }
 
 #[cfg(test)]
@@ -130,6 +149,10 @@ mod tests {
         Series { port: port.to_string(), ..Series::default() }
     }
 
+    fn sums(totals: &Totals<Series, u64>) -> Vec<(&Series, u64)> {
+        totals.sums.iter().map(|(series, (sum, _))| (series, *sum)).collect()
+    }
+
     #[test]
     fn series_over_the_limit_are_summed_and_none_is_lost() {
         let mut retired = Totals::new(BOUNDS);
@@ -137,10 +160,9 @@ mod tests {
             retired.add(series(port), 2_u64);
         }
         retired.add(series(0), 2);
-        assert_eq!(retired.sums().count(), 6);
-        let live = (0..100).map(|port| (series(port), 1));
-        let totals = with_live(&retired, live);
-        assert_eq!(totals.len(), 10 + 1 - 1);
+        assert_eq!(retired.sums.len(), 6);
+        let totals = retired.with_live((0..100).map(|port| (series(port), 1)));
+        assert_eq!(totals.len(), 10);
         assert_eq!(totals[&series(0)], 5);
         assert_eq!(totals.values().sum::<u64>(), 302);
         assert!(totals[&Series::rest()] > 200);
@@ -151,11 +173,36 @@ mod tests {
         let mut retired = Totals::new(BOUNDS);
         retired.add(series(1), 3_u64);
         retired.add(Series::rest(), 4);
-        let now = Instant::now();
+        let now = SystemTime::now();
         retired.expire(now + BOUNDS.expiry / 2);
-        assert_eq!(retired.sums().count(), 2);
+        assert_eq!(retired.sums.len(), 2);
+        retired.expire(now - BOUNDS.expiry * 10);
+        assert_eq!(retired.sums.len(), 2, "a clock that was put back");
         retired.expire(now + BOUNDS.expiry * 2);
-        assert_eq!(retired.sums().collect::<Vec<_>>(), [(&Series::rest(), 4)]);
+        assert_eq!(sums(&retired), [(&Series::rest(), 4)]);
+    }
+
+    /// A container that is made anew under its name goes on with the counter of the one before it.
+    #[test]
+    fn a_counter_that_goes_on_does_not_fall() {
+        let mut retired = Totals::new(BOUNDS);
+        let long_ago = SystemTime::now() - BOUNDS.expiry * 3;
+        retired.add_at(series(1), 3_u64, long_ago);
+        retired.add_at(series(2), 5, long_ago);
+        let live = || [(series(1), 10)].into_iter();
+        assert_eq!(retired.with_live(live())[&series(1)], 13);
+        retired.expire(SystemTime::now());
+        assert_eq!(sums(&retired), [(&series(1), 3)]);
+        assert_eq!(retired.with_live(live())[&series(1)], 13);
+    }
+
+    #[test]
+    fn what_was_forgotten_does_not_come_back_with_the_next_agent() {
+        let mut retired = Retired::of(Kept::default(), BOUNDS);
+        retired.flows.add_at(series(1), 7, SystemTime::now() - BOUNDS.expiry * 3);
+        retired.flows.add(series(2), 8);
+        let again = Retired::of(retired.kept(), BOUNDS);
+        assert_eq!(sums(&again.flows), [(&series(2), 8)]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Who a counter of the kernel is about: its key, in names.
 
-use policy_api::{connectivity::DropCount, messages::RuleName};
+use policy_api::{connectivity::DropCount, flow::FlowEnd, messages::RuleName};
 use policy_common::abi::{
     Counter, Direction, DropKey, DropReason, OpenedKey, PEER_NONE, RULE_NONE,
 };
@@ -13,8 +13,8 @@ use crate::{
 };
 
 /// Between whom, and by which rule: labels of a series.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct Series {
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Series {
     pub(super) direction: String,
     pub(super) source: String,
     pub(super) source_namespace: String,
@@ -77,6 +77,31 @@ impl Series {
         }
     }
 
+    /// The same by names that were looked up when there was somebody of them.
+    pub(crate) fn named(
+        key: &OpenedKey,
+        own: &FlowEnd,
+        other: &FlowEnd,
+        rule: Option<&RuleName>,
+    ) -> Series {
+        let ingress = Direction::from_u8(key.direction) == Some(Direction::Ingress);
+        let (source, destination) = if ingress { (other, own) } else { (own, other) };
+        let rule = rule.cloned().unwrap_or_default();
+        Series {
+            direction: if ingress { "ingress" } else { "egress" }.to_owned(),
+            source: source.name.clone(),
+            source_namespace: source.namespace.clone(),
+            destination: destination.name.clone(),
+            destination_namespace: destination.namespace.clone(),
+            protocol: protocol_name(key.protocol),
+            port: port(key),
+            tier: rule.tier,
+            policy_namespace: rule.namespace,
+            policy: rule.policy,
+            rule: rule.rule,
+        }
+    }
+
     /// The series that sums what is not told apart.
     pub(super) fn rest() -> Series {
         let other = || "other".to_owned();
@@ -91,7 +116,7 @@ impl Series {
         }
     }
 
-    pub(super) fn labels(&self) -> [(&'static str, &str); 11] {
+    pub(crate) fn labels(&self) -> [(&'static str, &str); 11] {
         [
             ("direction", &self.direction),
             ("source", &self.source),

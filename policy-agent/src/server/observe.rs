@@ -1,6 +1,6 @@
 //! `GET /v1/observe`: what there is, from the history or from memory, and what is to come.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -18,7 +18,7 @@ use tokio::{
         broadcast::{Receiver, error::RecvError},
         mpsc,
     },
-    task,
+    task, time,
 };
 
 use super::{Api, Query_, Refused};
@@ -31,7 +31,9 @@ use crate::{
 const DEFAULT_LAST: usize = 20;
 /// The most that may be asked for by number: they are held until the oldest of them is found. Who wants more
 /// says since when.
-const MOST: usize = 50_000;
+const MOST: usize = 10_000;
+/// For a search to end, if as many are going on as may.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Lines on the way to who reads them.
 const LINES: usize = 256;
 
@@ -67,17 +69,22 @@ pub(super) async fn observe(
         None if follow => Some(0),
         None => Some(DEFAULT_LAST),
     };
-    let searches = Arc::clone(&api.searching);
-    let permit = searches
-        .acquire_owned()
-        .await
-        .map_err(|_| Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping"))?;
-    let (past, live) = api.observer.survey();
-    let found = through(past, filter.clone(), newest, permit);
-    let lines = if follow {
-        Body::from_stream(found.chain(coming(live, filter)))
+    let lines = if follow && newest == Some(0) {
+        let (_, live) = api.observer.survey();
+        Body::from_stream(coming(live, filter))
     } else {
-        Body::from_stream(found)
+        let permit = time::timeout(PATIENCE, Arc::clone(&api.searching).acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
+            let error = "others search the history, as many as may at one time: try again";
+            return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, error));
+        };
+        let (past, live) = api.observer.survey();
+        let found = through(past, filter.clone(), newest, permit);
+        if follow {
+            Body::from_stream(found.chain(coming(live, filter)))
+        } else {
+            Body::from_stream(found)
+        }
     };
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
 }
@@ -92,13 +99,19 @@ fn through(
     let (sender, receiver) = mpsc::channel(LINES);
     task::spawn_blocking(move || {
         let _permit = permit;
-        search(&past, &filter, newest, |found| {
-            let line = match found {
-                Found::Line(line) => ended(line),
-                Found::Lost(lost) => lost_line(lost),
-            };
-            sender.blocking_send(line).is_ok()
-        });
+        search(
+            &past,
+            &filter,
+            newest,
+            || sender.is_closed(),
+            |found| {
+                let line = match found {
+                    Found::Line(line) => ended(line),
+                    Found::Lost(lost) => lost_line(lost),
+                };
+                sender.blocking_send(line).is_ok()
+            },
+        );
     });
     stream::unfold(receiver, |mut receiver| async {
         receiver.recv().await.map(|line| (Ok(line), receiver))

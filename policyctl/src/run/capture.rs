@@ -1,7 +1,7 @@
 //! `capture`: packets into a file, until it is enough. Input: packets of an agent; output: pcapng, and on standard
 //! error how many there are.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -26,10 +26,10 @@ pub(super) async fn capture(
     screen: &Screen,
     capture: Capture,
 ) -> Result<Exit, Failure> {
-    // Before anything is captured for nobody.
+    // Before anything is captured for nobody; and nothing is lost of an earlier one if this one is refused.
     let out = open(&capture.write)?;
-    let mut file = Pcapng::new(out, capture.snap)?;
     let mut packets = client.capture(capture.what, capture.snap, &capture.filter).await?;
+    let mut file = Pcapng::new(emptied(out, &capture.write)?, capture.snap)?;
     screen.note(&format!("capturing to {}; Ctrl-C ends it", capture.write.display()))?;
     let deadline = capture.duration.map(|duration| time::Instant::now() + duration);
     let mut pulse = time::interval(FLUSH);
@@ -92,13 +92,23 @@ fn stopped() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-fn open(path: &Path) -> Result<Box<dyn Write>, Failure> {
+/// The file, as it is; `None`: standard output.
+fn open(path: &Path) -> Result<Option<File>, Failure> {
     if path.as_os_str() == "-" {
-        return Ok(Box::new(BufWriter::new(io::stdout())));
+        return Ok(None);
     }
     let mut options = OpenOptions::new();
     // What packets hold is nobody's business but root's.
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    let file = options.write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = file.map_err(|source| Failure::Write { path: path.to_owned(), source })?;
+    Ok(Some(file))
+}
+
+fn emptied(file: Option<File>, path: &Path) -> Result<Box<dyn Write>, Failure> {
+    let Some(file) = file else { return Ok(Box::new(BufWriter::new(io::stdout()))) };
+    // A pipe or a device has no length to be set.
+    if file.metadata().is_ok_and(|found| found.is_file()) {
+        file.set_len(0).map_err(|source| Failure::Write { path: path.to_owned(), source })?;
+    }
     Ok(Box::new(BufWriter::new(file)))
 }

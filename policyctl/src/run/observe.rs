@@ -27,7 +27,7 @@ pub(super) async fn observe(
         match observed {
             Observed::Flow(record) => printer.print(&record)?,
             Observed::Lost(lost) => screen.note(&format!(
-                "{lost} records are missing here: they came faster than they were read"
+                "{lost} records are missing here: they came faster than they were read, or cannot be read any more"
             ))?,
         }
     }
