@@ -137,7 +137,7 @@ fn show(
 
     let evidence = Evidence::collect(stage.as_ref(), &table, interrupts)?;
     screen.title("The drops, and the rules that made them")?;
-    screen.styled(DIM, "$ policyctl observe --output json   (here summed up)")?;
+    screen.styled(DIM, "$ policyctl observe --event drop --output json   (here summed up)")?;
     evidence.print_drops(&table, screen)?;
     screen.title("The drop counters of the metrics")?;
     screen.styled(DIM, "palisade_dropped_packets_total, summed by rule and direction")?;

@@ -21,8 +21,8 @@ use super::{
 };
 use crate::table::{self, HOST, Table};
 
-/// More drops than a run can make.
-const ALL_DROPS: &str = "100000";
+/// More drops than a run can make, and as many as the agent tells at one time.
+const ALL_DROPS: &str = "10000";
 /// The counter of drops.
 const DROPPED: &str = "palisade_dropped_packets_total";
 /// The counter of drops without an event.
@@ -207,7 +207,8 @@ fn explain(stage: &dyn Stage, from: &str, to: &str, service: &str) -> Result<Exp
 
 /// The drops of connections that were tried, and how many others there are.
 fn observe(stage: &dyn Stage, table: &Table) -> Result<(BTreeMap<Drops, u64>, u64)> {
-    let output = stage.agent().policyctl(&["observe", "--last", ALL_DROPS, "--output", "json"])?;
+    let words = ["observe", "--event", "drop", "--last", ALL_DROPS, "--output", "json"];
+    let output = stage.agent().policyctl(&words)?;
     ensure!(output.status.success(), "`policyctl observe` ended with {}", output.status);
     let cast = Cast::new(stage, table);
     let mut observed = BTreeMap::new();

@@ -248,7 +248,8 @@ impl Stage {
 
     /// The newest drops, by `policyctl observe`.
     pub(crate) fn drops(&self) -> Result<Vec<FlowRecord>> {
-        let output = self.agent.policyctl(&["observe", "--last", "500", "-o", "json"])?;
+        let output =
+            self.agent.policyctl(&["observe", "--event", "drop", "--last", "500", "-o", "json"])?;
         let text = String::from_utf8(output.stdout)?;
         text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
