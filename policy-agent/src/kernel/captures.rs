@@ -32,6 +32,11 @@ impl Captures {
         Ok(Captures { ring, lost: open(pins, name::CAPTURE_LOST)? })
     }
 
+    /// Forgets what an earlier capture has left.
+    pub fn clear(&mut self) {
+        while self.ring.get_mut().next().is_some() {}
+    }
+
     /// Waits for packets and hands at most so many to `each`, with the bytes that there are of them.
     ///
     /// # Errors

@@ -72,15 +72,15 @@ pub(super) async fn capture(
         Refused::new(StatusCode::CONFLICT, "somebody else is capturing: one capture at a time")
     })?;
     let failed = |error: String| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error);
-    let ring = Captures::open(&api.pins).map_err(|error| failed(error.to_string()))?;
+    let mut ring = Captures::open(&api.pins).map_err(|error| failed(error.to_string()))?;
     let lost = ring.lost().map_err(|error| failed(error.to_string()))?;
-    let since_ns = clock::monotonic_ns();
+    // By no clock: the programs' one is some milliseconds behind, and the first packet is wanted, too.
+    ring.clear();
     let on = Some((flags, in_kernel(&filter, snap)));
     // Before it is on: whoever goes away meanwhile leaves nothing behind.
     let off = Off { requests: api.requests.clone(), permit: Some(permit) };
     set(&api.requests, on).await?;
-    let session =
-        Session { ring, lost, since_ns, filter, published: api.published.clone(), _off: off };
+    let session = Session { ring, lost, filter, published: api.published.clone(), _off: off };
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(session.lines()))
         .into_response())
 }
@@ -118,7 +118,6 @@ struct Session {
     ring: Captures,
     /// Packets that had been lost so far.
     lost: u64,
-    since_ns: u64,
     filter: Filter,
     published: watch::Receiver<Arc<Published>>,
     _off: Off,
@@ -146,10 +145,7 @@ impl Session {
             PULSE,
             self.ring.drain(BATCH, |head, bytes| {
                 let names = Arc::clone(&names.borrow());
-                // What an earlier capture has left is not this one's.
-                if head.time_ns >= self.since_ns
-                    && let Some(packet) = show(&head, bytes, &names, &self.filter, now())
-                {
+                if let Some(packet) = show(&head, bytes, &names, &self.filter, now()) {
                     add(&Captured::Packet(Box::new(packet)));
                 }
             }),

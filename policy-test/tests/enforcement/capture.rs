@@ -16,6 +16,8 @@ use policy_test::net::UdpEcho;
 
 use crate::stage::{Drops, Over, SHORT, Stage};
 
+/// A capture ends then, whatever it has seen.
+const PATIENCE: &str = "10s";
 const POLICY: &str = "
 apiVersion: projectcalico.org/v3
 kind: NetworkPolicy
@@ -78,7 +80,8 @@ impl Capture {
     fn start(stage: &Stage, name: &str, arguments: &[&str]) -> Capture {
         let file = stage.lab.folder().join(name);
         let mut command = stage.agent.policyctl_command().unwrap();
-        command.args(["capture", "-w", file.to_str().unwrap()]).args(arguments);
+        // A packet that does not come is a failure, and no test without an end.
+        command.args(["capture", "-w", file.to_str().unwrap(), "--for", PATIENCE]).args(arguments);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut said = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
@@ -139,8 +142,7 @@ fn chosen_traffic_is_captured_both_ways_and_cut_to_size() {
     let at = SocketAddr::new(stage.address("db", Over::V4), 53);
     let _echo = UdpEcho::start(stage.netns("db"), at).unwrap();
     let filters = ["--what", "all", "--protocol", "udp", "--port", "53", "--snap", "42"];
-    let arguments = [&filters[..], &["--for", "4s"]].concat();
-    let capture = Capture::start(&stage, "dns.pcapng", &arguments);
+    let capture = Capture::start(&stage, "dns.pcapng", &filters);
     let other = stage.agent.policyctl(&["capture", "-w", "/dev/null"]).unwrap();
     assert_eq!(other.status.code(), Some(1));
     let refused = String::from_utf8(other.stderr).unwrap();
