@@ -29,14 +29,6 @@ const HEADERS: [(Over, u64); 2] = [(Over::V4, 14 + 20 + 8), (Over::V6, 14 + 40 +
 const MESSAGES: u64 = 7;
 const MESSAGE: [u8; 100] = [b'x'; 100];
 
-fn observe(stage: &Stage, arguments: &[&str]) -> Vec<FlowRecord> {
-    let words = [&["observe", "-o", "json"], arguments].concat();
-    let output = stage.agent.policyctl(&words).unwrap();
-    assert!(output.status.success(), "{arguments:?}: {output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
 fn traffic(record: &FlowRecord) -> &Traffic {
     record.traffic.as_ref().unwrap_or_else(|| panic!("no flow: {record:?}"))
 }
@@ -89,7 +81,7 @@ fn every_flow_has_its_start_its_end_and_its_numbers_at_both_ends() {
             let address = stage.address("web", over).to_string();
             let filters =
                 ["--event", event, "--from-port", port, "--from-ip", &address, "--last", "9"];
-            observe(&stage, &filters)
+            stage.observe(&filters)
         };
         wait::until("both ends of both", 6 * LIMIT, || {
             told(&asked, "open").len() == 2 && told(&connected, "close").len() == 2
@@ -158,7 +150,7 @@ fn the_history_outlives_the_agent_and_those_who_are_in_it() {
     let port = connect(&stage, Over::V4).to_string();
     let told = |stage: &Stage, more: &[&str]| {
         let filters = ["--event", "close", "--from-port", &port, "--since", "1h"];
-        let mut records = observe(stage, &[&filters, more].concat());
+        let mut records = stage.observe(&[&filters, more].concat());
         records.sort_by_key(|record| record.direction.clone());
         records
     };
@@ -193,6 +185,6 @@ fn without_flow_records_flows_are_still_counted() {
     let flows = counted(&stage, "palisade_flows_total");
     assert_eq!(flows.values().sum::<u64>(), 2, "{flows:?}");
     assert_eq!(counted(&stage, "palisade_flow_bytes_total"), BTreeMap::new());
-    assert!(observe(&stage, &["--event", "close", "--last", "9"]).is_empty());
+    assert!(stage.observe(&["--event", "close", "--last", "9"]).is_empty());
     assert!(stage.agent.status().unwrap().components.iter().all(|it| it.name != "history"));
 }

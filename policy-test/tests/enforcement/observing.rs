@@ -35,15 +35,6 @@ fn knock(stage: &Stage) {
     }
 }
 
-/// What `observe` prints, as records.
-fn observe(stage: &Stage, arguments: &[&str]) -> Vec<FlowRecord> {
-    let words = [&["observe", "-o", "json"], arguments].concat();
-    let output = stage.agent.policyctl(&words).unwrap();
-    assert!(output.status.success(), "{arguments:?}: {output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
 /// Who, and on which port.
 fn told(records: &[FlowRecord]) -> Vec<String> {
     let mut told: Vec<String> = records
@@ -71,7 +62,7 @@ fn filters_pick_the_same_records_live_kept_and_from_a_file() {
     // Again and again: until it watches, there is nothing to see.
     wait::until("enough records", 6 * LIMIT, || {
         knock(&stage);
-        observe(&stage, &["--from-name", "api", "--event", "drop", "--last", "100"]).len() > 8
+        stage.observe(&["--from-name", "api", "--event", "drop", "--last", "100"]).len() > 8
     })
     .unwrap();
     let first = live.next().unwrap().unwrap();
@@ -82,7 +73,7 @@ fn filters_pick_the_same_records_live_kept_and_from_a_file() {
     assert_eq!(first.source.labels.get("app").map(String::as_str), Some("api"));
     assert_eq!(first.destination.labels.get("fenced").map(String::as_str), Some("yes"));
 
-    let everything = observe(&stage, &["--last", "10000"]);
+    let everything = stage.observe(&["--last", "10000"]);
     let file = stage.lab.folder().join("night.json");
     let lines: String = everything
         .iter()
@@ -107,11 +98,11 @@ fn filters_pick_the_same_records_live_kept_and_from_a_file() {
             &["web->db:80"],
         ),
     ] {
-        let live = observe(&stage, &[&v4, filters, &["--last", "10000"]].concat());
+        let live = stage.observe(&[&v4, filters, &["--last", "10000"]].concat());
         let mut found = told(&live);
         found.dedup();
         assert_eq!(found, expected, "{filters:?}");
-        let replayed = observe(&stage, &[&v4, filters, &["--input", file]].concat());
+        let replayed = stage.observe(&[&v4, filters, &["--input", file]].concat());
         assert_eq!(replayed, live, "{filters:?}");
     }
 }

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use policy_api::messages::{EndpointState, Explanation, Verdict};
+use policy_api::{
+    flow::FlowRecord,
+    messages::{EndpointState, Explanation, Verdict},
+};
 use policy_test::{
     agent::{Agent, AgentOptions},
     lab::{Bridge, Lab, Workload},
@@ -169,6 +172,15 @@ impl Stage {
         let explanation = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("explain {from} {to} {service}: {error}: {output:?}"));
         (output.status.code(), explanation)
+    }
+
+    /// What `policyctl observe` prints, as records.
+    pub(crate) fn observe(&self, arguments: &[&str]) -> Vec<FlowRecord> {
+        let words = [&["observe", "-o", "json"], arguments].concat();
+        let output = self.agent.policyctl(&words).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Packets dropped so far, by series.
