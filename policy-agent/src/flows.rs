@@ -304,7 +304,7 @@ impl Tracker {
             return;
         }
         self.room -= 1;
-        self.records.push(names::record(key, known, ended, self.clock));
+        self.records.push(names::record(key, known, ended, self.clock.time));
     }
 }
 

@@ -81,9 +81,10 @@ pub struct FlowRecord {
 /// What has passed of a flow. Its source is who began it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
-    /// Time of the first packet, as [`FlowRecord::time`].
+    /// Time of the first packet, as [`FlowRecord::time`], by the wall clock as it was when the agent first saw
+    /// the flow.
     pub start: String,
-    /// Time of the newest packet.
+    /// Time of the newest packet, by the same clock: never before the start, even if the clock was set since.
     pub end: String,
     /// Packets from source to destination.
     pub packets: u64,

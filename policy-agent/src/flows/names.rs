@@ -17,7 +17,7 @@ use policy_common::{
     packet::protocol,
 };
 
-use super::{Clock, Key, Known};
+use super::{Key, Known};
 use policy_core::peers::PeerName;
 
 use crate::{
@@ -85,7 +85,7 @@ pub(super) fn record<K: Key>(
     key: &K,
     known: &Known,
     ended: Option<Ended>,
-    clock: Clock,
+    now: SystemTime,
 ) -> FlowRecord {
     let Named { own, other, rule, staged, .. } = &*known.named;
     let at = |end: &FlowEnd, (ip, port): (IpAddr, u16)| FlowEnd {
@@ -97,7 +97,8 @@ pub(super) fn record<K: Key>(
     let (own, other) = (at(own, key.local()), at(other, key.remote()));
     let (source, destination) = if ingress { (other, own) } else { (own, other) };
     let written = |time: SystemTime| humantime::format_rfc3339_micros(time).to_string();
-    let moment = |ns| written(wall_time(ns, clock.ns, clock.time));
+    // Both from one pairing of the clocks, lest a flow of a moment end before it began.
+    let end = wall_time(known.seen_ns, known.created_ns, known.created);
     let [packets, reply_packets] = known.packets;
     let [bytes, reply_bytes] = known.bytes;
     let echo = match key.protocol() {
@@ -106,7 +107,7 @@ pub(super) fn record<K: Key>(
         _ => None,
     };
     FlowRecord {
-        time: written(clock.time),
+        time: written(now),
         event: if ended.is_some() { CLOSE } else { OPEN }.to_owned(),
         verdict: Verdict::Allow,
         reason: String::new(),
@@ -123,7 +124,7 @@ pub(super) fn record<K: Key>(
         bytes: bytes + reply_bytes,
         traffic: Some(Traffic {
             start: written(known.created),
-            end: moment(known.seen_ns),
+            end: written(end),
             packets,
             bytes,
             reply_packets,

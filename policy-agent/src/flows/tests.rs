@@ -264,6 +264,24 @@ fn records_of_a_second_are_bounded_and_counting_goes_on() {
     assert_eq!(scene.passed().packets, 12_000);
 }
 
+/// Regression: the clocks are paired anew in each reading, never twice with the same difference.
+#[test]
+fn no_flow_ends_before_it_begins() {
+    let mut scene = Scene::new();
+    let begun = flow(SECOND);
+    for (second, wall_ns) in [(1, 2_000), (2, 500)] {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(second * SECOND + wall_ns);
+        let clock = Clock { ns: second * SECOND, time };
+        scene.tracker.begin(Arc::clone(&scene.names), 1, clock);
+        scene.tracker.see(&key(1), &Flow { state: if second == 2 { CLOSED } else { 0 }, ..begun });
+        let records = scene.tracker.end(true);
+        let [record] = &records[..] else { panic!("{records:?}") };
+        let traffic = record.traffic.as_ref().unwrap();
+        let moment = "1970-01-01T00:00:01.000002Z";
+        assert_eq!((traffic.start.as_str(), traffic.end.as_str()), (moment, moment));
+    }
+}
+
 #[test]
 fn an_echo_is_counted_as_what_it_is() {
     let mut scene = Scene::new();
