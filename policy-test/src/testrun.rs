@@ -14,7 +14,13 @@ mod stand_in;
 mod verifier;
 
 use std::{
-    collections::BTreeMap, fs, io, net::IpAddr, path::PathBuf, slice, sync::Arc, time::Duration,
+    collections::BTreeMap,
+    fs, io,
+    net::IpAddr,
+    path::PathBuf,
+    slice,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -100,7 +106,9 @@ pub struct Drops {
 /// The programs in the kernel, with maps of their own.
 pub struct Ring {
     lab: Lab,
-    ebpf: Ebpf,
+    /// Each program is loaded when it runs for the first time: no test needs all, and the verifier takes most of
+    /// a test's time.
+    ebpf: RwLock<Ebpf>,
     empty: Ebpf,
     pins: PathBuf,
     maps: Maps,
@@ -124,7 +132,7 @@ impl Drop for Ring {
 }
 
 impl Ring {
-    /// Loads the programs in a lab of their own, all interfaces pending.
+    /// The programs in a lab of their own, all interfaces pending.
     ///
     /// # Errors
     /// Without root, or on a kernel that cannot run them.
@@ -135,7 +143,7 @@ impl Ring {
         pins.prepare()?;
         let features = Features::probe(Attachment::default())?;
         Ok(Ring {
-            ebpf: load::load(&pins, features, sizes)?,
+            ebpf: RwLock::new(load::prepare(&pins, features, sizes)?),
             empty: empty::load()?,
             maps: Maps::open(&pins)?,
             counters: Counters::open(&pins)?,
@@ -414,8 +422,10 @@ impl Ring {
         count: u32,
     ) -> Result<Result<(u32, Duration), ProgramError>> {
         let hook = entry.hook;
+        self.load(&[hook])?;
+        let programs = self.programs();
         let program =
-            self.ebpf.program(hook.program()).context("the object has all its programs")?;
+            programs.program(hook.program()).context("the object has all its programs")?;
         let mut out = vec![0; ROOM];
         let stand_in = self.stand_in(entry)?;
         let context = context(entry, frame.len())?;
@@ -427,6 +437,24 @@ impl Ring {
             ..TestRunOptions::new()
         };
         Ok(run(program, hook, options).map(|result| (result.return_value, result.duration)))
+    }
+
+    /// Loads programs before the first frame meets them: for those whose frames come in the middle of a
+    /// test, while time passes for its connections.
+    ///
+    /// # Errors
+    /// If the verifier refuses one.
+    pub fn load(&self, hooks: &[Hook]) -> Result<(), ProgramError> {
+        hooks.iter().try_for_each(|hook| {
+            if self.programs().program(hook.program()).is_some_and(is_loaded) {
+                return Ok(());
+            }
+            load::ready(&mut self.ebpf.write().unwrap_or_else(PoisonError::into_inner), *hook)
+        })
+    }
+
+    fn programs(&self) -> RwLockReadGuard<'_, Ebpf> {
+        self.ebpf.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a program on a frame and holds it against the counters: a pass moves none of the drop
@@ -465,6 +493,14 @@ impl Ring {
             }
             (action, one, two) => bail!("{action:?}, but these counters moved: {one:?} {two:?}"),
         }
+    }
+}
+
+fn is_loaded(program: &Program) -> bool {
+    match program {
+        Program::Xdp(program) => program.fd().is_ok(),
+        Program::SchedClassifier(program) => program.fd().is_ok(),
+        _ => false,
     }
 }
 

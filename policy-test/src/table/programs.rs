@@ -66,7 +66,6 @@ impl Programs {
             world.enter(&step)?;
             self.ring.model = world.model(|interface| self.interface(interface))?;
             if hosts(&self.ring.model).next().is_some() {
-                self.ring.load(&[Hook::FromUplink, Hook::ToUplink])?;
                 self.ring.own(world.host().iter().copied())?;
             }
             self.ring.sync()?;

@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use policy_agent::kernel::{load, pin::Hook};
+use policy_agent::kernel::pin::Hook;
 
 use super::Ring;
 
@@ -81,16 +81,5 @@ impl Ring {
             source.copy_from_slice(&mac);
         }
         frame
-    }
-
-    /// Loads programs that few hosts need, and which are not there from the start.
-    ///
-    /// # Errors
-    /// If the verifier refuses one.
-    pub fn load(&mut self, hooks: &[Hook]) -> Result<()> {
-        for hook in hooks {
-            load::ready(&mut self.ebpf, *hook)?;
-        }
-        Ok(())
     }
 }

@@ -60,7 +60,7 @@ impl Limited {
         let left = world.ring.interface("left")?;
         world.ring.uplink(left, &[("side", "left")]);
         world.ring.add_policies(POLICIES)?;
-        world.ring.load(&[Hook::UplinkEgress])?;
+        world.ring.load(&[Hook::Uplink, Hook::UplinkEgress])?;
         world.ring.sync()?;
         Ok(Limited { world, left })
     }

@@ -56,6 +56,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Result<World> {
         let mut ring = Ring::new(SIZES)?;
+        ring.load(&[Hook::FromEndpoint, Hook::ToEndpoint])?;
         let web = ring.interface("web")?;
         let db = ring.interface("db")?;
         let client = ring.interface("client")?;
