@@ -31,14 +31,14 @@ spec:
 
 /// A packet of a file: interface, bytes on the wire, what is there of them, comment.
 #[derive(Debug)]
-struct Packet {
+pub(crate) struct Packet {
     interface: String,
     length: u32,
-    bytes: Vec<u8>,
-    comment: String,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) comment: String,
 }
 
-fn packets(file: &Path) -> Vec<Packet> {
+pub(crate) fn packets(file: &Path) -> Vec<Packet> {
     let mut reader = PcapNgReader::new(File::open(file).unwrap()).unwrap();
     let (mut interfaces, mut packets) = (Vec::new(), Vec::new());
     while let Some(block) = reader.next_block() {
@@ -69,15 +69,15 @@ fn packets(file: &Path) -> Vec<Packet> {
 }
 
 /// A capture that is going on, and its file.
-struct Capture {
+pub(crate) struct Capture {
     child: Child,
     said: BufReader<ChildStderr>,
-    file: PathBuf,
+    pub(crate) file: PathBuf,
 }
 
 impl Capture {
     /// Starts one, and waits until it is on.
-    fn start(stage: &Stage, name: &str, arguments: &[&str]) -> Capture {
+    pub(crate) fn start(stage: &Stage, name: &str, arguments: &[&str]) -> Capture {
         let file = stage.lab.folder().join(name);
         let mut command = stage.agent.policyctl_command().unwrap();
         // A packet that does not come is a failure, and no test without an end.
@@ -91,7 +91,7 @@ impl Capture {
     }
 
     /// Waits until it ends by itself. How, and what it says.
-    fn end(mut self) -> (Option<i32>, String) {
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let mut said = String::new();
         self.said.read_to_string(&mut said).unwrap();
         (self.child.wait().unwrap().code(), said)

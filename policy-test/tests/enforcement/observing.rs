@@ -1,6 +1,7 @@
-//! One question, asked of `observe`, `top`, `verify`, the counters and a file: the answers agree.
+//! One question, asked of `observe`, `top`, `verify`, the counters, a capture and the flow log: the answers agree.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead as _, BufReader},
     net::SocketAddr,
     process::Stdio,
@@ -13,6 +14,7 @@ use policy_api::{
 };
 use policy_test::wait;
 
+use crate::capture::{Capture, Packet, packets};
 use crate::stage::{Drops, LIMIT, Over, SHORT, Stage};
 
 const POLICY: &str = "
@@ -107,36 +109,107 @@ fn filters_pick_the_same_records_live_kept_and_from_a_file() {
     }
 }
 
+/// Packets to `db`, by who sent them, to which port, and which rule dropped them.
+type Numbers = BTreeMap<String, u64>;
+
+/// How often each of them is sent.
+const ROUNDS: u64 = 3;
+
+fn expected() -> Numbers {
+    let sent = [
+        "api 5432 ingress[0]",
+        "api 80 ingress[0]",
+        "bad 5432 tier-default",
+        "web 80 tier-default",
+    ];
+    sent.map(|it| (it.to_owned(), ROUNDS)).into()
+}
+
+fn numbers(of: impl IntoIterator<Item = (String, u64)>) -> Numbers {
+    let mut numbers = Numbers::new();
+    for (key, count) in of {
+        *numbers.entry(key).or_default() += count;
+    }
+    numbers
+}
+
+fn of_records(records: &[FlowRecord]) -> Numbers {
+    let own = records.iter().filter(|it| it.destination.name == "db");
+    numbers(own.map(|it| {
+        let rule = it.rule.as_ref().map_or("", |rule| &rule.rule);
+        (format!("{} {} {rule}", it.source.name, it.destination.port), 1)
+    }))
+}
+
+fn of_metrics(drops: &Drops) -> Numbers {
+    let own = ["api", "web", "bad"].into_iter().flat_map(|name| drops.between(name, "db"));
+    numbers(own.map(|(series, count)| {
+        (["source", "port", "rule"].map(|label| series.get(label)).join(" "), count)
+    }))
+}
+
+fn of_counters(drops: &[DropCount]) -> Numbers {
+    let own = drops.iter().filter(|it| it.destination == "db" && it.packets > 0);
+    numbers(own.map(|it| (format!("{} {} {}", it.source, it.port, it.rule), it.packets)))
+}
+
+/// Of IPv4 and UDP without options.
+fn of_packets(packets: &[Packet]) -> Numbers {
+    numbers(packets.iter().map(|packet| {
+        let port = u16::from_be_bytes([packet.bytes[36], packet.bytes[37]]);
+        let (rule, ends) = packet.comment.rsplit_once(": ").unwrap();
+        let source = ends.split_once(" -> ").unwrap().0.rsplit('/').next().unwrap();
+        let rule = match rule.strip_prefix("dropped (policy) on ingress by ").unwrap() {
+            "NetworkPolicy shop/db ingress[0]" => "ingress[0]",
+            "the end of tier default (no rule matched)" => "tier-default",
+            other => panic!("{other}"),
+        };
+        (format!("{source} {port} {rule}"), 1)
+    }))
+}
+
+/// Of a table with a line for each.
+fn of_table(table: &str) -> Numbers {
+    let own = table.lines().filter(|line| line.contains(" shop/db "));
+    numbers(own.map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let service = words.iter().find_map(|word| word.strip_suffix("/udp")).unwrap();
+        let source = words[0].rsplit('/').next().unwrap();
+        let rule = if line.contains("ingress[0]") { "ingress[0]" } else { "tier-default" };
+        (format!("{source} {service} {rule}"), words.last().unwrap().parse().unwrap())
+    }))
+}
+
 #[test]
 fn every_answer_has_the_same_numbers() {
-    let stage = Stage::new(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("flows.json");
+    let stage = Stage::new(&["--flow-log", log.to_str().unwrap()]);
     stage.apply(POLICY);
     let before = Drops::read(&stage.agent);
-    for _ in 0..3 {
+    let count = expected().values().sum::<u64>().to_string();
+    let filters = ["--to-name", "shop/db", "--protocol", "udp", "--count", &count];
+    let capture = Capture::start(&stage, "drops.pcapng", &filters);
+    for _ in 0..ROUNDS {
         knock(&stage);
     }
-    let metrics = stage.agent.metrics().unwrap();
-    let build = metrics.lines().find(|line| line.starts_with("palisade_build_info{")).unwrap();
-    assert!(build.contains(&format!("abi=\"{}\"", policy_common::abi::ABI_VERSION)), "{build}");
+    let file = capture.file.clone();
+    assert_eq!(capture.end(), (Some(0), format!("{count} packets\n")));
+    assert_eq!(of_packets(&packets(&file)), expected());
+
     let moved = Drops::read(&stage.agent).since(&before);
+    assert_eq!(of_metrics(&moved), expected());
     let drops: Vec<DropCount> = stage.agent.get("/v1/drops").unwrap();
-    let from = |name: &str| -> u64 {
-        let own = drops.iter().filter(|it| it.source == name && it.destination == "db");
-        own.map(|it| it.packets).sum()
-    };
-    for (name, packets) in [("api", 6), ("web", 3), ("bad", 3)] {
-        let counted: u64 = moved.between(name, "db").iter().map(|(_, count)| count).sum();
-        assert_eq!((counted, from(name)), (packets, packets), "{name}");
-    }
+    assert_eq!(of_counters(&drops), expected());
+    let told = stage.observe(&["--event", "drop", "--to-name", "shop/db", "--last", "100"]);
+    assert_eq!(of_records(&told), expected());
+    let log = log.to_str().unwrap();
+    let logged = || stage.observe(&["--event", "drop", "--to-name", "shop/db", "--input", log]);
+    wait::until("the log to have them", LIMIT, || logged().len() >= told.len()).unwrap();
+    assert_eq!(logged(), told);
     let output = stage.agent.policyctl(&["top", "--batch", "1", "--sort", "total"]).unwrap();
     let table = String::from_utf8(output.stdout).unwrap();
-    let line = |words: &[&str]| {
-        let found =
-            |line: &&str| words.iter().all(|word| line.split_whitespace().any(|it| it == *word));
-        table.lines().find(found).unwrap_or_else(|| panic!("{words:?} in\n{table}")).to_owned()
-    };
-    assert!(line(&["shop/api", "shop/db", "5432/udp"]).ends_with(" 3"), "{table}");
-    assert!(line(&["other/bad", "shop/db", "5432/udp"]).ends_with(" 3"), "{table}");
+    assert_eq!(of_table(&table), expected(), "{table}");
     let output = stage.agent.policyctl(&["verify"]).unwrap();
     let report = String::from_utf8(output.stdout).unwrap();
     assert!(
