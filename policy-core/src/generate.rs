@@ -243,9 +243,7 @@ pub fn policies(observations: &Observations, wanted: &Wanted) -> Generated {
         let members = members.get(group).map(Vec::as_slice).unwrap_or_default();
         writer.policies(group, members, sides.get(group).unwrap_or(&nothing));
     }
-    let (documents, notes) = writer.finish();
-    generated.documents = documents;
-    generated.notes.extend(notes);
+    writer.finish(&mut generated);
     if !nameless.is_empty() {
         let names = listed(nameless.iter().map(|name| format!("{}/{}", name.namespace, name.name)));
         generated.notes.push(format!(

@@ -11,7 +11,7 @@ use policy_common::abi::Direction;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Document, Form, Rule, Sides, Wanted,
+    Document, Form, Generated, Rule, Sides, Wanted,
     labels::Group,
     listed,
     nets::MOST,
@@ -99,6 +99,7 @@ pub(super) struct Writer<'a> {
     policies: Names,
     documents: Vec<Document>,
     notes: Vec<String>,
+    incomplete: bool,
 }
 
 impl<'a> Writer<'a> {
@@ -114,12 +115,14 @@ impl<'a> Writer<'a> {
         };
         let names = groups.into_iter().map(named).collect();
         let (sets, documents, notes) = (Names::default(), Vec::new(), Vec::new());
-        Writer { wanted, names, sets, policies, documents, notes }
+        Writer { wanted, names, sets, policies, documents, notes, incomplete: false }
     }
 
-    /// What was written, and what is to be known about it.
-    pub(super) fn finish(self) -> (Vec<Document>, Vec<String>) {
-        (self.documents, self.notes)
+    /// Adds what was written, and what is to be known about it.
+    pub(super) fn finish(self, generated: &mut Generated) {
+        generated.documents.extend(self.documents);
+        generated.notes.extend(self.notes);
+        generated.incomplete |= self.incomplete;
     }
 
     /// Writes the policies of a group with what they need; more than one if there are many rules.
@@ -183,6 +186,7 @@ impl<'a> Writer<'a> {
         });
         self.documents.append(&mut new);
         if !left_out.is_empty() {
+            self.incomplete = true;
             self.notes.push(format!(
                 "{}/{name}: a Kubernetes policy cannot allow {}; it is left out, and will be denied",
                 group.namespace,

@@ -10,6 +10,7 @@ mod diff;
 mod directory;
 mod flow_log;
 mod flows;
+mod generate;
 mod hardware;
 mod host_endpoints;
 mod host_packets;

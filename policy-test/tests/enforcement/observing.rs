@@ -197,6 +197,9 @@ fn every_answer_has_the_same_numbers() {
     assert_eq!(capture.end(), (Some(0), format!("{count} packets\n")));
     assert_eq!(of_packets(&packets(&file)), expected());
 
+    let metrics = stage.agent.metrics().unwrap();
+    let build = metrics.lines().find(|line| line.starts_with("palisade_build_info{")).unwrap();
+    assert!(build.contains(&format!("abi=\"{}\"", policy_common::abi::ABI_VERSION)), "{build}");
     let moved = Drops::read(&stage.agent).since(&before);
     assert_eq!(of_metrics(&moved), expected());
     let drops: Vec<DropCount> = stage.agent.get("/v1/drops").unwrap();

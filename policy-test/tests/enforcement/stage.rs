@@ -161,6 +161,13 @@ impl Stage {
         }
     }
 
+    /// Whether a service answers, waiting no longer than for what must not come.
+    pub(crate) fn reaches(&self, from: &str, to: &str, service: &str, family: Over) -> bool {
+        let case = format!("{from} {to} {service} ({family:?})");
+        let attempt = Attempt { stage: self, from, to, service, family, case: &case };
+        attempt.attempt(SHORT).0 == Reach::Answered
+    }
+
     /// What `policyctl explain` says, with its exit code.
     pub(crate) fn explain(
         &self,
