@@ -260,12 +260,15 @@ impl Source {
         let mut totals: BTreeMap<&RuleName, Counter> = BTreeMap::new();
         let mut staged = Vec::new();
         for (id, rule) in names.ids.rules().filter(|(_, rule)| wanted(rule)) {
+            let is_staged = rule.kind.starts_with("Staged");
+            // A rule in force has flows here only if a staged one before it sent them there; whether a staged one
+            // was ever met is what a roll-out wants to know.
             let flows = counters.staged(id)?;
-            if flows != StagedCounter::default() {
+            if is_staged || flows != StagedCounter::default() {
                 staged.push((rule, flows));
             }
             // A staged rule decides nothing, and a series that can only be 0 says otherwise.
-            if !rule.kind.starts_with("Staged") {
+            if !is_staged {
                 totals.insert(rule, counters.rule(id)?);
             }
         }

@@ -82,6 +82,8 @@ spec:
     - action: Allow
       protocol: UDP
       destination: {ports: [5353]}
+    - action: Allow
+      protocol: SCTP
 ";
 
 /// Everything that plays a part.

@@ -38,15 +38,21 @@ pub(super) fn expected(title: &str, reference: &str, shown: &Shown<'_>) -> Optio
     })
 }
 
-/// The rule for a service that nobody asked for.
+/// The rules, one in force and one staged, for services that nobody asked for.
 fn never_hit() -> Vector {
-    let rule = labels(&[
-        ("tier", "default"),
-        ("policy_namespace", "shop"),
-        ("kind", "NetworkPolicy"),
-        ("policy", "db-from-web"),
-        ("rule", "ingress[3]"),
-        ("action", "allow"),
-    ]);
-    [(rule, 0.0)].into()
+    let rule = |kind, policy, rule| {
+        labels(&[
+            ("tier", "default"),
+            ("policy_namespace", "shop"),
+            ("kind", kind),
+            ("policy", policy),
+            ("rule", rule),
+            ("action", "allow"),
+        ])
+    };
+    [
+        (rule("NetworkPolicy", "db-from-web", "ingress[3]"), 0.0),
+        (rule("StagedNetworkPolicy", "db-next", "ingress[2]"), 0.0),
+    ]
+    .into()
 }
