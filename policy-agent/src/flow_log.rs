@@ -1,35 +1,28 @@
 //! The flow log: records in a file, one JSON object a line.
 //!
-//! Inputs: the observer's records, what of them is wanted. Outputs: files, and a [`Standing`]. A thread
+//! Inputs: the observer's records, what of them is wanted. Outputs: files, and a [`Ledger`]. A thread
 //! of its own writes, so that a slow disk makes nobody wait: what comes faster than it is written, and what cannot
 //! be written, is left out and counted.
 
 use std::{
     fmt,
-    path::PathBuf,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
-    time::{Duration, Instant, SystemTime},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
 };
 
 use policy_api::{flow::FlowRecord, messages::Component, terminal::clean_json};
 use policy_core::observe::Filter;
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _},
-    metrics::{MetricType, counter::ConstCounter},
-};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use tokio::sync::broadcast::{
     Receiver,
     error::{RecvError, TryRecvError},
 };
-use tracing::{error, info, warn};
+use tracing::info;
 
 mod book;
 
+use crate::ledger::{Attempts, Ledger};
 use book::Book;
 pub use book::Bounds;
 
@@ -68,60 +61,25 @@ pub enum Omit {
 
 /// Lines are written together up to so many bytes.
 const BATCH: usize = 64 * 1024;
-/// After a failure, nothing is tried for so long.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// How the log does.
-#[derive(Debug, Default)]
-pub struct Standing {
-    written: AtomicU64,
-    /// Left out because they came too fast, and because they could not be written.
-    behind: AtomicU64,
-    unwritten: AtomicU64,
-    trouble: Mutex<Option<String>>,
-}
-
-impl Standing {
-    /// As a part of the agent.
-    pub fn component(&self, path: &std::path::Path) -> Component {
-        let trouble = self.trouble().clone();
-        let (written, lost) = (self.written.load(Ordering::Relaxed), self.lost());
-        let detail = match &trouble {
-            Some(trouble) => format!("{}: {trouble}; {lost} records lost", path.display()),
-            None if lost > 0 => format!("{}: {written} written, {lost} lost", path.display()),
-            None => format!("{}: {written} written", path.display()),
-        };
-        Component { name: "flow-log".to_owned(), healthy: trouble.is_none(), detail }
-    }
-
-    fn lost(&self) -> u64 {
-        self.behind.load(Ordering::Relaxed) + self.unwritten.load(Ordering::Relaxed)
-    }
-
-    fn trouble(&self) -> MutexGuard<'_, Option<String>> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// As a part of the agent.
+pub fn component(path: &Path, ledger: &Ledger) -> Component {
+    let (path, written, lost) = (path.display(), ledger.written(), ledger.lost());
+    let trouble = ledger.trouble();
+    let detail = match &trouble {
+        Some(trouble) => format!("{trouble}; {lost} records lost"),
+        None if lost > 0 => format!("{path}: {written} written, {lost} lost"),
+        None => format!("{path}: {written} written"),
+    };
+    Component { name: "flow-log".to_owned(), healthy: trouble.is_none(), detail }
 }
 
 /// The log's metrics.
 #[derive(Debug)]
-pub(crate) struct Counters(pub(crate) Arc<Standing>);
+pub(crate) struct Counters(pub(crate) Arc<Ledger>);
 
 impl Collector for Counters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Standing { written, behind, unwritten, .. } = &*self.0;
-        let value = |counter: &AtomicU64| ConstCounter::new(counter.load(Ordering::Relaxed));
-        let help = "Records in the flow log";
-        let metric =
-            encoder.encode_descriptor("flow_log_records", help, None, MetricType::Counter)?;
-        value(written).encode(metric)?;
-        let help = "Records that the flow log lacks: they came too fast, or could not be written";
-        let mut metric =
-            encoder.encode_descriptor("flow_log_lost", help, None, MetricType::Counter)?;
-        for (cause, counter) in [("too-fast", behind), ("not-written", unwritten)] {
-            value(counter).encode(metric.encode_family(&[("cause", cause)])?)?;
-        }
-        Ok(())
+        self.0.encode(&mut encoder, "flow_log", "flow log")
     }
 }
 
@@ -133,19 +91,19 @@ impl Collector for Counters {
 pub fn start(
     log: FlowLog,
     live: Receiver<Arc<FlowRecord>>,
-    standing: Arc<Standing>,
+    ledger: &Arc<Ledger>,
 ) -> std::io::Result<()> {
     info!(file = %log.path.display(), "flow log");
     let book = Book::new(log.path.clone(), log.bounds);
-    let writer = Writer { log, book, standing, failed: None };
-    thread::Builder::new().name("flow-log".to_owned()).spawn(move || writer.run(live)).map(drop)
+    let attempts = Attempts::new("flow log", log.path.clone(), Arc::clone(ledger));
+    let writer = Writer { log, book, attempts };
+    ledger.start("flow-log", move || writer.run(live)).map(drop)
 }
 
 struct Writer {
     log: FlowLog,
     book: Book,
-    standing: Arc<Standing>,
-    failed: Option<Instant>,
+    attempts: Attempts,
 }
 
 impl Writer {
@@ -159,7 +117,7 @@ impl Writer {
                 match next {
                     Ok(record) => count += u64::from(self.add(&record, &mut lines)),
                     Err(RecvError::Lagged(lost)) => {
-                        self.standing.behind.fetch_add(lost, Ordering::Relaxed);
+                        self.attempts.ledger().add_too_fast(lost);
                     }
                     Err(RecvError::Closed) => {
                         self.write(&lines, count);
@@ -200,32 +158,8 @@ impl Writer {
     }
 
     fn write(&mut self, lines: &[u8], count: u64) {
-        if count == 0 {
-            return;
-        }
-        let is_waiting = self.failed.is_some_and(|failed| failed.elapsed() < PATIENCE);
-        let written =
-            if is_waiting { None } else { Some(self.book.write(lines, SystemTime::now())) };
-        match written {
-            Some(Ok(())) => {
-                self.standing.written.fetch_add(count, Ordering::Relaxed);
-                if self.failed.take().is_some() {
-                    *self.standing.trouble() = None;
-                    let lost = self.standing.lost();
-                    warn!(file = %self.log.path.display(), lost, "the flow log is written again");
-                }
-            }
-            Some(Err(error)) => {
-                self.standing.unwritten.fetch_add(count, Ordering::Relaxed);
-                if self.failed.is_none() {
-                    error!(file = %self.log.path.display(), %error, "the flow log cannot be written");
-                }
-                self.failed = Some(Instant::now());
-                *self.standing.trouble() = Some(error.to_string());
-            }
-            None => {
-                self.standing.unwritten.fetch_add(count, Ordering::Relaxed);
-            }
+        if count > 0 {
+            self.attempts.write(count, || self.book.write(lines, SystemTime::now()));
         }
     }
 }

@@ -10,19 +10,19 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle},
-    time::{Duration, Instant, SystemTime},
+    thread::JoinHandle,
+    time::{Duration, SystemTime},
 };
 
 use policy_api::{flow::FlowRecord, messages::Component};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    metrics::{MetricType, gauge::ConstGauge},
 };
-use tracing::{error, info, warn};
+use tracing::info;
 
 mod search;
 mod segment;
@@ -33,15 +33,16 @@ pub use self::{
     search::{Found, search},
     segment::Segment,
 };
-use crate::observer::Observer;
+use crate::{
+    ledger::{Attempts, Ledger},
+    observer::Observer,
+};
 
 /// Records of a block, at most.
 pub const BLOCK: usize = 4096;
 /// A block is written after so long, however few records there are: so much is lost with a host that loses its
 /// power.
 const FLUSH: Duration = Duration::from_secs(10);
-/// After a failure, nothing is tried for so long.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the history may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,13 +59,10 @@ pub type Segments = Vec<Arc<Segment>>;
 /// How the history does.
 #[derive(Debug, Default)]
 pub struct Standing {
-    written: AtomicU64,
-    /// Left out because they came too fast, and because they could not be written.
-    pub(crate) behind: AtomicU64,
-    unwritten: AtomicU64,
+    /// What became of records.
+    pub ledger: Arc<Ledger>,
     /// What is there: records, bytes, and time of the oldest, µs since 1970.
     here: Mutex<(u64, u64, Option<i64>)>,
-    trouble: Mutex<Option<String>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -74,13 +72,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Standing {
     /// As a part of the agent.
     pub fn component(&self) -> Component {
-        let trouble = lock(&self.trouble).clone();
+        let trouble = self.ledger.trouble();
         let (records, bytes, oldest) = *lock(&self.here);
         let mut detail = format!("{records} records in {} KiB", bytes.div_ceil(1024));
         if let Some(oldest) = oldest.and_then(shelf::time) {
             detail += &format!(", since {}", humantime::format_rfc3339_seconds(oldest));
         }
-        let lost = self.lost();
+        let lost = self.ledger.lost();
         if lost > 0 {
             detail += &format!(", {lost} left out");
         }
@@ -88,15 +86,6 @@ impl Standing {
             detail = format!("{trouble}; {detail}");
         }
         Component { name: "history".to_owned(), healthy: trouble.is_none(), detail }
-    }
-
-    /// Records that are in the files.
-    pub fn written(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
-    }
-
-    fn lost(&self) -> u64 {
-        self.behind.load(Ordering::Relaxed) + self.unwritten.load(Ordering::Relaxed)
     }
 }
 
@@ -106,22 +95,8 @@ pub(crate) struct Counters(pub(crate) Arc<Standing>);
 
 impl Collector for Counters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Standing { written, behind, unwritten, here, .. } = &*self.0;
-        let value = |counter: &AtomicU64| ConstCounter::new(counter.load(Ordering::Relaxed));
-        let help = "Records that went into the history";
-        value(written).encode(encoder.encode_descriptor(
-            "history_records",
-            help,
-            None,
-            MetricType::Counter,
-        )?)?;
-        let help = "Records that the history lacks: they came too fast, or could not be written";
-        let mut lost =
-            encoder.encode_descriptor("history_lost", help, None, MetricType::Counter)?;
-        for (cause, counter) in [("too-fast", behind), ("not-written", unwritten)] {
-            value(counter).encode(lost.encode_family(&[("cause", cause)])?)?;
-        }
-        let (_, bytes, oldest) = *lock(here);
+        self.0.ledger.encode(&mut encoder, "history", "history")?;
+        let (_, bytes, oldest) = *lock(&self.0.here);
         let gauge = |value: u64| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
         let help = "Bytes of the history's files";
         gauge(bytes).encode(encoder.encode_descriptor(
@@ -161,16 +136,16 @@ impl History {
         standing: Arc<Standing>,
     ) -> std::io::Result<History> {
         let stop = Arc::<AtomicBool>::default();
+        let ledger = Arc::clone(&standing.ledger);
         let writer = Writer {
             dir: dir.to_owned(),
             shelf: Shelf::new(dir.to_owned(), bounds),
             observer: observer.clone(),
+            attempts: Attempts::new("history", dir.to_owned(), Arc::clone(&ledger)),
             standing,
             stop: Arc::clone(&stop),
-            failed: None,
         };
-        let thread =
-            thread::Builder::new().name("history".to_owned()).spawn(move || writer.run())?;
+        let thread = ledger.start("history", move || writer.run())?;
         Ok(History { stop, observer, thread: Some(thread) })
     }
 }
@@ -180,7 +155,7 @@ impl Drop for History {
         self.stop.store(true, Ordering::SeqCst);
         self.observer.wake();
         if let Some(thread) = self.thread.take() {
-            // A panic of the thread has been reported where it happened.
+            // A panic has been told of: it is trouble of the ledger.
             let _ = thread.join();
         }
     }
@@ -190,15 +165,15 @@ struct Writer {
     dir: PathBuf,
     shelf: Shelf,
     observer: Observer,
+    attempts: Attempts,
     standing: Arc<Standing>,
     stop: Arc<AtomicBool>,
-    failed: Option<Instant>,
 }
 
 impl Writer {
     fn run(mut self) {
         if let Err(error) = self.shelf.open() {
-            self.fail(&error);
+            self.attempts.fail(&error);
         } else {
             info!(folder = %self.dir.display(), "history");
         }
@@ -222,35 +197,9 @@ impl Writer {
     }
 
     fn write(&mut self, batch: &[Arc<FlowRecord>]) {
-        let count = batch.len() as u64;
-        let is_waiting = self.failed.is_some_and(|failed| failed.elapsed() < PATIENCE);
-        let written = if is_waiting { None } else { Some(self.shelf.write(batch)) };
-        match written {
-            Some(Ok(())) => {
-                self.standing.written.fetch_add(count, Ordering::Relaxed);
-                if self.failed.take().is_some() {
-                    *lock(&self.standing.trouble) = None;
-                    warn!(lost = self.standing.lost(), "the history is written again");
-                }
-            }
-            Some(Err(error)) => {
-                self.standing.unwritten.fetch_add(count, Ordering::Relaxed);
-                self.fail(&error);
-            }
-            None => {
-                self.standing.unwritten.fetch_add(count, Ordering::Relaxed);
-            }
-        }
+        self.attempts.write(batch.len() as u64, || self.shelf.write(batch));
         self.shelf.trim(SystemTime::now());
         self.observer.written(batch, self.shelf.segments());
-    }
-
-    fn fail(&mut self, error: &std::io::Error) {
-        if self.failed.is_none() {
-            error!(folder = %self.dir.display(), %error, "the history cannot be written");
-        }
-        *lock(&self.standing.trouble) = Some(format!("{}: {error}", self.dir.display()));
-        self.failed = Some(Instant::now());
     }
 
     fn tell(&self) {

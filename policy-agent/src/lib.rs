@@ -15,6 +15,7 @@ pub mod flows;
 pub mod history;
 pub mod inventory;
 pub mod kernel;
+pub mod ledger;
 pub mod metrics;
 pub mod netlink;
 pub mod observer;

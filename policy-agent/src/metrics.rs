@@ -100,8 +100,8 @@ impl Metrics {
         let apply_seconds = Histogram::new(exponential_buckets(0.000_5, 2.0, 16));
         let fence_seconds = Histogram::new(exponential_buckets(0.000_05, 2.0, 14));
         let mut registry = Registry::with_prefix("palisade");
-        if let Some((_, standing)) = keepers.flow_log {
-            registry.register_collector(Box::new(flow_log::Counters(standing)));
+        if let Some((_, ledger)) = keepers.flow_log {
+            registry.register_collector(Box::new(flow_log::Counters(ledger)));
         }
         if let Some(standing) = keepers.history {
             registry.register_collector(Box::new(history::Counters(standing)));

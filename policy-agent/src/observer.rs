@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -130,7 +130,7 @@ impl Observer {
             Some(standing) => {
                 if recent.unwritten.len() == WAITING {
                     recent.unwritten.pop_front();
-                    standing.behind.fetch_add(1, Ordering::Relaxed);
+                    standing.ledger.add_too_fast(1);
                 }
                 recent.unwritten.push_back(Arc::clone(&record));
                 if recent.unwritten.len() == history::BLOCK {
@@ -323,7 +323,16 @@ fn peer_name(peer: u32, ip: Option<IpAddr>, names: &Published) -> PeerName {
 
 #[cfg(test)]
 mod tests {
+    use policy_api::flow::{CLOSE, EVENTS, OPEN};
+
     use super::*;
+
+    /// Filters refuse every other word.
+    #[test]
+    fn the_kernels_events_and_those_of_flows_are_all_that_there_are() {
+        let all = EventKind::ALL.iter().map(|kind| kind.name()).chain([OPEN, CLOSE]);
+        assert_eq!(all.collect::<Vec<_>>(), EVENTS);
+    }
 
     #[test]
     fn no_label_makes_a_record_large() {

@@ -25,7 +25,7 @@ use policy_core::{
     validate::Object,
 };
 
-use crate::{flow_log, history, inventory::stands_for_all, resources::Resources};
+use crate::{flow_log, history, inventory::stands_for_all, ledger::Ledger, resources::Resources};
 
 /// The newest state that the datapath holds.
 #[derive(Clone, Debug)]
@@ -169,7 +169,7 @@ impl Published {
 #[derive(Clone, Debug, Default)]
 pub struct Keepers {
     /// The flow log, if there is one: its file, and how it does.
-    pub flow_log: Option<(PathBuf, Arc<flow_log::Standing>)>,
+    pub flow_log: Option<(PathBuf, Arc<Ledger>)>,
     /// How the history does, if there is one.
     pub history: Option<Arc<history::Standing>>,
 }
@@ -177,7 +177,7 @@ pub struct Keepers {
 impl Keepers {
     /// How they do.
     pub fn components(&self) -> Vec<Component> {
-        let flow_log = self.flow_log.iter().map(|(path, standing)| standing.component(path));
+        let flow_log = self.flow_log.iter().map(|(path, ledger)| flow_log::component(path, ledger));
         flow_log.chain(self.history.iter().map(|standing| standing.component())).collect()
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     config::{Cli, Command, Config, LogFormat},
     conntrack::{self, Census, Following},
     fence::{Fence, Scope},
-    flow_log::{self, Standing},
+    flow_log,
     flows::{Tally, Tracker},
     history::{self, History},
     kernel::{
@@ -35,6 +35,7 @@ use crate::{
         maps::Maps,
         pin::Pins,
     },
+    ledger::Ledger,
     metrics::{Metrics, Told},
     observer::Observer,
     published::{self, Published},
@@ -169,10 +170,9 @@ async fn run(config: Config) -> Result<()> {
     };
     let flow_log = match config.flow_log.clone() {
         Some(log) => {
-            let (path, standing) = (log.path.clone(), Arc::<Standing>::default());
-            flow_log::start(log, observer.live(), Arc::clone(&standing))
-                .context("starting the flow log")?;
-            Some((path, standing))
+            let (path, ledger) = (log.path.clone(), Arc::<Ledger>::default());
+            flow_log::start(log, observer.live(), &ledger).context("starting the flow log")?;
+            Some((path, ledger))
         }
         None => None,
     };

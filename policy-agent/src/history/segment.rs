@@ -12,10 +12,14 @@
 //! | 8, 8 | time of the oldest and of the newest record, µs since 1970 |
 //! | 4 | records |
 //! | 4 | bytes of the next frame |
+//! | 8 | XXH64 (seed 0) of all this before it and of the summary |
 //! | rest | summary |
+//!
+//! Frames have checksums of their own (RFC 8878, 3.1.1): whatever a disk has changed is noticed.
 
 use std::{
     fs::{File, OpenOptions},
+    hash::Hasher as _,
     io::{self, Read, Write as _},
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -23,6 +27,8 @@ use std::{
 
 use policy_api::{flow::FlowRecord, terminal::clean_json};
 use policy_core::observe::summary::{self, Summary, Words};
+use tracing::warn;
+use twox_hash::XxHash64;
 
 /// First of the magic numbers of skippable frames.
 const SKIPPABLE: u32 = 0x184D_2A50;
@@ -30,7 +36,9 @@ const OURS: &[u8; 4] = b"PLSD";
 /// Magic number, length.
 const FRAME_HEAD: usize = 8;
 /// Our part of a skippable frame, up to the summary.
-const HEAD: usize = 32;
+const HEAD: usize = 40;
+/// And of that, what the checksum is about.
+const CHECKED: usize = 32;
 /// No block is longer, compressed or not; what says so is damaged.
 const LONGEST: u32 = 64 * 1024 * 1024;
 /// The level at which writing costs least; the lines are alike.
@@ -115,8 +123,8 @@ impl Segment {
         Segment { path, blocks: Vec::new(), length: 0 }
     }
 
-    /// Reads which blocks a file has. What comes behind the last whole one was being written when the agent
-    /// or its host died, and is no part of it.
+    /// Reads which blocks a file has. What comes behind the last whole one is no part of it: it was being written
+    /// when the agent or its host died, or the disk has changed it.
     ///
     /// # Errors
     ///
@@ -128,6 +136,10 @@ impl Segment {
         while let Some(block) = block_at(&file, segment.length, end)? {
             segment.length += block.length();
             segment.blocks.push(block);
+        }
+        let rest = end - segment.length;
+        if rest > 0 {
+            warn!(file = %path.display(), bytes = rest, "a part of the history is damaged, and left out");
         }
         Ok(segment)
     }
@@ -176,6 +188,7 @@ impl Segment {
         bytes.extend(newest_us.to_le_bytes());
         bytes.extend(count.to_le_bytes());
         bytes.extend(block.frame.to_le_bytes());
+        bytes.extend(checksum(&bytes[FRAME_HEAD..], &summary).to_le_bytes());
         bytes.extend(summary);
         bytes.extend(frame);
         self.append(&bytes)?;
@@ -240,5 +253,18 @@ fn block_at(file: &File, offset: u64, end: u64) -> io::Result<Option<Block>> {
         newest_us: long(24),
         version: bytes[12],
     };
-    Ok((offset + block.length() <= end).then_some(block))
+    if offset + block.length() > end {
+        return Ok(None);
+    }
+    let mut summary = vec![0; block.summary as usize];
+    file.read_exact_at(&mut summary, offset + bytes.len() as u64)?;
+    let own = checksum(&bytes[FRAME_HEAD..FRAME_HEAD + CHECKED], &summary).to_le_bytes();
+    Ok((bytes[FRAME_HEAD + CHECKED..] == own).then_some(block))
+}
+
+fn checksum(head: &[u8], summary: &[u8]) -> u64 {
+    let mut hash = XxHash64::with_seed(0);
+    hash.write(head);
+    hash.write(summary);
+    hash.finish()
 }

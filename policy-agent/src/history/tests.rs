@@ -147,6 +147,26 @@ fn half_a_block_is_no_part_of_the_history_and_the_next_takes_its_place() {
     }
 }
 
+/// What says what a block holds would make a search pass it by.
+#[test]
+fn a_block_whose_head_or_summary_has_changed_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut shelf = opened(dir.path(), BOUNDS);
+    shelf.write(&blocks(0..50, "web")).unwrap();
+    let path = shelf.segments()[0].path.clone();
+    let whole = usize::try_from(fs::metadata(&path).unwrap().len()).unwrap();
+    shelf.write(&blocks(50..100, "web")).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    for place in whole..whole + 48 + 64 {
+        let mut bytes = bytes.clone();
+        bytes[place] ^= 0x10;
+        fs::write(&path, &bytes).unwrap();
+        let shelf = opened(dir.path(), BOUNDS);
+        let web = found(&past(&shelf, &[]), &from("web"), None);
+        assert_eq!(web, seconds(0..50), "byte {} of the block", place - whole);
+    }
+}
+
 #[test]
 fn damage_is_told_and_the_rest_is_read() {
     let dir = tempfile::tempdir().unwrap();
@@ -270,7 +290,7 @@ fn records_are_found_once_before_while_and_after_they_are_written() {
     let (past, _live) = observer.survey();
     assert!(found(&past, &Filter::default(), None) == seconds(0..total));
     drop(history);
-    assert_eq!(standing.written.load(Ordering::Relaxed), total);
+    assert_eq!(standing.ledger.written(), total);
     assert_eq!(opened(&folder, BOUNDS).here().0, total);
     assert!(standing.component().healthy, "{:?}", standing.component());
 }
@@ -287,7 +307,7 @@ fn a_folder_that_cannot_be_written_is_told_and_costs_records_alone() {
         observer.take(record(second, "web"));
     }
     drop(history);
-    assert_eq!(standing.unwritten.load(Ordering::Relaxed), 10);
+    assert_eq!(standing.ledger.lost(), 10);
     let component = standing.component();
     assert!(!component.healthy && component.detail.contains("10 left out"), "{component:?}");
 }
@@ -302,7 +322,7 @@ fn what_waits_is_bounded() {
     }
     let (past, _live) = observer.survey();
     assert_eq!(past.unwritten.len(), 4 * BLOCK);
-    assert_eq!(standing.behind.load(Ordering::Relaxed), 20_000 - 4 * BLOCK as u64);
+    assert_eq!(standing.ledger.lost(), 20_000 - 4 * BLOCK as u64);
     // A batch whose beginning has had to give way takes the rest with it.
     let batch = observer.unwritten(10, Duration::ZERO, || false);
     for second in 0..5 {

@@ -13,7 +13,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use futures_util::stream::{self, Stream};
+use futures_util::stream;
 use policy_api::{
     capture::{Captured, MOST_BYTES, What},
     flow::FlowFilter,
@@ -22,7 +22,8 @@ use policy_common::abi::{CAPTURE_DROPS, CAPTURE_PASSES, CaptureFilter};
 use policy_core::observe::Filter;
 use serde::Deserialize;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
+    select,
+    sync::{OwnedSemaphorePermit, mpsc, mpsc::error::SendTimeoutError, oneshot, watch},
     time,
 };
 use tracing::warn;
@@ -38,6 +39,8 @@ use crate::{
 const PULSE: Duration = Duration::from_secs(1);
 /// Packets that are on their way to who reads them, beside those that wait in the ring.
 const BATCH: usize = 256;
+/// Who takes nothing for so long has lost the capture to whoever asks next.
+const STALLED: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,8 +84,11 @@ pub(super) async fn capture(
     let off = Off { requests: api.requests.clone(), permit: Some(permit) };
     set(&api.requests, on).await?;
     let session = Session { ring, lost, filter, published: api.published.clone(), _off: off };
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(session.lines()))
-        .into_response())
+    let mut found = session.start();
+    let lines = stream::poll_fn(move |context| {
+        found.poll_recv(context).map(|lines| lines.map(Ok::<_, Infallible>))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
 /// Ends the capture when nobody reads any more.
@@ -124,11 +130,27 @@ struct Session {
 }
 
 impl Session {
-    fn lines(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
-        stream::unfold(self, |mut session| async {
-            let lines = session.next().await?;
-            Some((Ok(lines), session))
-        })
+    /// Captures until nobody takes any more what it finds.
+    fn start(mut self) -> mpsc::Receiver<Bytes> {
+        let (lines, taken) = mpsc::channel(1);
+        tokio::spawn(async move {
+            loop {
+                let found = select! {
+                    found = self.next() => found,
+                    () = lines.closed() => None,
+                };
+                let Some(found) = found else { return };
+                match lines.send_timeout(found, STALLED).await {
+                    Ok(()) => {}
+                    Err(SendTimeoutError::Closed(_)) => return,
+                    Err(SendTimeoutError::Timeout(_)) => {
+                        warn!(after = ?STALLED, "ended a capture whose packets nobody takes");
+                        return;
+                    }
+                }
+            }
+        });
+        taken
     }
 
     /// What has come, as lines; an empty one after a while of nothing. `None` if the ring has failed.

@@ -345,12 +345,12 @@ fn fill(folder: &Path, begin: SystemTime) -> Result<()> {
     let history = History::start(folder, bounds, observer.clone(), Arc::clone(&standing))?;
     for number in 0..RECORDS {
         observer.take(Arc::new(record(number, begin)));
-        while number.is_multiple_of(1024) && number > standing.written() + AHEAD {
+        while number.is_multiple_of(1024) && number > standing.ledger.written() + AHEAD {
             thread::sleep(Duration::from_millis(1));
         }
     }
     drop(history);
-    ensure!(standing.written() == RECORDS, "{:?}", standing.component());
+    ensure!(standing.ledger.written() == RECORDS, "{:?}", standing.component());
     Ok(())
 }
 

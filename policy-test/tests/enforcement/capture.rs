@@ -8,13 +8,17 @@ use std::{
     process::{Child, ChildStderr, Stdio},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use pcap_file::pcapng::{
     Block, PcapNgReader, blocks::enhanced_packet::EnhancedPacketOption,
     blocks::interface_description::InterfaceDescriptionOption,
 };
-use policy_test::net::UdpEcho;
+use policy_test::{net::UdpEcho, wait};
 
-use crate::stage::{Drops, Over, SHORT, Stage};
+use crate::stage::{Drops, LIMIT, Over, SHORT, Stage};
 
 /// A capture ends then, whatever it has seen.
 const PATIENCE: &str = "10s";
@@ -78,10 +82,15 @@ pub(crate) struct Capture {
 impl Capture {
     /// Starts one, and waits until it is on.
     pub(crate) fn start(stage: &Stage, name: &str, arguments: &[&str]) -> Capture {
+        Capture::start_for(PATIENCE, stage, name, arguments)
+    }
+
+    /// The same, with a time after which it ends.
+    fn start_for(time: &str, stage: &Stage, name: &str, arguments: &[&str]) -> Capture {
         let file = stage.lab.folder().join(name);
         let mut command = stage.agent.policyctl_command().unwrap();
         // A packet that does not come is a failure, and no test without an end.
-        command.args(["capture", "-w", file.to_str().unwrap(), "--for", PATIENCE]).args(arguments);
+        command.args(["capture", "-w", file.to_str().unwrap(), "--for", time]).args(arguments);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut said = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
@@ -187,4 +196,28 @@ fn an_agent_that_ends_ends_a_capture_and_the_next_one_begins_anew() {
     let packets = packets(&file);
     assert_eq!(packets.len(), 1);
     assert_eq!(packets[0].bytes[36..38], 97_u16.to_be_bytes());
+}
+
+/// Who keeps a capture and reads nothing keeps it from nobody else.
+#[test]
+fn a_capture_that_nobody_takes_ends() {
+    let stage = Stage::new(&[]);
+    stage.apply(POLICY);
+    let mut stalled = Capture::start_for("5min", &stage, "stalled.pcapng", &["--what", "all"]);
+    let pid = Pid::from_raw(stalled.child.id().cast_signed());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let to = SocketAddr::new(stage.address("db", Over::V4), 99);
+    let socket =
+        stage.netns("api").udp_bind(SocketAddr::new(stage.address("api", Over::V4), 0)).unwrap();
+    let is_free = || {
+        // More than waits between the two.
+        for _ in 0..1000 {
+            socket.send_to(&[0; 1400], to).unwrap();
+        }
+        let words = ["capture", "-w", "/dev/null", "--for", "10ms"];
+        stage.agent.policyctl(&words).unwrap().status.success()
+    };
+    wait::until("the capture to be free", 6 * LIMIT, is_free).unwrap();
+    kill(pid, Signal::SIGCONT).unwrap();
+    assert_eq!(stalled.child.wait().unwrap().code(), Some(2));
 }
