@@ -10,6 +10,7 @@
 pub mod contender;
 pub mod datapath;
 pub mod goals;
+pub mod live;
 pub mod machine;
 pub mod measure;
 pub mod observe;

@@ -7,7 +7,7 @@
 //! The programs are attached to nothing: no packet but the given ones meets them.
 
 mod counted;
-mod empty;
+pub(crate) mod empty;
 mod memory;
 mod outside;
 mod stand_in;
@@ -541,19 +541,27 @@ fn open<T: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &str) -> Result<T,
 fn context(entry: Entry, length: usize) -> Result<Vec<u8>> {
     let Entry { hook, ifindex, passed_on } = entry;
     let words = match hook {
-        // The kernel wants to hear the frame's end, too.
-        Hook::Uplink => {
-            vec![(XDP_DATA_END, u32::try_from(length)?), (XDP_INGRESS_IFINDEX, ifindex)]
-        }
+        Hook::Uplink => return xdp_context(ifindex, length),
         // Which other one does not matter; the loopback is there.
-        _ => vec![(SKB_INGRESS_IFINDEX, u32::from(passed_on)), (SKB_IFINDEX, ifindex)],
+        _ => [(SKB_INGRESS_IFINDEX, u32::from(passed_on)), (SKB_IFINDEX, ifindex)],
     };
+    Ok(words_at(words))
+}
+
+/// The context that tells an XDP program where a frame of so many bytes came in.
+pub(crate) fn xdp_context(ifindex: u32, length: usize) -> Result<Vec<u8>> {
+    // The kernel wants to hear the frame's end, too.
+    Ok(words_at([(XDP_DATA_END, u32::try_from(length)?), (XDP_INGRESS_IFINDEX, ifindex)]))
+}
+
+/// A context that has these words at these offsets and is zero elsewhere.
+fn words_at(words: [(usize, u32); 2]) -> Vec<u8> {
     let size = words.iter().map(|(offset, _)| offset + size_of::<u32>()).max().unwrap_or_default();
     let mut context = vec![0; size];
     for (offset, word) in words {
         context[offset..offset + size_of::<u32>()].copy_from_slice(&word.to_ne_bytes());
     }
-    Ok(context)
+    context
 }
 
 /// Whether the kernel said that it takes no such frame: one without a whole Ethernet header, or

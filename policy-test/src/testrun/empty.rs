@@ -14,14 +14,14 @@ use object::{
 };
 
 /// Name of the TC program.
-pub(super) const TC: &str = "empty_tc";
+pub(crate) const TC: &str = "empty_tc";
 /// Name of the XDP program.
-pub(super) const XDP: &str = "empty_xdp";
+pub(crate) const XDP: &str = "empty_xdp";
 
 const TC_ACT_UNSPEC: i32 = -1;
 const XDP_PASS: i32 = 2;
 
-pub(super) fn load() -> Result<Ebpf> {
+pub(crate) fn load() -> Result<Ebpf> {
     let mut ebpf = Ebpf::load(&object()?)?;
     let tc: &mut SchedClassifier =
         ebpf.program_mut(TC).context("the object has a TC program")?.try_into()?;
