@@ -2,6 +2,7 @@
 //! the limit comes in one test run, or right after another: no second goes by.
 
 use std::{
+    cell::Cell,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -28,6 +29,8 @@ use crate::{
 const BURST: u64 = 3;
 /// In which a source earns a flow.
 const EARNED: Duration = Duration::from_secs(1);
+/// More than any burst.
+const FLOOD: u32 = 8;
 const POLICIES: &str = r#"
 apiVersion: projectcalico.org/v3
 kind: GlobalNetworkPolicy
@@ -52,6 +55,8 @@ spec:
 struct Limited {
     world: World,
     left: u32,
+    /// When a flood last took what its source had earned.
+    spent: Cell<Instant>,
 }
 
 impl Limited {
@@ -62,7 +67,7 @@ impl Limited {
         world.ring.add_policies(POLICIES)?;
         world.ring.load(&[Hook::Uplink, Hook::UplinkEgress])?;
         world.ring.sync()?;
-        Ok(Limited { world, left })
+        Ok(Limited { world, left, spent: Cell::new(Instant::now()) })
     }
 
     /// A frame comes in so many times at once. How many of it were dropped, and as what.
@@ -83,12 +88,14 @@ impl Limited {
         let ring = &self.world.ring;
         loop {
             let begin = Instant::now();
-            ring.repeat(Hook::Uplink, self.left, &from.tcp(SYN), 8)?.context("a frame")?;
+            if self.flood(&from.tcp(SYN), FLOOD)?.0 < FLOOD.into() {
+                self.spent.set(begin);
+            }
             let action = ring.run(Hook::Uplink, self.left, frame)?.context("a frame")?;
-            if begin.elapsed() < EARNED {
+            if self.spent.get().elapsed() < EARNED {
                 return Ok(action);
             }
-            // It has earned one on a machine that is busy with other things, and has spent it on this.
+            // It may have earned one on a machine that is busy with other things, and have spent it on this.
             let mut let_in = ring.uplink_flows(maps::UPLINK_LET_IN)?;
             for key in let_in.keys().collect::<Result<Vec<_>, _>>()? {
                 let_in.remove(&key)?;
