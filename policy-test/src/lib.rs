@@ -11,6 +11,7 @@
 pub mod agent;
 pub mod bench;
 pub mod binaries;
+pub mod dashboards;
 pub mod demo;
 pub mod engine;
 pub mod examples;

@@ -108,6 +108,40 @@ impl NetNs {
         Reach::of(exchange())
     }
 
+    /// Sends one SYN, and gives up before the first retransmission.
+    ///
+    /// # Errors
+    /// If that cannot be tried at all.
+    pub fn knock(&self, to: SocketAddr) -> io::Result<()> {
+        let socket =
+            self.run(|| Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)))??;
+        socket.set_nonblocking(true)?;
+        match socket.connect(&to.into()) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Sends a datagram so many times from one socket, bound to `from` if there is one.
+    ///
+    /// # Errors
+    /// If that cannot be tried at all.
+    pub fn send_udp(
+        &self,
+        from: Option<IpAddr>,
+        to: SocketAddr,
+        message: &[u8],
+        count: u32,
+    ) -> io::Result<()> {
+        let any = any_port(to.ip());
+        let socket = self.udp_bind(from.map_or(any, |ip| SocketAddr::new(ip, 0)))?;
+        for _ in 0..count {
+            socket.send_to(message, to)?;
+        }
+        Ok(())
+    }
+
     /// Sends one ICMP or ICMPv6 echo request and waits for its reply.
     ///
     /// # Errors

@@ -15,10 +15,9 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use policy_agent::config::{Cli, Command, Config};
+use policy_test::dashboards::prometheus::examples;
 use serde::Deserialize;
 use serde_json::Value;
-
-use crate::prometheus::examples;
 
 const UNIT: &str = include_str!("../../../packaging/systemd/palisade.service");
 

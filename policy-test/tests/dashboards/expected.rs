@@ -11,12 +11,12 @@ mod rules;
 mod workload;
 
 use anyhow::{Context as _, Result, bail, ensure};
-
-use crate::{
+use policy_test::dashboards::{
     dashboard::Choice,
     prometheus::{Labels, Vector},
-    truth::{Counted, Truth, labels, once, sum},
 };
+
+use crate::truth::{Counted, Truth, labels, once, sum};
 
 /// From the first scrape to when everything was there.
 #[derive(Clone, Copy, Debug)]

@@ -5,9 +5,7 @@
 //! exactly the series and numbers of what was sent.
 
 mod compose;
-mod dashboard;
 mod expected;
-mod prometheus;
 mod scene;
 mod schema;
 mod structure;
@@ -21,17 +19,23 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use policy_test::wait;
+use policy_test::{
+    dashboards::{
+        dashboard::{Choice, Dashboard, Panel, Target, Values, values_in},
+        prometheus::{Prometheus, RULES, Vector, examples, looking_back, promtool},
+    },
+    wait,
+};
 use serde::Deserialize;
 
 use crate::{
-    dashboard::{Choice, Dashboard, Panel, Target, Values, values_in},
     expected::{Expected, Window},
-    prometheus::{Prometheus, RULES, Vector, examples, looking_back, promtool},
     scene::Scene,
     truth::{Truth, labels, sum, truth},
 };
 
+/// Between two scrapes: the test does not want to wait longer.
+const INTERVAL: Duration = Duration::from_millis(200);
 /// For scrapes, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Time in which nothing happens, before everything: what is recorded looks back to a moment of it.
@@ -135,7 +139,7 @@ fn choices(uid: &str) -> Vec<Choice<'static>> {
 #[test]
 fn queries_show_what_was_let_through_and_what_was_dropped() {
     let mut scene = Scene::set().unwrap();
-    let prometheus = Prometheus::start(&scene.lab).unwrap();
+    let prometheus = Prometheus::start(&scene.lab, INTERVAL).unwrap();
     let start = first_scrape(&prometheus).unwrap();
     thread::sleep(QUIET);
     scene.play().unwrap();
@@ -382,7 +386,11 @@ fn ask(
         let fine = dashboard.fill_in(expression, choice, step)?;
         let end = window.start() + 7.0 * f64::from(step);
         let first = window.start() + f64::from(step);
-        let sums = prometheus.sum_of_steps(&fine, (first, end), step)?;
+        let lines = prometheus.query_range(&fine, (first, end), step)?;
+        let sums = lines.into_iter().map(|(labels, points)| {
+            (labels, points.into_iter().map(|(_, value)| value).sum::<f64>())
+        });
+        let sums: Vector = sums.collect();
         ensure!(sums == answer, "{fine} adds up to {sums:#?}, {filled} is {answer:#?}");
     }
     Ok(answer)

@@ -6,7 +6,6 @@
 //! and neighbours are known beforehand, so that nothing else is sent on their behalf.
 
 use std::{
-    io::{self, ErrorKind},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -20,7 +19,6 @@ use policy_test::{
     netns::NetNs,
     wait,
 };
-use socket2::{Domain, Protocol, Socket, Type};
 
 /// For answers that must come.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -126,7 +124,7 @@ impl Scene {
     /// number of packets is TCP's own affair.
     fn past(&self) -> Result<()> {
         for _ in 0..9 {
-            knock(self.web.netns(), SocketAddr::new(self.db.ipv4()?, 25))?;
+            self.web.netns().knock(SocketAddr::new(self.db.ipv4()?, 25))?;
         }
         let dns = SocketAddr::new(self.db.ipv4()?, 53);
         converse(self.web.netns(), self.db.netns(), dns, 6)?;
@@ -192,7 +190,7 @@ impl Scene {
         converse(intruder, web, SocketAddr::new(self.web.ipv6()?, 7777), 4)?;
         let log = SocketAddr::new(self.web.ipv4()?, 514);
         let _nobody_answers = web.udp_bind(log)?;
-        datagrams(db, None, log, 5)?;
+        db.send_udp(None, log, PAYLOAD, 5)?;
         Ok(())
     }
 
@@ -201,20 +199,20 @@ impl Scene {
         let (web, intruder) = (self.web.netns(), self.intruder.netns());
         for (ip, times) in [(v4, 3), (v6, 2)] {
             for _ in 0..times {
-                knock(intruder, SocketAddr::new(ip, 5432))?;
+                intruder.knock(SocketAddr::new(ip, 5432))?;
             }
         }
-        datagrams(intruder, None, SocketAddr::new(v4, 5353), 120)?;
-        datagrams(intruder, None, SocketAddr::new(v6, 5353), 7)?;
-        datagrams(intruder, None, SocketAddr::new(v4, 9999), 11)?;
+        intruder.send_udp(None, SocketAddr::new(v4, 5353), PAYLOAD, 120)?;
+        intruder.send_udp(None, SocketAddr::new(v6, 5353), PAYLOAD, 7)?;
+        intruder.send_udp(None, SocketAddr::new(v4, 9999), PAYLOAD, 11)?;
         for ip in [v4, v6] {
             let reach = web.try_ping(ip, SHORT)?;
             ensure!(reach == Reach::Silent, "web must not ping {ip}: {reach:?}");
         }
-        knock(web, SocketAddr::new(v4, 25))?;
-        knock(web, SocketAddr::new(v6, 25))?;
+        web.knock(SocketAddr::new(v4, 25))?;
+        web.knock(SocketAddr::new(v6, 25))?;
         intruder.ip(&["address", "add", &format!("{FORGED}/32"), "dev", "lo"])?;
-        datagrams(intruder, Some(FORGED.parse()?), SocketAddr::new(v4, 53), 4)?;
+        intruder.send_udp(Some(FORGED.parse()?), SocketAddr::new(v4, 53), PAYLOAD, 4)?;
         Ok(())
     }
 }
@@ -256,30 +254,4 @@ fn mac(workload: &Workload) -> Result<String> {
     let link = workload.netns().ip(&["-oneline", "link", "show", "eth0"])?;
     let (_, rest) = link.split_once("link/ether ").context("eth0 has a MAC address")?;
     Ok(rest.split_whitespace().next().unwrap_or_default().to_owned())
-}
-
-/// Sends one SYN, and gives up.
-fn knock(netns: &NetNs, to: SocketAddr) -> Result<()> {
-    let socket =
-        netns.run(|| Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)))??;
-    socket.set_nonblocking(true)?;
-    match socket.connect(&to.into()) {
-        Ok(()) => anyhow::bail!("{to} answered at once"),
-        Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("connect to {to}")),
-    }
-}
-
-fn datagrams(netns: &NetNs, from: Option<IpAddr>, to: SocketAddr, count: u32) -> io::Result<()> {
-    let any = || if to.is_ipv4() { "0.0.0.0".parse() } else { "::".parse() };
-    let from = match from {
-        Some(from) => from,
-        None => any().map_err(io::Error::other)?,
-    };
-    let socket = netns.udp_bind(SocketAddr::new(from, 0))?;
-    for _ in 0..count {
-        socket.send_to(PAYLOAD, to)?;
-    }
-    Ok(())
 }

@@ -286,7 +286,7 @@ fn check_fields(
 
 #[test]
 fn another_form_is_told_of_with_its_place() {
-    let text = crate::dashboard::Dashboard::text("palisade-drops").unwrap();
+    let text = policy_test::dashboards::dashboard::Dashboard::text("palisade-drops").unwrap();
     let mut value: Value = serde_json::from_str(&text).unwrap();
     value["panels"][1]["targets"][0]["instant"] = "yes".into();
     value["panels"][0]["collapse"] = true.into();

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeSet, fs};
 
-use serde_json::json;
-
-use crate::{
+use policy_test::dashboards::{
     dashboard::{Dashboard, UIDS},
     prometheus::examples,
-    schema,
 };
+use serde_json::json;
+
+use crate::schema;
 
 #[test]
 fn the_dashboards_are_those_that_others_point_to() {

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::prometheus::{Labels, Vector};
+use policy_test::dashboards::prometheus::{Labels, Vector};
 
 /// One series.
 #[derive(Clone, Debug)]

@@ -1,7 +1,8 @@
 //! What the overview must show.
 
+use policy_test::dashboards::prometheus::Vector;
+
 use super::{Expected, PAIR, Shown, each_of, flows, labels, once, some, sum};
-use crate::prometheus::Vector;
 
 /// What rates are counted over, in seconds.
 const LOOK_BACK: f64 = 300.0;

@@ -1,7 +1,8 @@
 //! What the dashboard of a roll-out must show.
 
+use policy_test::dashboards::prometheus::Vector;
+
 use super::{Counted, Expected, RULE, RULE_AND_ACTION, Shown, and, labels, some, sum};
-use crate::prometheus::Vector;
 
 pub(super) fn expected(title: &str, reference: &str, shown: &Shown<'_>) -> Option<Expected> {
     let staged = shown.of("palisade_staged_flows_total");

@@ -1,9 +1,9 @@
 //! What alerts and recording rules must find, while all is well but for the drops.
 
 use anyhow::{Result, ensure};
+use policy_test::dashboards::prometheus::Labels;
 
 use super::{Counted, Expected, PAIR, Truth, Vector, and, each_of, on_host, sum};
-use crate::prometheus::Labels;
 
 pub(super) fn expected(name: &str, truth: &Truth) -> Result<Option<Expected>> {
     let drops = truth.of("palisade_dropped_packets_total");

@@ -4,7 +4,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -14,32 +13,39 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
-use policy_test::{http, lab::Lab, process::Daemon};
 use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::{http, lab::Lab, process::Daemon};
 
 /// A lab's host has all ports to itself.
 const ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9090);
 const READY_LIMIT: Duration = Duration::from_secs(30);
-/// The examples' interval, and the one that the test does not want to wait longer than.
-const INTERVALS: (&str, &str) = ("_interval: 15s", "_interval: 200ms");
+/// The examples' interval.
+const INTERVAL: &str = "_interval: 15s";
 
 /// Files of rules of `examples/prometheus`.
-pub(crate) const RULES: [&str; 2] = ["palisade.recording.yml", "palisade.rules.yml"];
+pub const RULES: [&str; 2] = ["palisade.recording.yml", "palisade.rules.yml"];
 /// What rules look back: as they are, and in milliseconds.
 const LOOKS_BACK: [&str; 2] = ["offset 5m", "[5m]"];
 
 /// Labels of a series, without empty ones (to Prometheus they are absent) and the metric's name.
-pub(crate) type Labels = BTreeMap<String, String>;
+pub type Labels = BTreeMap<String, String>;
+/// Values of a series, each with its time in ms since 1970.
+pub type Points = Vec<(f64, f64)>;
 /// Values by labels.
-pub(crate) type Vector = BTreeMap<Labels, f64>;
+pub type Vector = BTreeMap<Labels, f64>;
 
 /// Folder of a part of the examples.
-pub(crate) fn examples(part: &str) -> PathBuf {
+#[must_use]
+pub fn examples(part: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(part)
 }
 
 /// Runs `promtool` on files of `examples/prometheus`.
-pub(crate) fn promtool(arguments: &[&str]) -> Result<()> {
+///
+/// # Errors
+/// If it is not installed, or objects; with what it said.
+pub fn promtool(arguments: &[&str]) -> Result<()> {
     let output = Command::new("promtool")
         .args(arguments)
         .current_dir(examples("prometheus"))
@@ -55,7 +61,8 @@ pub(crate) fn promtool(arguments: &[&str]) -> Result<()> {
 }
 
 /// Rules, or the expression of one, that look back another time than five minutes.
-pub(crate) fn looking_back(text: &str, ms: u32) -> String {
+#[must_use]
+pub fn looking_back(text: &str, ms: u32) -> String {
     LOOKS_BACK.iter().fold(text.to_owned(), |text, words| {
         text.replace(words, &words.replace("5m", &format!("{ms}ms")))
     })
@@ -63,7 +70,7 @@ pub(crate) fn looking_back(text: &str, ms: u32) -> String {
 
 /// Running as long as it lives.
 #[derive(Debug)]
-pub(crate) struct Prometheus {
+pub struct Prometheus {
     lab: Lab,
     folder: PathBuf,
     daemon: Daemon,
@@ -98,12 +105,16 @@ struct Line {
 
 impl Prometheus {
     /// Starts it on the example configuration; only the intervals are shorter.
-    pub(crate) fn start(lab: &Lab) -> Result<Self> {
+    ///
+    /// # Errors
+    /// If it is not installed, or does not answer; with the end of its log.
+    pub fn start(lab: &Lab, interval: Duration) -> Result<Self> {
         let folder = lab.folder().join("prometheus");
         fs::create_dir(&folder)?;
+        let interval = format!("_interval: {}ms", interval.as_millis());
         for name in [&["prometheus.yml"][..], &RULES].concat() {
             let text = fs::read_to_string(examples("prometheus").join(name))?;
-            fs::write(folder.join(name), text.replace(INTERVALS.0, INTERVALS.1))?;
+            fs::write(folder.join(name), text.replace(INTERVAL, &interval))?;
         }
         let mut command = Command::new("prometheus");
         command
@@ -132,7 +143,10 @@ impl Prometheus {
     }
 
     /// From now on, rules look back so many milliseconds.
-    pub(crate) fn look_back(&self, ms: u32) -> Result<()> {
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn look_back(&self, ms: u32) -> Result<()> {
         for name in RULES {
             let text = fs::read_to_string(examples("prometheus").join(name))?;
             fs::write(self.folder.join(name), looking_back(&text, ms))?;
@@ -141,7 +155,10 @@ impl Prometheus {
     }
 
     /// The clock of the server, in ms since 1970.
-    pub(crate) fn now(&self) -> Result<f64> {
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub fn now(&self) -> Result<f64> {
         match self.get("/api/v1/query", &[("query", "time()")])? {
             Data::Scalar((seconds, _)) => Ok((seconds * 1000.0).round()),
             Data::Vector(_) | Data::Matrix(_) => anyhow::bail!("time() is no scalar"),
@@ -149,7 +166,10 @@ impl Prometheus {
     }
 
     /// An expression's value at a time, in ms since 1970.
-    pub(crate) fn query(&self, expression: &str, at: f64) -> Result<Vector> {
+    ///
+    /// # Errors
+    /// If there is no answer, or Prometheus refuses the expression.
+    pub fn query(&self, expression: &str, at: f64) -> Result<Vector> {
         let at = (at / 1000.0).to_string();
         match self.get("/api/v1/query", &[("query", expression), ("time", &at)])? {
             Data::Vector(samples) => samples
@@ -160,27 +180,29 @@ impl Prometheus {
         }
     }
 
-    /// The sum over all steps of each series of an expression, in a range of ms since 1970.
-    pub(crate) fn sum_of_steps(
+    /// Each series of an expression in a range of ms since 1970, with a value for each step that has one.
+    ///
+    /// # Errors
+    /// If there is no answer, or Prometheus refuses the expression.
+    pub fn query_range(
         &self,
         expression: &str,
         (start, end): (f64, f64),
         step_ms: u32,
-    ) -> Result<Vector> {
+    ) -> Result<Vec<(Labels, Points)>> {
         let start = (start / 1000.0).to_string();
         let end = (end / 1000.0).to_string();
-        let mut step = String::new();
-        write!(step, "{}", f64::from(step_ms) / 1000.0)?;
+        let step = (f64::from(step_ms) / 1000.0).to_string();
         let parameters = [("query", expression), ("start", &start), ("end", &end), ("step", &step)];
         match self.get("/api/v1/query_range", &parameters)? {
             Data::Matrix(lines) => lines
                 .into_iter()
                 .map(|Line { metric, values }| {
-                    let mut sum = 0.0;
-                    for (_, value) in values {
-                        sum += value.parse::<f64>()?;
-                    }
-                    Ok((bare(metric), sum))
+                    let point = |(seconds, value): (f64, String)| {
+                        Ok(((seconds * 1000.0).round(), value.parse()?))
+                    };
+                    let points = values.into_iter().map(point).collect::<Result<Points>>()?;
+                    Ok((bare(metric), points))
                 })
                 .collect(),
             Data::Scalar(_) | Data::Vector(_) => anyhow::bail!("{expression} is no matrix"),
@@ -188,7 +210,10 @@ impl Prometheus {
     }
 
     /// The values that a label has in the series of a selector.
-    pub(crate) fn label_values(&self, label: &str, selector: &str) -> Result<Vec<String>> {
+    ///
+    /// # Errors
+    /// As [`Prometheus::query`].
+    pub fn label_values(&self, label: &str, selector: &str) -> Result<Vec<String>> {
         self.get(&format!("/api/v1/label/{label}/values"), &[("match[]", selector)])
     }
 }

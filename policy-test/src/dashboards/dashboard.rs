@@ -9,10 +9,10 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::prometheus::{Vector, examples};
+use crate::dashboards::prometheus::{Vector, examples};
 
 /// A dashboard that is not here was deleted or renamed without a thought for those who point to it.
-pub(crate) const UIDS: [&str; 5] = [
+pub const UIDS: [&str; 5] = [
     "palisade-agent",
     "palisade-drops",
     "palisade-overview",
@@ -20,17 +20,24 @@ pub(crate) const UIDS: [&str; 5] = [
     "palisade-workload",
 ];
 
-/// What the tests read of a dashboard.
+/// What is read of a dashboard.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Dashboard {
-    pub(crate) uid: String,
-    pub(crate) title: String,
-    pub(crate) description: String,
-    pub(crate) tags: Vec<String>,
-    pub(crate) schema_version: u32,
-    pub(crate) panels: Vec<Panel>,
-    pub(crate) links: Vec<Link>,
+pub struct Dashboard {
+    /// Its name, and that of its file.
+    pub uid: String,
+    /// What stands over it.
+    pub title: String,
+    /// What it shows, in sentences.
+    pub description: String,
+    /// Words by which others link to it.
+    pub tags: Vec<String>,
+    /// Of the form.
+    pub schema_version: u32,
+    /// Rows and charts.
+    pub panels: Vec<Panel>,
+    /// At its head.
+    pub links: Vec<Link>,
     templating: Templating,
 }
 
@@ -42,28 +49,45 @@ struct Templating {
 /// A link at the head of the dashboard.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Link {
-    pub(crate) r#type: String,
-    pub(crate) tags: Vec<String>,
-    pub(crate) include_vars: bool,
-    pub(crate) keep_time: bool,
+pub struct Link {
+    /// `dashboards` for a list of them.
+    pub r#type: String,
+    /// Of the dashboards in that list.
+    pub tags: Vec<String>,
+    /// Whether what is chosen is kept.
+    pub include_vars: bool,
+    /// Whether the time range is kept.
+    pub keep_time: bool,
 }
 
 /// One panel; rows are panels, too.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Panel {
-    pub(crate) id: u32,
-    pub(crate) r#type: String,
-    pub(crate) title: String,
+pub struct Panel {
+    /// Unique in a dashboard.
+    pub id: u32,
+    /// `row`, `stat`, `table` or `timeseries`.
+    pub r#type: String,
+    /// What stands over it.
+    pub title: String,
+    /// What it shows, in sentences.
     #[serde(default)]
-    pub(crate) description: String,
-    pub(crate) grid_pos: Place,
-    pub(crate) datasource: Option<Value>,
+    pub description: String,
+    /// Where it is.
+    pub grid_pos: Place,
+    /// Where its data come from.
+    pub datasource: Option<Value>,
+    /// Units, colours and columns, as Grafana has them.
     #[serde(default)]
-    pub(crate) field_config: Value,
+    pub field_config: Value,
+    /// Its queries.
     #[serde(default)]
-    pub(crate) targets: Vec<Target>,
+    pub targets: Vec<Target>,
+    /// Legend, order of rows, as Grafana has them.
+    #[serde(default)]
+    pub options: Value,
+    /// The shortest step, such as `30s`.
+    pub interval: Option<String>,
     #[serde(default)]
     transformations: Vec<Transformation>,
 }
@@ -75,19 +99,48 @@ struct Transformation {
 }
 
 impl Panel {
-    pub(crate) fn is_row(&self) -> bool {
+    /// Whether it is a heading.
+    #[must_use]
+    pub fn is_row(&self) -> bool {
         self.r#type == "row"
     }
 
     /// Columns of a table: what they are called, by what they are called in the answer.
-    pub(crate) fn columns(&self) -> BTreeMap<&str, &str> {
+    #[must_use]
+    pub fn columns(&self) -> BTreeMap<&str, &str> {
         let organize = self.transformations.iter().filter(|it| it.id == "organize");
         let renamed = organize.filter_map(|it| it.options["renameByName"].as_object()).flatten();
         renamed.filter_map(|(from, to)| Some((&**from, to.as_str()?))).collect()
     }
 
+    /// The same in their order.
+    #[must_use]
+    pub fn ordered_columns(&self) -> Vec<(&str, &str)> {
+        let index = |name: &str| {
+            let organize = self.transformations.iter().find(|it| it.id == "organize");
+            organize.and_then(|it| it.options["indexByName"][name].as_u64())
+        };
+        let mut columns: Vec<_> = self.columns().into_iter().collect();
+        columns.sort_by_key(|(name, _)| index(name).unwrap_or(u64::MAX));
+        columns
+    }
+
+    /// Unit of its values, or of a column of them.
+    #[must_use]
+    pub fn unit(&self, column: Option<&str>) -> &str {
+        let overrides = self.field_config["overrides"].as_array().into_iter().flatten();
+        let of_column = overrides.filter(|it| {
+            column.is_some_and(|column| it["matcher"]["options"].as_str() == Some(column))
+        });
+        let properties = of_column.filter_map(|it| it["properties"].as_array()).flatten();
+        let mut units = properties.filter(|it| it["id"] == "unit").map(|it| &it["value"]);
+        let unit = units.next().unwrap_or(&self.field_config["defaults"]["unit"]);
+        unit.as_str().unwrap_or_default()
+    }
+
     /// Columns that lead elsewhere, with where.
-    pub(crate) fn links(&self) -> BTreeMap<&str, &str> {
+    #[must_use]
+    pub fn links(&self) -> BTreeMap<&str, &str> {
         let overrides = self.field_config["overrides"].as_array();
         let links = overrides.into_iter().flatten().flat_map(|it| {
             let properties = it["properties"].as_array().into_iter().flatten();
@@ -101,15 +154,21 @@ impl Panel {
 
 /// Where a panel is, in units of a 24th of the width.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Place {
-    pub(crate) x: u32,
-    pub(crate) y: u32,
-    pub(crate) w: u32,
-    pub(crate) h: u32,
+pub struct Place {
+    /// From the left.
+    pub x: u32,
+    /// From the top, in units of 30 pixels.
+    pub y: u32,
+    /// Width.
+    pub w: u32,
+    /// Height.
+    pub h: u32,
 }
 
 impl Place {
-    pub(crate) fn overlaps(&self, other: &Place) -> bool {
+    /// Whether both have a place in common.
+    #[must_use]
+    pub fn overlaps(&self, other: &Place) -> bool {
         self.x < other.x + other.w
             && other.x < self.x + self.w
             && self.y < other.y + other.h
@@ -120,42 +179,70 @@ impl Place {
 /// One query.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Target {
-    pub(crate) ref_id: String,
-    pub(crate) datasource: Value,
-    pub(crate) expr: String,
-    pub(crate) instant: bool,
-    pub(crate) range: bool,
-    pub(crate) legend_format: String,
+pub struct Target {
+    /// Unique in a panel.
+    pub ref_id: String,
+    /// Whom it asks.
+    pub datasource: Value,
+    /// PromQL, with variables.
+    pub expr: String,
+    /// Whether it is asked once, at the end of the time range.
+    pub instant: bool,
+    /// Whether it is asked for each step of the time range.
+    pub range: bool,
+    /// Name of a series, with labels in `{{}}`.
+    pub legend_format: String,
 }
 
 /// A variable at the head of the dashboard.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Variable {
-    pub(crate) name: String,
-    pub(crate) label: String,
-    pub(crate) description: String,
-    pub(crate) r#type: String,
-    pub(crate) datasource: Option<Value>,
-    pub(crate) definition: Option<String>,
-    pub(crate) query: Value,
-    pub(crate) regex: String,
-    pub(crate) all_value: Option<String>,
+pub struct Variable {
+    /// After the `$`.
+    pub name: String,
+    /// What stands beside it.
+    pub label: String,
+    /// What it chooses, in sentences.
+    pub description: String,
+    /// `query` or `datasource`.
+    pub r#type: String,
+    /// Where its values come from.
+    pub datasource: Option<Value>,
+    /// The query as text.
+    pub definition: Option<String>,
+    /// The query as Grafana has it.
+    pub query: Value,
+    /// What of an answer is a value.
+    pub regex: String,
+    /// What is filled in for all values.
+    pub all_value: Option<String>,
 }
 
 /// Where the values of a variable come from.
 #[derive(Debug)]
-pub(crate) enum Values<'a> {
+pub enum Values<'a> {
     /// Those that a label has in the series of a selector.
-    OfLabel { label: &'a str, selector: &'a str },
+    OfLabel {
+        /// Its name.
+        label: &'a str,
+        /// Which series.
+        selector: &'a str,
+    },
     /// Those that some labels have in the answer to an expression.
-    OfAnswer { labels: Vec<String>, expression: &'a str },
+    OfAnswer {
+        /// Their names.
+        labels: Vec<String>,
+        /// The query.
+        expression: &'a str,
+    },
 }
 
 impl Variable {
     /// Of a variable that is asked for.
-    pub(crate) fn values(&self) -> Result<Values<'_>> {
+    ///
+    /// # Errors
+    /// If its query has another form.
+    pub fn values(&self) -> Result<Values<'_>> {
         let query = self.definition.as_deref().context("a variable without a query")?;
         ensure!(self.query["query"] == *query, "{query}: not what {} says", self.query);
         let inner = |function| query.strip_prefix(function)?.strip_suffix(')');
@@ -181,48 +268,63 @@ impl Variable {
 }
 
 /// What the labels of an answer say.
-pub(crate) fn values_in(answer: &Vector, labels: &[String]) -> Vec<String> {
+#[must_use]
+pub fn values_in(answer: &Vector, labels: &[String]) -> Vec<String> {
     let series = answer.keys().flat_map(|series| labels.iter().map(|label| series.get(label)));
     series.flatten().cloned().collect()
 }
 
 /// What is chosen at the head of the dashboard, by variable; all where nothing is.
-pub(crate) type Choice<'a> = BTreeMap<&'a str, &'a str>;
+pub type Choice<'a> = BTreeMap<&'a str, &'a str>;
 
 impl Dashboard {
     /// The dashboard of a uid, which is its file's name, too.
-    pub(crate) fn read(uid: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// If there is none, or it is not one.
+    pub fn read(uid: &str) -> Result<Self> {
         let text = Self::text(uid)?;
         serde_json::from_str(&text).with_context(|| format!("in {uid}.json"))
     }
 
     /// All of them.
-    pub(crate) fn all() -> Result<Vec<Self>> {
+    ///
+    /// # Errors
+    /// As [`Dashboard::read`].
+    pub fn all() -> Result<Vec<Self>> {
         UIDS.into_iter().map(Self::read).collect()
     }
 
     /// The file as it is.
-    pub(crate) fn text(uid: &str) -> Result<String> {
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn text(uid: &str) -> Result<String> {
         let path = examples("grafana").join(format!("{uid}.json"));
         fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
     }
 
     /// Panels that are no rows.
-    pub(crate) fn charts(&self) -> impl Iterator<Item = &Panel> {
+    pub fn charts(&self) -> impl Iterator<Item = &Panel> {
         self.panels.iter().filter(|panel| !panel.is_row())
     }
 
     /// All queries, with where they are.
-    pub(crate) fn targets(&self) -> impl Iterator<Item = (&Panel, &Target)> {
+    pub fn targets(&self) -> impl Iterator<Item = (&Panel, &Target)> {
         self.charts().flat_map(|panel| panel.targets.iter().map(move |target| (panel, target)))
     }
 
-    pub(crate) fn variables(&self) -> &[Variable] {
+    /// Variables at its head, the data source first.
+    #[must_use]
+    pub fn variables(&self) -> &[Variable] {
         &self.templating.list
     }
 
     /// An expression as Grafana sends it, for an interval and a range of so many ms.
-    pub(crate) fn fill_in(&self, expression: &str, choice: &Choice<'_>, ms: u32) -> Result<String> {
+    ///
+    /// # Errors
+    /// If nobody sets one of its variables.
+    pub fn fill_in(&self, expression: &str, choice: &Choice<'_>, ms: u32) -> Result<String> {
         let duration = format!("{ms}ms");
         let mut values: BTreeMap<&str, &str> =
             ["__range", "__interval", "__rate_interval"].map(|name| (name, &*duration)).into();
