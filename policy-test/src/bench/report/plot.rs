@@ -4,19 +4,22 @@
 
 use std::ops::Range;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use plotters::{
     coord::ranged1d::{AsRangedCoord, ValueFormatter},
     prelude::*,
     style::text_anchor::{HPos, Pos, VPos},
 };
 
-use crate::bench::{
-    contender::Kind,
-    datapath::{World, budgeted},
-    measure::Figure,
-    report::figures,
-    results::Results,
+use crate::{
+    bench::{
+        contender::Kind,
+        datapath::{World, budgeted},
+        measure::Figure,
+        report::figures,
+        results::Results,
+    },
+    plot::{PALETTE, number, refused},
 };
 
 /// Pixels.
@@ -189,22 +192,6 @@ where
     Ok(text)
 }
 
-/// A drawing area's error may borrow the area; its text does not.
-fn refused(error: impl std::error::Error) -> anyhow::Error {
-    anyhow!("draw: {error}")
-}
-
-/// Short, whatever its size.
-fn number(value: f64) -> String {
-    match value.abs() {
-        0.0 => "0".to_owned(),
-        size if size < 0.1 => format!("{value:.3}"),
-        size if size < 1.0 => format!("{value:.2}"),
-        size if size < 10.0 && value.fract() != 0.0 => format!("{value:.1}"),
-        _ => format!("{value:.0}"),
-    }
-}
-
 fn colour(kind: Kind) -> RGBColor {
     match kind {
         Kind::NoPolicy => RGBColor(120, 120, 120),
@@ -215,18 +202,6 @@ fn colour(kind: Kind) -> RGBColor {
         Kind::IptablesLinear => PALETTE[4],
     }
 }
-
-/// Colours that most eyes can tell apart.
-const PALETTE: [RGBColor; 8] = [
-    RGBColor(0, 90, 181),
-    RGBColor(86, 180, 233),
-    RGBColor(0, 130, 90),
-    RGBColor(213, 94, 0),
-    RGBColor(150, 50, 130),
-    RGBColor(230, 159, 0),
-    RGBColor(60, 60, 60),
-    RGBColor(220, 120, 170),
-];
 
 #[cfg(test)]
 mod tests {
@@ -266,11 +241,5 @@ mod tests {
         assert!(svg.contains("denied") && svg.contains("1 / 10"));
         assert!(svg.contains("rules / endpoints") && svg.contains("Packets (less is better)"));
         assert!(!svg.contains("itself"));
-    }
-
-    #[test]
-    fn numbers_on_axes_are_short() {
-        let shown = [0.0, 0.025, 0.5, 1.0, 2.5, 40.0, 1_000.0].map(number);
-        assert_eq!(shown, ["0", "0.025", "0.50", "1", "2.5", "40", "1000"]);
     }
 }
