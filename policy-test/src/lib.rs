@@ -19,6 +19,7 @@ pub mod http;
 pub mod lab;
 pub mod net;
 pub mod netns;
+pub mod pictures;
 mod plot;
 pub mod process;
 pub mod table;

@@ -7,6 +7,7 @@ mod demo;
 mod ebpf;
 mod fuzz;
 mod kernels;
+mod pictures;
 mod setup;
 mod suite;
 mod tidy;
@@ -18,8 +19,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench::Bench, demo::Demo, ebpf::BuildEbpf, fuzz::Fuzz, setup::Setup, suite::Test,
-    workspace::Workspace,
+    bench::Bench, demo::Demo, ebpf::BuildEbpf, fuzz::Fuzz, pictures::Pictures, setup::Setup,
+    suite::Test, workspace::Workspace,
 };
 
 /// Palisade's set-up, builds and tests.
@@ -44,6 +45,8 @@ enum Task {
     Fuzz(Fuzz),
     /// Measure Palisade beside nftables and iptables, or alone (as root)
     Bench(Bench),
+    /// Draw what the Grafana dashboards show into docs/observability (as root)
+    Pictures(Pictures),
     /// Check the rules of the house: who may use whom, lengths of files, leftovers
     Tidy,
 }
@@ -68,6 +71,7 @@ fn run() -> Result<ExitCode> {
         Task::Test(task) => task.run(&workspace),
         Task::Fuzz(task) => task.run(&workspace),
         Task::Bench(task) => task.run(&workspace),
+        Task::Pictures(task) => task.run(&workspace),
         Task::Tidy => tidy::run(&workspace),
     }
 }

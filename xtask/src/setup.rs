@@ -42,6 +42,8 @@ pub(crate) enum Purpose {
     Fuzz,
     /// `cargo xtask test --kernels`
     Kernels,
+    /// `cargo xtask pictures`
+    Pictures,
     /// `cargo xtask test`
     Test,
 }

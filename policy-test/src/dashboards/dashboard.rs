@@ -349,3 +349,18 @@ impl Dashboard {
         Ok(filled)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_have_an_order_and_units() {
+        let dashboard = Dashboard::read("palisade-drops").unwrap();
+        let panel = dashboard.charts().find(|panel| panel.title == "Dropped flows").unwrap();
+        let columns = panel.ordered_columns();
+        assert_eq!(columns[..2], [("source_namespace", "From namespace"), ("source", "From")]);
+        let units = ["Packets", "Bytes"].map(|column| panel.unit(Some(column)));
+        assert_eq!((panel.unit(None), units), ("short", ["short", "bytes"]));
+    }
+}

@@ -122,8 +122,9 @@ impl Prometheus {
             .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
             .arg(format!("--web.listen-address={}", SocketAddr::from(ADDRESS)))
             .current_dir(&folder);
-        let mut daemon =
-            Daemon::start("prometheus", lab.host(), &mut command, &folder.join("log"))?;
+        let log = folder.join("log");
+        let mut daemon = Daemon::start("prometheus", lab.host(), &mut command, &log)
+            .context("Debian's package prometheus is needed: `cargo xtask setup --for test`")?;
         daemon.wait_ready(READY_LIMIT, || {
             http::get_over_tcp(lab.host(), ADDRESS.into(), "/-/ready")
                 .is_ok_and(|answer| answer.status == 200)

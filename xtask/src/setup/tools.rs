@@ -26,6 +26,9 @@ const BENCH: [Tool; 2] = [
     Tool { program: "nft", package: "nftables", purpose: "is measured beside ours" },
 ];
 
+const PICTURES: [Tool; 1] =
+    [Tool { program: "prometheus", package: "prometheus", purpose: "scrapes a real agent" }];
+
 const TESTS: [Tool; 6] = [
     Tool {
         program: "dockerd",
@@ -87,6 +90,7 @@ fn missing(purpose: Purpose) -> Vec<&'static str> {
     let lab: &[Tool] = if purpose == Purpose::Build { &[] } else { &LAB };
     let tests: &[Tool] = match purpose {
         Purpose::Bench => &BENCH,
+        Purpose::Pictures => &PICTURES,
         Purpose::Test => &TESTS,
         Purpose::Kernels => &KERNELS,
         _ => &[],
