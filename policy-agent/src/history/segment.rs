@@ -115,12 +115,15 @@ pub struct Segment {
     pub(super) blocks: Vec<Block>,
     /// Bytes of whole blocks.
     pub(super) length: u64,
+    /// Bytes behind them, found when it was read: half a block, or blocks behind one that a disk has changed.
+    /// They are left as they are, so nothing is added to such a file.
+    pub(super) rest: u64,
 }
 
 impl Segment {
     /// One without blocks, whose file is made when there are some.
     pub(super) fn new(path: PathBuf) -> Segment {
-        Segment { path, blocks: Vec::new(), length: 0 }
+        Segment { path, blocks: Vec::new(), length: 0, rest: 0 }
     }
 
     /// Reads which blocks a file has. What comes behind the last whole one is no part of it: it was being written
@@ -137,9 +140,10 @@ impl Segment {
             segment.length += block.length();
             segment.blocks.push(block);
         }
-        let rest = end - segment.length;
-        if rest > 0 {
-            warn!(file = %path.display(), bytes = rest, "a part of the history is damaged, and left out");
+        segment.rest = end - segment.length;
+        if segment.rest > 0 {
+            let bytes = segment.rest;
+            warn!(file = %path.display(), bytes, "a part of the history is not whole, and left out");
         }
         Ok(segment)
     }
@@ -202,13 +206,18 @@ impl Segment {
         // Who talks to whom is nobody's business but root's.
         options.create(true).write(true).truncate(false).mode(0o600);
         let file = options.open(&self.path)?;
-        // Half a block of an agent that died, if there is one, gives way.
+        // Half a block of an attempt that failed, if there is one, gives way.
         file.set_len(self.length)?;
         let written = file.write_all_at(bytes, self.length).and_then(|()| file.sync_data());
         if written.is_err() {
             file.set_len(self.length)?;
         }
         written
+    }
+
+    /// Bytes that it takes on disk.
+    pub(super) fn size(&self) -> u64 {
+        self.length + self.rest
     }
 
     /// Time of the newest record, µs since 1970.

@@ -81,7 +81,8 @@ impl Shelf {
         // On a quiet host a file would take months to be full, and nothing of it be old enough to go.
         let span = u64::try_from(self.bounds.age.as_micros()).unwrap_or(u64::MAX) / FILES;
         let is_over = |segment: &Arc<Segment>| {
-            segment.length >= room
+            segment.size() >= room
+                || segment.rest > 0
                 || segment.oldest_us().is_some_and(|oldest| first.abs_diff(oldest) >= span)
         };
         if self.segments.last().is_none_or(is_over) {
@@ -106,7 +107,7 @@ impl Shelf {
     /// Removes the oldest files, until the rest is within its bounds.
     pub(super) fn trim(&mut self, now: SystemTime) {
         let eldest = now.checked_sub(self.bounds.age).map_or(i64::MIN, since_1970);
-        let mut bytes: u64 = self.segments.iter().map(|segment| segment.length).sum();
+        let mut bytes: u64 = self.segments.iter().map(|segment| segment.size()).sum();
         let mut place = 0;
         while let Some(segment) = self.segments.get(place) {
             // The one that is written stays, so that a clock that is set wrong empties no history at once.
@@ -124,7 +125,7 @@ impl Shelf {
                     place += 1;
                 }
                 _ => {
-                    bytes -= segment.length;
+                    bytes -= segment.size();
                     self.segments.remove(place);
                 }
             }
@@ -136,7 +137,7 @@ impl Shelf {
         let segments = self.segments.iter();
         segments.fold((0, 0, None), |(count, bytes, oldest), segment| {
             let oldest = oldest.into_iter().chain(segment.oldest_us()).min();
-            (count + segment.count(), bytes + segment.length, oldest)
+            (count + segment.count(), bytes + segment.size(), oldest)
         })
     }
 }

@@ -129,7 +129,7 @@ fn zstd_reads_a_file_and_so_does_observe() {
 }
 
 #[test]
-fn half_a_block_is_no_part_of_the_history_and_the_next_takes_its_place() {
+fn half_a_block_is_no_part_of_the_history_and_in_nobodys_way() {
     let dir = tempfile::tempdir().unwrap();
     let mut shelf = opened(dir.path(), BOUNDS);
     shelf.write(&blocks(0..50, "web")).unwrap();
@@ -144,6 +144,7 @@ fn half_a_block_is_no_part_of_the_history_and_the_next_takes_its_place() {
         shelf.write(&blocks(50..60, "api")).unwrap();
         let again = opened(dir.path(), BOUNDS);
         assert_eq!(found(&past(&again, &[]), &Filter::default(), None), seconds(0..60), "{length}");
+        fs::remove_file(&again.segments()[1].path).unwrap();
     }
 }
 
@@ -165,6 +166,14 @@ fn a_block_whose_head_or_summary_has_changed_is_not_believed() {
         let web = found(&past(&shelf, &[]), &from("web"), None);
         assert_eq!(web, seconds(0..50), "byte {} of the block", place - whole);
     }
+    // What is behind it may be looked at by hand, and is not written over.
+    let mut shelf = opened(dir.path(), BOUNDS);
+    let damaged = fs::read(&path).unwrap();
+    shelf.write(&blocks(100..110, "web")).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), damaged);
+    let again = opened(dir.path(), BOUNDS);
+    let expected = [seconds(0..50), seconds(100..110)].concat();
+    assert_eq!(found(&past(&again, &[]), &from("web"), None), expected);
 }
 
 #[test]
