@@ -5,7 +5,7 @@
 //! be written, is left out and counted.
 
 use std::{
-    fmt,
+    fmt, mem,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -61,6 +61,7 @@ pub enum Omit {
 
 /// Lines are written together up to so many bytes.
 const BATCH: usize = 64 * 1024;
+
 /// As a part of the agent.
 pub fn component(path: &Path, ledger: &Ledger) -> Component {
     let (path, written, lost) = (path.display(), ledger.written(), ledger.lost());
@@ -96,31 +97,34 @@ pub fn start(
     info!(file = %log.path.display(), "flow log");
     let book = Book::new(log.path.clone(), log.bounds);
     let attempts = Attempts::new("flow log", log.path.clone(), Arc::clone(ledger));
-    let writer = Writer { log, book, attempts };
-    ledger.start("flow-log", move || writer.run(live)).map(drop)
+    let writer = Writer { log, book, attempts, in_hand: 0 };
+    ledger
+        .start("flow-log", (writer, live), |(it, live)| it.run(live), |(it, live)| it.count(live))
+        .map(drop)
 }
 
 struct Writer {
     log: FlowLog,
     book: Book,
     attempts: Attempts,
+    /// Records of the lines that are not written yet.
+    in_hand: u64,
 }
 
 impl Writer {
-    fn run(mut self, mut live: Receiver<Arc<FlowRecord>>) {
+    fn run(&mut self, live: &mut Receiver<Arc<FlowRecord>>) {
         let mut lines = Vec::new();
         loop {
-            let mut count = 0;
             let mut next = live.blocking_recv();
             // What has come meanwhile goes into the file with it.
             loop {
                 match next {
-                    Ok(record) => count += u64::from(self.add(&record, &mut lines)),
+                    Ok(record) => self.add(&record, &mut lines),
                     Err(RecvError::Lagged(lost)) => {
                         self.attempts.ledger().add_too_fast(lost);
                     }
                     Err(RecvError::Closed) => {
-                        self.write(&lines, count);
+                        self.write(&lines);
                         return;
                     }
                 }
@@ -134,32 +138,46 @@ impl Writer {
                     Err(TryRecvError::Closed) => Err(RecvError::Closed),
                 };
             }
-            self.write(&lines, count);
+            self.write(&lines);
             lines.clear();
         }
     }
 
-    /// Adds a line, if the record is wanted.
-    fn add(&self, record: &FlowRecord, lines: &mut Vec<u8>) -> bool {
-        if !self.log.filter.wants(record) {
-            return false;
+    /// Counts what is not written any more, until there are no more to come.
+    fn count(&mut self, live: &mut Receiver<Arc<FlowRecord>>) {
+        let ledger = self.attempts.ledger();
+        ledger.add_not_written(mem::take(&mut self.in_hand));
+        loop {
+            match live.blocking_recv() {
+                Ok(record) => ledger.add_not_written(self.log.filter.wants(&record).into()),
+                Err(RecvError::Lagged(lost)) => ledger.add_too_fast(lost),
+                Err(RecvError::Closed) => return,
+            }
         }
+    }
+
+    /// Adds a line, if the record is wanted.
+    fn add(&mut self, record: &FlowRecord, lines: &mut Vec<u8>) {
+        if !self.log.filter.wants(record) {
+            return;
+        }
+        self.in_hand += 1;
         let line = if self.log.omit.is_empty() {
             serde_json::to_string(record)
         } else {
             serde_json::to_string(&without(record, &self.log.omit))
         };
         // A record is made of texts and numbers: all of that is JSON.
-        let Ok(line) = line else { return false };
+        let Ok(line) = line else { return };
         // Names and labels are their authors', and files like this one are looked at in terminals.
         lines.extend(clean_json(&line).as_bytes());
         lines.push(b'\n');
-        true
     }
 
-    fn write(&mut self, lines: &[u8], count: u64) {
-        if count > 0 {
-            self.attempts.write(count, || self.book.write(lines, SystemTime::now()));
+    fn write(&mut self, lines: &[u8]) {
+        if self.in_hand > 0 {
+            self.attempts.write(self.in_hand, || self.book.write(lines, SystemTime::now()));
+            self.in_hand = 0;
         }
     }
 }

@@ -28,7 +28,7 @@ mod search;
 mod segment;
 mod shelf;
 
-use self::shelf::Shelf;
+use self::shelf::{Here, Shelf};
 pub use self::{
     search::{Found, search},
     segment::Segment,
@@ -61,8 +61,7 @@ pub type Segments = Vec<Arc<Segment>>;
 pub struct Standing {
     /// What became of records.
     pub ledger: Arc<Ledger>,
-    /// What is there: records, bytes, and time of the oldest, µs since 1970.
-    here: Mutex<(u64, u64, Option<i64>)>,
+    here: Mutex<Here>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -73,9 +72,12 @@ impl Standing {
     /// As a part of the agent.
     pub fn component(&self) -> Component {
         let trouble = self.ledger.trouble();
-        let (records, bytes, oldest) = *lock(&self.here);
+        let Here { records, bytes, damaged, oldest_us } = *lock(&self.here);
         let mut detail = format!("{records} records in {} KiB", bytes.div_ceil(1024));
-        if let Some(oldest) = oldest.and_then(shelf::time) {
+        if damaged > 0 {
+            detail += &format!(" ({} KiB of it cannot be read)", damaged.div_ceil(1024));
+        }
+        if let Some(oldest) = oldest_us.and_then(shelf::time) {
             detail += &format!(", since {}", humantime::format_rfc3339_seconds(oldest));
         }
         let lost = self.ledger.lost();
@@ -96,7 +98,7 @@ pub(crate) struct Counters(pub(crate) Arc<Standing>);
 impl Collector for Counters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         self.0.ledger.encode(&mut encoder, "history", "history")?;
-        let (_, bytes, oldest) = *lock(&self.0.here);
+        let Here { bytes, oldest_us, .. } = *lock(&self.0.here);
         let gauge = |value: u64| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
         let help = "Bytes of the history's files";
         gauge(bytes).encode(encoder.encode_descriptor(
@@ -105,7 +107,7 @@ impl Collector for Counters {
             None,
             MetricType::Gauge,
         )?)?;
-        if let Some(oldest) = oldest {
+        if let Some(oldest) = oldest_us {
             let help = "Time of the oldest record in the history, seconds since 1970";
             let name = "history_oldest_timestamp_seconds";
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
@@ -145,7 +147,7 @@ impl History {
             standing,
             stop: Arc::clone(&stop),
         };
-        let thread = ledger.start("history", move || writer.run())?;
+        let thread = ledger.start("history", writer, Writer::run, Writer::count)?;
         Ok(History { stop, observer, thread: Some(thread) })
     }
 }
@@ -171,7 +173,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self) {
+    fn run(&mut self) {
         if let Err(error) = self.shelf.open() {
             self.attempts.fail(&error);
         } else {
@@ -193,6 +195,16 @@ impl Writer {
             if is_last {
                 return;
             }
+        }
+    }
+
+    /// Counts what is not written any more, until it is stopped.
+    fn count(&mut self) {
+        let is_stopped = || self.stop.load(Ordering::SeqCst);
+        while !is_stopped() {
+            let batch = self.observer.unwritten(BLOCK, FLUSH, is_stopped);
+            self.standing.ledger.add_not_written(batch.len() as u64);
+            self.observer.written(&batch, self.shelf.segments());
         }
     }
 

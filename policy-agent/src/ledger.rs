@@ -51,6 +51,11 @@ impl Ledger {
         self.too_fast.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Records cannot be written.
+    pub fn add_not_written(&self, count: u64) {
+        self.not_written.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// Why nothing can be written now.
     pub fn trouble(&self) -> Option<String> {
         self.trouble_mut().clone()
@@ -68,7 +73,7 @@ impl Ledger {
         what: &str,
     ) -> fmt::Result {
         let value = |counter: &AtomicU64| ConstCounter::new(counter.load(Ordering::Relaxed));
-        let (records, help) = (format!("{name}_records"), format!("Records in the {what}"));
+        let (records, help) = (format!("{name}_records"), format!("Records written to the {what}"));
         let metric = encoder.encode_descriptor(&records, &help, None, MetricType::Counter)?;
         value(&self.written).encode(metric)?;
         let lost = format!("{name}_lost");
@@ -81,24 +86,27 @@ impl Ledger {
         Ok(())
     }
 
-    /// Starts the thread that writes. Should it panic, nothing more is written, which is trouble and no end of
-    /// the agent: enforcement does not need records.
+    /// Starts the thread of a writer. Should that panic, nothing more is written, which is trouble and no end of
+    /// the agent: enforcement does not need records. They are counted from then on by `count`.
     ///
     /// # Errors
     ///
     /// It cannot be started.
-    pub fn start(
+    pub fn start<W: Send + 'static>(
         self: &Arc<Self>,
         name: &str,
-        write: impl FnOnce() + Send + 'static,
+        mut writer: W,
+        write: fn(&mut W),
+        count: fn(&mut W),
     ) -> io::Result<JoinHandle<()>> {
         let ledger = Arc::clone(self);
         thread::Builder::new().name(name.to_owned()).spawn(move || {
-            // Nobody sees what it leaves behind but the ledger, whose counters are whole at any moment.
-            if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(write)) {
+            // Of what a panic leaves half done `count` uses nothing, and others see only counters.
+            if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| write(&mut writer))) {
                 let why = format!("a fault of the agent stopped it ({})", words(&*panic));
                 error!(why, "records are no longer written");
                 *ledger.trouble_mut() = Some(why);
+                count(&mut writer);
             }
         })
     }
@@ -167,6 +175,7 @@ mod tests {
         let mut attempts = Attempts::new("log", PathBuf::from("/log"), Arc::clone(&ledger));
         attempts.write(3, || Ok(()));
         attempts.write(2, || Err(io::Error::other("full")));
+        attempts.failed = Instant::now().checked_add(PATIENCE);
         assert_eq!(ledger.trouble().as_deref(), Some("/log: full"));
         // Not even tried.
         attempts.write(5, || panic!("a full disk was asked again at once"));
@@ -179,9 +188,11 @@ mod tests {
     #[test]
     fn a_writer_that_panics_is_told_of() {
         let ledger = Arc::<Ledger>::default();
-        ledger.start("writer", || panic!("a fault")).unwrap().join().unwrap();
+        let writer = Arc::clone(&ledger);
+        let count = |ledger: &mut Arc<Ledger>| ledger.add_not_written(7);
+        ledger.start("writer", writer, |_| panic!("a fault"), count).unwrap().join().unwrap();
         let trouble = ledger.trouble().unwrap();
         assert_eq!(trouble, "a fault of the agent stopped it (a fault)");
-        ledger.start("writer", || ()).unwrap().join().unwrap();
+        assert_eq!(ledger.lost(), 7);
     }
 }

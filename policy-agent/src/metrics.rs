@@ -261,8 +261,8 @@ impl Source {
         let mut staged = Vec::new();
         for (id, rule) in names.ids.rules().filter(|(_, rule)| wanted(rule)) {
             let is_staged = rule.kind.starts_with("Staged");
-            // A rule in force has flows here only if a staged one before it sent them there; whether a staged one
-            // was ever met is what a roll-out wants to know.
+            // Of rules in force, those where a walk with the staged ones has ended; of staged ones all that could
+            // decide something: whether one was ever met is what a roll-out wants to know.
             let flows = counters.staged(id)?;
             if is_staged || flows != StagedCounter::default() {
                 staged.push((rule, flows));

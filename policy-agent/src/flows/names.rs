@@ -98,7 +98,9 @@ pub(super) fn record<K: Key>(
     let (source, destination) = if ingress { (other, own) } else { (own, other) };
     let written = |time: SystemTime| humantime::format_rfc3339_micros(time).to_string();
     // Both from one pairing of the clocks, lest a flow of a moment end before it began.
-    let end = wall_time(known.seen_ns, known.created_ns, known.created);
+    // Nor by two CPUs of which the one read the clock before the other, and found the flow after.
+    let seen_ns = known.seen_ns.max(known.created_ns);
+    let end = wall_time(seen_ns, known.created_ns, known.created);
     let [packets, reply_packets] = known.packets;
     let [bytes, reply_bytes] = known.bytes;
     let echo = match key.protocol() {

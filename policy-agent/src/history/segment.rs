@@ -12,14 +12,15 @@
 //! | 8, 8 | time of the oldest and of the newest record, µs since 1970 |
 //! | 4 | records |
 //! | 4 | bytes of the next frame |
-//! | 8 | XXH64 (seed 0) of all this before it and of the summary |
+//! | 8 | XXH64 (seed 0) of the summary |
+//! | 8 | XXH64 of all this before it, the magic number and the length of the skippable frame among it |
 //! | rest | summary |
 //!
-//! Frames have checksums of their own (RFC 8878, 3.1.1): whatever a disk has changed is noticed.
+//! Frames have checksums of their own (RFC 8878, 3.1.1), so what a disk has changed is noticed: behind a wrong head
+//! nothing of the file is read, a wrong summary is not believed, a wrong frame is told of.
 
 use std::{
     fs::{File, OpenOptions},
-    hash::Hasher as _,
     io::{self, Read, Write as _},
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -36,9 +37,9 @@ const OURS: &[u8; 4] = b"PLSD";
 /// Magic number, length.
 const FRAME_HEAD: usize = 8;
 /// Our part of a skippable frame, up to the summary.
-const HEAD: usize = 40;
-/// And of that, what the checksum is about.
-const CHECKED: usize = 32;
+const HEAD: usize = 48;
+/// What the checksum at its end is about: the frame's head, and all of ours before it.
+const CHECKED: usize = FRAME_HEAD + 40;
 /// No block is longer, compressed or not; what says so is damaged.
 const LONGEST: u32 = 64 * 1024 * 1024;
 /// The level at which writing costs least; the lines are alike.
@@ -60,6 +61,8 @@ pub(super) struct Block {
     /// Time of the newest record, likewise.
     pub(super) newest_us: i64,
     version: u8,
+    /// Checksum of the summary.
+    checksum: u64,
 }
 
 impl Block {
@@ -87,7 +90,8 @@ impl Block {
         }
         let mut bytes = vec![0; self.summary as usize];
         file.read_exact_at(&mut bytes, self.offset + (FRAME_HEAD + HEAD) as u64)?;
-        Ok(wanted(Summary(&bytes)))
+        let is_whole = checksum(&bytes) == self.checksum;
+        Ok(wanted(Summary(if is_whole { &bytes } else { &[] })))
     }
 
     /// Its lines.
@@ -181,6 +185,7 @@ impl Segment {
             oldest_us,
             newest_us,
             version: summary::VERSION,
+            checksum: checksum(&summary),
         };
         let mut bytes = Vec::with_capacity(FRAME_HEAD + HEAD + summary.len() + frame.len());
         let head = u32::try_from(HEAD + summary.len()).map_err(too_long)?;
@@ -192,7 +197,8 @@ impl Segment {
         bytes.extend(newest_us.to_le_bytes());
         bytes.extend(count.to_le_bytes());
         bytes.extend(block.frame.to_le_bytes());
-        bytes.extend(checksum(&bytes[FRAME_HEAD..], &summary).to_le_bytes());
+        bytes.extend(block.checksum.to_le_bytes());
+        bytes.extend(checksum(&bytes).to_le_bytes());
         bytes.extend(summary);
         bytes.extend(frame);
         self.append(&bytes)?;
@@ -246,11 +252,12 @@ fn block_at(file: &File, offset: u64, end: u64) -> io::Result<Option<Block>> {
         word.copy_from_slice(&bytes[at..at + 4]);
         u32::from_le_bytes(word)
     };
-    let long = |at: usize| i64::from(word(at)) | i64::from(word(at + 4)) << 32;
+    let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
     let head = word(4);
     let is_ours = word(0) == SKIPPABLE && bytes[8..12] == *OURS && head as usize >= HEAD;
     let frame = word(36);
-    if !is_ours || head > LONGEST || frame > LONGEST {
+    let is_whole = checksum(&bytes[..CHECKED]) == long(CHECKED);
+    if !is_ours || !is_whole || head > LONGEST || frame > LONGEST {
         return Ok(None);
     }
     let block = Block {
@@ -258,22 +265,14 @@ fn block_at(file: &File, offset: u64, end: u64) -> io::Result<Option<Block>> {
         summary: head.saturating_sub(u32::try_from(HEAD).unwrap_or(u32::MAX)),
         frame,
         count: word(32),
-        oldest_us: long(16),
-        newest_us: long(24),
+        oldest_us: long(16).cast_signed(),
+        newest_us: long(24).cast_signed(),
         version: bytes[12],
+        checksum: long(40),
     };
-    if offset + block.length() > end {
-        return Ok(None);
-    }
-    let mut summary = vec![0; block.summary as usize];
-    file.read_exact_at(&mut summary, offset + bytes.len() as u64)?;
-    let own = checksum(&bytes[FRAME_HEAD..FRAME_HEAD + CHECKED], &summary).to_le_bytes();
-    Ok((bytes[FRAME_HEAD + CHECKED..] == own).then_some(block))
+    Ok((offset + block.length() <= end).then_some(block))
 }
 
-fn checksum(head: &[u8], summary: &[u8]) -> u64 {
-    let mut hash = XxHash64::with_seed(0);
-    hash.write(head);
-    hash.write(summary);
-    hash.finish()
+fn checksum(bytes: &[u8]) -> u64 {
+    XxHash64::oneshot(0, bytes)
 }

@@ -19,6 +19,19 @@ const FILES: u64 = 16;
 /// What the names of its files end in.
 const ENDING: &str = ".jsonl.zst";
 
+/// What the files hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Here {
+    /// Records that can be read.
+    pub(super) records: u64,
+    /// Bytes of all files.
+    pub(super) bytes: u64,
+    /// And of those, bytes that are no whole block or stand behind one that is none.
+    pub(super) damaged: u64,
+    /// Time of the oldest record, µs since 1970.
+    pub(super) oldest_us: Option<i64>,
+}
+
 /// Files of blocks, oldest first.
 #[derive(Debug)]
 pub(super) struct Shelf {
@@ -92,6 +105,8 @@ impl Shelf {
         // Whoever reads has the file as it was.
         let written = Arc::make_mut(segment).write(timed());
         if written.is_err() && segment.blocks.is_empty() {
+            // Empty, if the disk had no more room: the next attempt makes one of another name.
+            let _ = fs::remove_file(&segment.path);
             self.segments.pop();
         }
         written
@@ -112,7 +127,7 @@ impl Shelf {
         while let Some(segment) = self.segments.get(place) {
             // The one that is written stays, so that a clock that is set wrong empties no history at once.
             let is_written = place + 1 == self.segments.len();
-            let is_old = !is_written && segment.newest_us().is_some_and(|newest| newest < eldest);
+            let is_old = !is_written && newest(segment).is_some_and(|newest| newest < eldest);
             let is_too_much = place == 0 && bytes > self.bounds.size;
             if !is_old && !is_too_much {
                 // One from a clock that was ahead is not in the way of those behind it.
@@ -132,14 +147,22 @@ impl Shelf {
         }
     }
 
-    /// Records, bytes, and the time of the oldest, µs since 1970.
-    pub(super) fn here(&self) -> (u64, u64, Option<i64>) {
-        let segments = self.segments.iter();
-        segments.fold((0, 0, None), |(count, bytes, oldest), segment| {
-            let oldest = oldest.into_iter().chain(segment.oldest_us()).min();
-            (count + segment.count(), bytes + segment.size(), oldest)
-        })
+    /// What is there.
+    pub(super) fn here(&self) -> Here {
+        let mut here = Here::default();
+        for segment in &self.segments {
+            here.records += segment.count();
+            here.bytes += segment.size();
+            here.damaged += segment.rest;
+            here.oldest_us = here.oldest_us.into_iter().chain(segment.oldest_us()).min();
+        }
+        here
     }
+}
+
+/// Time of the newest record of a file, µs since 1970; of one that nothing can be read of, when it was begun.
+fn newest(segment: &Segment) -> Option<i64> {
+    segment.newest_us().or_else(|| number(&segment.path))
 }
 
 /// The number that a file of ours has as its name.

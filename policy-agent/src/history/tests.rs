@@ -110,7 +110,7 @@ fn what_is_written_is_found_again_by_another_run() {
         assert_eq!(found(&past, &from("nobody"), None), []);
         assert_eq!(found(&past, &since(90, 205), None), seconds(90..205));
         assert_eq!(found(&past, &since(90, 205), Some(10)), seconds(195..205));
-        assert_eq!(shelf.here().0, 200);
+        assert_eq!(shelf.here().records, 200);
     }
 }
 
@@ -137,7 +137,7 @@ fn half_a_block_is_no_part_of_the_history_and_in_nobodys_way() {
     let whole = fs::metadata(&path).unwrap().len();
     shelf.write(&blocks(50..100, "web")).unwrap();
     let bytes = fs::read(&path).unwrap();
-    for length in [whole + 1, whole + 39, whole + 41, bytes.len() as u64 - 1] {
+    for length in [whole + 1, whole + 55, whole + 57, bytes.len() as u64 - 1] {
         fs::write(&path, &bytes[..usize::try_from(length).unwrap()]).unwrap();
         let mut shelf = opened(dir.path(), BOUNDS);
         assert_eq!(found(&past(&shelf, &[]), &Filter::default(), None), seconds(0..50), "{length}");
@@ -150,7 +150,7 @@ fn half_a_block_is_no_part_of_the_history_and_in_nobodys_way() {
 
 /// What says what a block holds would make a search pass it by.
 #[test]
-fn a_block_whose_head_or_summary_has_changed_is_not_believed() {
+fn a_head_or_a_summary_that_has_changed_is_not_believed() {
     let dir = tempfile::tempdir().unwrap();
     let mut shelf = opened(dir.path(), BOUNDS);
     shelf.write(&blocks(0..50, "web")).unwrap();
@@ -158,13 +158,16 @@ fn a_block_whose_head_or_summary_has_changed_is_not_believed() {
     let whole = usize::try_from(fs::metadata(&path).unwrap().len()).unwrap();
     shelf.write(&blocks(50..100, "web")).unwrap();
     let bytes = fs::read(&path).unwrap();
-    for place in whole..whole + 48 + 64 {
+    // Of the second block: both heads, then the summary.
+    for place in (0..56 + 64).rev() {
         let mut bytes = bytes.clone();
-        bytes[place] ^= 0x10;
+        bytes[whole + place] ^= 0x10;
         fs::write(&path, &bytes).unwrap();
         let shelf = opened(dir.path(), BOUNDS);
         let web = found(&past(&shelf, &[]), &from("web"), None);
-        assert_eq!(web, seconds(0..50), "byte {} of the block", place - whole);
+        let expected = if place < 56 { seconds(0..50) } else { seconds(0..100) };
+        assert_eq!(web, expected, "byte {place} of the block");
+        assert_eq!(shelf.here().damaged > 0, place < 56, "byte {place} of the block");
     }
     // What is behind it may be looked at by hand, and is not written over.
     let mut shelf = opened(dir.path(), BOUNDS);
@@ -174,6 +177,11 @@ fn a_block_whose_head_or_summary_has_changed_is_not_believed() {
     let again = opened(dir.path(), BOUNDS);
     let expected = [seconds(0..50), seconds(100..110)].concat();
     assert_eq!(found(&past(&again, &[]), &from("web"), None), expected);
+    // One of which nothing can be read is as old as its name says.
+    fs::write(&path, "damaged").unwrap();
+    let mut shelf = opened(dir.path(), BOUNDS);
+    shelf.trim(SystemTime::now());
+    assert!(!path.exists());
 }
 
 #[test]
@@ -213,13 +221,13 @@ fn a_file_at_a_time_goes_by_size_and_by_age() {
         shelf.write(&blocks(written..written + 20, "web")).unwrap();
         shelf.trim(SystemTime::UNIX_EPOCH);
         written += 20;
-        let (count, bytes, _) = shelf.here();
+        let Here { records: count, bytes, .. } = shelf.here();
         assert!(bytes <= bounds.size && count <= written, "{bytes} bytes");
         if written > 5_000 {
             break;
         }
     }
-    let (count, ..) = shelf.here();
+    let count = shelf.here().records;
     assert!(count > 100 && count < written, "{count} of {written}");
     let here = found(&past(&shelf, &[]), &Filter::default(), None);
     assert_eq!(here, seconds(written - count..written), "the newest are there");
@@ -228,7 +236,7 @@ fn a_file_at_a_time_goes_by_size_and_by_age() {
 
     let newest = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_219_200 + written);
     shelf.trim(newest + bounds.age - Duration::from_secs(count / 2));
-    let (left, ..) = shelf.here();
+    let left = shelf.here().records;
     assert!(left < count && left >= count / 2, "{left} of {count}");
     // All of it is too old: the file that is written stays.
     shelf.trim(newest + 10 * bounds.age);
@@ -246,7 +254,7 @@ fn a_quiet_host_keeps_no_more_than_its_age() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_219_200 + 60 * minute);
         shelf.trim(now);
     }
-    let (count, ..) = shelf.here();
+    let count = shelf.here().records;
     // An hour, and what of a file is older than that.
     assert!((60..=66).contains(&count), "{count}");
 }
@@ -300,7 +308,7 @@ fn records_are_found_once_before_while_and_after_they_are_written() {
     assert!(found(&past, &Filter::default(), None) == seconds(0..total));
     drop(history);
     assert_eq!(standing.ledger.written(), total);
-    assert_eq!(opened(&folder, BOUNDS).here().0, total);
+    assert_eq!(opened(&folder, BOUNDS).here().records, total);
     assert!(standing.component().healthy, "{:?}", standing.component());
 }
 

@@ -37,9 +37,9 @@ use crate::{
 
 /// So often the agent shows that it is there, and looks for what was lost.
 const PULSE: Duration = Duration::from_secs(1);
-/// Packets that are on their way to who reads them, beside those that wait in the ring.
+/// Packets that are taken out of the ring at a time. One such batch is being made, one waits, one is on its way.
 const BATCH: usize = 256;
-/// Who takes nothing for so long has lost the capture to whoever asks next.
+/// Who takes nothing for so long, with the socket full, has lost the capture to whoever asks next.
 const STALLED: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,6 +1,13 @@
 //! `GET /v1/observe`: what there is, from the history or from memory, and what is to come.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    io::{self, ErrorKind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -13,8 +20,9 @@ use policy_api::flow::{FlowFilter, FlowRecord, Observed};
 use policy_core::observe::Filter;
 use serde::Deserialize;
 use tokio::{
+    runtime::Handle,
     sync::{
-        OwnedSemaphorePermit,
+        OwnedSemaphorePermit, Semaphore,
         broadcast::{Receiver, error::RecvError},
         mpsc,
     },
@@ -34,6 +42,8 @@ const DEFAULT_LAST: usize = 20;
 const MOST: usize = 10_000;
 /// For a search to end, if as many are going on as may.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Who takes nothing for so long has lost the search, if as many are going on as may.
+const STALLED: Duration = Duration::from_secs(10);
 /// Lines on the way to who reads them.
 const LINES: usize = 256;
 
@@ -79,7 +89,8 @@ pub(super) async fn observe(
             return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, error));
         };
         let (past, live) = api.observer.survey();
-        let found = through(past, filter.clone(), newest, permit);
+        let place = Place { permit, all: Arc::clone(&api.searching), patience: STALLED };
+        let found = through(past, filter.clone(), newest, place);
         if follow {
             Body::from_stream(found.chain(coming(live, filter)))
         } else {
@@ -89,16 +100,29 @@ pub(super) async fn observe(
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
 }
 
-/// Searches on a thread of its own, no further ahead than somebody reads.
+/// One of the searches that may go on at a time.
+struct Place {
+    permit: OwnedSemaphorePermit,
+    all: Arc<Semaphore>,
+    /// Who takes nothing for so long makes place for others, if there is no other.
+    patience: Duration,
+}
+
+/// Searches on a thread of its own, no further ahead than somebody reads. Who loses their place has the answer end
+/// in an error: what was found so far is not all.
 fn through(
     past: Past,
     filter: Filter,
     newest: Option<usize>,
-    permit: OwnedSemaphorePermit,
-) -> impl stream::Stream<Item = Result<Bytes, Infallible>> {
+    place: Place,
+) -> impl stream::Stream<Item = io::Result<Bytes>> {
     let (sender, receiver) = mpsc::channel(LINES);
+    let cut = Arc::<AtomicBool>::default();
+    let is_cut = Arc::clone(&cut);
+    let runtime = Handle::current();
     task::spawn_blocking(move || {
-        let _permit = permit;
+        // All of it: a closure takes only those fields with it that it names.
+        let Place { permit, all, patience } = place;
         search(
             &past,
             &filter,
@@ -109,12 +133,33 @@ fn through(
                     Found::Line(line) => ended(line),
                     Found::Lost(lost) => lost_line(lost),
                 };
-                sender.blocking_send(line).is_ok()
+                loop {
+                    match runtime.block_on(time::timeout(patience, sender.reserve())) {
+                        Ok(Ok(room)) => {
+                            room.send(line);
+                            return true;
+                        }
+                        Ok(Err(_)) => return false,
+                        Err(_) if all.available_permits() > 0 => {}
+                        Err(_) => {
+                            cut.store(true, Ordering::SeqCst);
+                            return false;
+                        }
+                    }
+                }
             },
         );
+        drop(permit);
     });
-    stream::unfold(receiver, |mut receiver| async {
-        receiver.recv().await.map(|line| (Ok(line), receiver))
+    stream::unfold((receiver, is_cut), |(mut receiver, is_cut)| async {
+        let found = match receiver.recv().await {
+            Some(line) => Ok(line),
+            None if is_cut.swap(false, Ordering::SeqCst) => {
+                Err(io::Error::new(ErrorKind::TimedOut, "nobody took what was found"))
+            }
+            None => return None,
+        };
+        Some((found, (receiver, is_cut)))
     })
 }
 
@@ -122,7 +167,7 @@ fn through(
 fn coming(
     live: Receiver<Arc<FlowRecord>>,
     filter: Filter,
-) -> impl stream::Stream<Item = Result<Bytes, Infallible>> {
+) -> impl stream::Stream<Item = io::Result<Bytes>> {
     stream::unfold((live, filter), |(mut live, filter)| async {
         loop {
             let found = match live.recv().await {
@@ -146,4 +191,53 @@ fn lost_line(lost: u64) -> Bytes {
 fn ended(mut line: Vec<u8>) -> Bytes {
     line.push(b'\n');
     line.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observer::Observer;
+
+    /// More than is on the way to who reads them.
+    fn many() -> Past {
+        let observer = Observer::new(None);
+        let record: FlowRecord = serde_json::from_value(serde_json::json!({
+            "time": "2026-11-21T01:27:01Z", "event": "drop", "verdict": "deny", "reason": "policy",
+            "direction": "ingress", "source": {"name": "web", "namespace": "shop", "port": 1},
+            "destination": {"name": "db", "namespace": "shop", "port": 2},
+            "protocol": "tcp", "bytes": 60,
+        }))
+        .unwrap();
+        for _ in 0..4 * LINES {
+            observer.take(Arc::new(record.clone()));
+        }
+        observer.survey().0
+    }
+
+    async fn place(all: &Arc<Semaphore>) -> Place {
+        let permit = Arc::clone(all).acquire_owned().await.unwrap();
+        Place { permit, all: Arc::clone(all), patience: Duration::from_millis(20) }
+    }
+
+    #[tokio::test]
+    async fn who_reads_slowly_has_all_of_it_while_there_is_place_for_others() {
+        let all = Arc::new(Semaphore::new(2));
+        let found = through(many(), Filter::default(), None, place(&all).await);
+        time::sleep(Duration::from_millis(100)).await;
+        let found: Vec<_> = found.collect().await;
+        assert!(found.len() == 4 * LINES && found.iter().all(Result::is_ok));
+    }
+
+    #[tokio::test]
+    async fn who_reads_nothing_makes_place_and_is_told() {
+        let all = Arc::new(Semaphore::new(1));
+        let found = through(many(), Filter::default(), None, place(&all).await);
+        // The search has ended when its place is free.
+        let _next = place(&all).await;
+        let found: Vec<_> = found.collect().await;
+        let (last, before) = found.split_last().unwrap();
+        assert_eq!(before.iter().filter(|line| line.is_ok()).count(), LINES);
+        assert_eq!(before.len(), LINES);
+        assert_eq!(last.as_ref().unwrap_err().kind(), ErrorKind::TimedOut);
+    }
 }

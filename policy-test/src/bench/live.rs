@@ -16,7 +16,7 @@ use crate::{
     testrun::{empty, xdp_context},
 };
 
-/// Frames of one call into the kernel, which counts no further than a call that is not interrupted.
+/// Frames of one call into the kernel. A call that a signal interrupts does not say how many it sent, and is an error.
 const CALL: u32 = 100_000;
 /// Frames that go into the stack at a time.
 const BATCH: u32 = 64;

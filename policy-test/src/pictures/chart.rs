@@ -2,7 +2,7 @@
 //!
 //! Inputs: curves. Outputs: marks on an area. Pure.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use plotters::{
     coord::{Shift, cartesian::Cartesian2d, types::RangedCoordf64},
     prelude::*,
@@ -33,6 +33,8 @@ pub(super) fn height(curves: &Curves) -> i32 {
 }
 
 pub(super) fn draw(area: &Area<'_>, width: i32, curves: &Curves) -> Result<()> {
+    let (count, most) = (curves.series.len(), PALETTE.len());
+    ensure!(count <= most, "{count} series in one picture: there are colours for {most}");
     let plot = area.clone().shrink((0, 0), (width.unsigned_abs(), PLOT.unsigned_abs()));
     axes(&plot, curves)?;
     legend(area, width, curves)
@@ -87,8 +89,9 @@ fn axes(plot: &DrawingArea<SVGBackend<'_>, Shift>, curves: &Curves) -> Result<()
     }
 }
 
+/// One for each series: [`draw`] takes no more than there are.
 fn colours() -> impl Iterator<Item = RGBColor> {
-    PALETTE.into_iter().cycle()
+    PALETTE.into_iter()
 }
 
 /// The highest point of all.

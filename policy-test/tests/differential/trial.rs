@@ -147,6 +147,7 @@ pub(crate) struct Trial {
 impl Trial {
     pub(crate) fn new() -> Result<Trial> {
         let ring = Ring::new(SIZES)?;
+        ring.load(&[Hook::FromEndpoint, Hook::ToEndpoint, Hook::FromUplink, Hook::ToUplink])?;
         let index = |name: &str| Ok((name.to_owned(), ring.interface(name)?));
         let mut interfaces =
             INTERFACES.into_iter().map(index).collect::<Result<BTreeMap<String, u32>>>()?;

@@ -198,6 +198,15 @@ fn an_agent_that_ends_ends_a_capture_and_the_next_one_begins_anew() {
     assert_eq!(packets[0].bytes[36..38], 97_u16.to_be_bytes());
 }
 
+/// A process that was stopped, until this is dropped.
+struct Held(Pid);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
+}
+
 /// Who keeps a capture and reads nothing keeps it from nobody else.
 #[test]
 fn a_capture_that_nobody_takes_ends() {
@@ -206,6 +215,7 @@ fn a_capture_that_nobody_takes_ends() {
     let mut stalled = Capture::start_for("5min", &stage, "stalled.pcapng", &["--what", "all"]);
     let pid = Pid::from_raw(stalled.child.id().cast_signed());
     kill(pid, Signal::SIGSTOP).unwrap();
+    let held = Held(pid);
     let to = SocketAddr::new(stage.address("db", Over::V4), 99);
     let socket =
         stage.netns("api").udp_bind(SocketAddr::new(stage.address("api", Over::V4), 0)).unwrap();
@@ -218,6 +228,6 @@ fn a_capture_that_nobody_takes_ends() {
         stage.agent.policyctl(&words).unwrap().status.success()
     };
     wait::until("the capture to be free", 6 * LIMIT, is_free).unwrap();
-    kill(pid, Signal::SIGCONT).unwrap();
+    drop(held);
     assert_eq!(stalled.child.wait().unwrap().code(), Some(2));
 }

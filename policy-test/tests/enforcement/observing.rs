@@ -204,7 +204,9 @@ fn every_answer_has_the_same_numbers() {
     assert_eq!(of_metrics(&moved), expected());
     let drops: Vec<DropCount> = stage.agent.get("/v1/drops").unwrap();
     assert_eq!(of_counters(&drops), expected());
-    let told = stage.observe(&["--event", "drop", "--to-name", "shop/db", "--last", "100"]);
+    let told = || stage.observe(&["--event", "drop", "--to-name", "shop/db", "--last", "100"]);
+    wait::until("all to be told", LIMIT, || told().len() >= packets(&file).len()).unwrap();
+    let told = told();
     assert_eq!(of_records(&told), expected());
     let log = log.to_str().unwrap();
     let logged = || stage.observe(&["--event", "drop", "--to-name", "shop/db", "--input", log]);
