@@ -4,6 +4,7 @@
 //! comes after that many is summed under `other`.
 
 mod connections;
+mod exposition;
 mod flows;
 mod retired;
 mod series;
@@ -37,6 +38,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use connections::Connections;
+pub use exposition::Format;
 use flows::Flows;
 use retired::Retired;
 pub use retired::{Bounds, Kept};
@@ -179,15 +181,15 @@ impl Metrics {
         Ok(totals.into_iter().map(|(series, counter)| series.counted(counter)).collect())
     }
 
-    /// OpenMetrics text.
+    /// All metrics.
     ///
     /// # Errors
     ///
     /// A collector failed.
-    pub fn encode(&self) -> Result<String, fmt::Error> {
+    pub fn encode(&self, format: Format) -> Result<String, fmt::Error> {
         let mut out = String::new();
         text::encode(&mut out, &self.registry)?;
-        Ok(out)
+        Ok(format.of(out))
     }
 
     /// Moves the counters of drops and flows that `gone` picks out of the kernel, under the names that they

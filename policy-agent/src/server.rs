@@ -18,7 +18,7 @@ use axum::{
     extract::{
         DefaultBodyLimit, FromRequest, FromRequestParts, Query, Request as HttpRequest, State,
     },
-    http::{StatusCode, header, request::Parts},
+    http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -48,7 +48,7 @@ use tokio::{
 use crate::{
     conntrack::Census,
     kernel::pin::Pins,
-    metrics::Metrics,
+    metrics::{Format, Metrics},
     observer::Observer,
     preview,
     published::{Keepers, Published},
@@ -242,14 +242,13 @@ pub fn api(api: Api) -> Router {
 
 /// The metrics' routes.
 pub fn metrics(metrics: Arc<Metrics>) -> Router {
-    let scrape = |State(metrics): State<Arc<Metrics>>| async move {
+    let scrape = |State(metrics): State<Arc<Metrics>>, headers: HeaderMap| async move {
+        let wanted = headers.get(header::ACCEPT).and_then(|wanted| wanted.to_str().ok());
+        let format = Format::accepted(wanted.unwrap_or_default());
         // Reading the maps takes system calls by the thousand.
-        let text = tokio::task::spawn_blocking(move || metrics.encode()).await;
+        let text = tokio::task::spawn_blocking(move || metrics.encode(format)).await;
         match text {
-            Ok(Ok(text)) => {
-                let content = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                ([(header::CONTENT_TYPE, content)], text).into_response()
-            }
+            Ok(Ok(text)) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
             Ok(Err(error)) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
             }

@@ -5,9 +5,10 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write as _,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -54,6 +55,30 @@ pub fn promtool(arguments: &[&str]) -> Result<()> {
     ensure!(
         output.status.success(),
         "promtool {arguments:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// Has `promtool check metrics` look at metrics, in Prometheus' text format.
+///
+/// # Errors
+/// If it is not installed, or objects; with what it said.
+pub fn check_metrics(text: &str) -> Result<()> {
+    let mut child = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("start promtool (Debian package prometheus; `cargo xtask setup --for test`)")?;
+    // It reads all before it says anything.
+    child.stdin.take().context("a pipe")?.write_all(text.as_bytes())?;
+    let output = child.wait_with_output()?;
+    ensure!(
+        output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(),
+        "promtool check metrics: {}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );

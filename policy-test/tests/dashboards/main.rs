@@ -22,7 +22,7 @@ use anyhow::{Context as _, Result, ensure};
 use policy_test::{
     dashboards::{
         dashboard::{Choice, Dashboard, Panel, Target, Values, values_in},
-        prometheus::{Prometheus, RULES, Vector, examples, looking_back, promtool},
+        prometheus::{Prometheus, RULES, Vector, check_metrics, examples, looking_back, promtool},
     },
     wait,
 };
@@ -143,6 +143,7 @@ fn queries_show_what_was_let_through_and_what_was_dropped() {
     let start = first_scrape(&prometheus).unwrap();
     thread::sleep(QUIET);
     scene.play().unwrap();
+    check_metrics(&scene.agent.metrics().unwrap()).unwrap();
     let truth = truth();
     let window = window(&prometheus, start, &truth).unwrap();
     let recorded = recorded(&prometheus, start, &truth).unwrap();
