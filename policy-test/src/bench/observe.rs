@@ -254,7 +254,7 @@ pub fn flows() -> Result<Vec<Line>> {
         ),
         line("of them without a record, and said so", "", lost.to_string()),
         line("agent meanwhile", "", format!("{share:.3} of a core")),
-        line("its memory at most", "< 100 MB", format!("{:.0} MB", memory as f64 / 1e6)),
+        line("its memory at most", "", format!("{:.0} MB", memory as f64 / 1e6)),
     ])
 }
 
