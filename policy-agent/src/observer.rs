@@ -60,7 +60,8 @@ struct Recent {
     next: u64,
     /// On their way into the history.
     unwritten: VecDeque<Arc<FlowRecord>>,
-    segments: Segments,
+    /// The history's files; none before it has looked which there are.
+    segments: Option<Segments>,
 }
 
 /// What there is at one moment.
@@ -159,7 +160,7 @@ impl Observer {
             None => recent.kept(),
             Some(_) => recent.unwritten.iter().cloned().collect(),
         };
-        let segments = recent.segments.clone();
+        let segments = recent.segments.clone().unwrap_or_default();
         // While nothing can come.
         (Past { segments, unwritten }, self.live.subscribe())
     }
@@ -187,7 +188,12 @@ impl Observer {
         let place = recent.unwritten.iter().take(batch.len());
         let place = place.map(Arc::as_ptr).position(|it| Some(it) == newest);
         recent.unwritten.drain(..place.map_or(0, |place| place + 1));
-        recent.segments = segments;
+        recent.segments = Some(segments);
+    }
+
+    /// Whether what an earlier agent wrote can be searched: right after the start, the history is still being opened.
+    pub fn is_open(&self) -> bool {
+        self.shared.history.is_none() || self.recent().segments.is_some()
     }
 
     /// Makes [`Observer::unwritten`] look again whether it should wait.

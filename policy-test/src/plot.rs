@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use plotters::style::RGBColor;
 
 /// Colours that most eyes can tell apart.
-pub(crate) const PALETTE: [RGBColor; 8] = [
+pub(crate) const PALETTE: [RGBColor; 9] = [
     RGBColor(0, 90, 181),
     RGBColor(86, 180, 233),
     RGBColor(0, 130, 90),
@@ -15,6 +15,7 @@ pub(crate) const PALETTE: [RGBColor; 8] = [
     RGBColor(230, 159, 0),
     RGBColor(60, 60, 60),
     RGBColor(220, 120, 170),
+    RGBColor(140, 100, 50),
 ];
 
 /// A drawing area's error may borrow the area; its text does not.

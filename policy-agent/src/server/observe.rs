@@ -32,7 +32,7 @@ use tokio::{
 use super::{Api, Query_, Refused};
 use crate::{
     history::{Found, search},
-    observer::Past,
+    observer::{Observer, Past},
 };
 
 /// `observe` without `last`.
@@ -40,7 +40,7 @@ const DEFAULT_LAST: usize = 20;
 /// The most that may be asked for by number: they are held until the oldest of them is found. Who wants more
 /// says since when.
 const MOST: usize = 10_000;
-/// For a search to end, if as many are going on as may.
+/// For a search to end, if as many are going on as may; and for the history to be opened.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Who takes nothing for so long has lost the search, if as many are going on as may.
 const STALLED: Duration = Duration::from_secs(10);
@@ -84,6 +84,10 @@ pub(super) async fn observe(
         Body::from_stream(coming(live, filter))
     } else {
         let permit = time::timeout(PATIENCE, Arc::clone(&api.searching).acquire_owned()).await;
+        if !opened(&api.observer).await {
+            let error = "the history is still being opened: try again";
+            return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, error));
+        }
         let Ok(Ok(permit)) = permit else {
             let error = "others search the history, as many as may at one time: try again";
             return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, error));
@@ -98,6 +102,17 @@ pub(super) async fn observe(
         }
     };
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
+}
+
+/// Whether the history is open, now or in a while.
+async fn opened(observer: &Observer) -> bool {
+    const LOOK_AGAIN: Duration = Duration::from_millis(20);
+    let open = async {
+        while !observer.is_open() {
+            time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    time::timeout(PATIENCE, open).await.is_ok()
 }
 
 /// One of the searches that may go on at a time.
@@ -196,7 +211,6 @@ fn ended(mut line: Vec<u8>) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observer::Observer;
 
     /// More than is on the way to who reads them.
     fn many() -> Past {
@@ -217,6 +231,20 @@ mod tests {
     async fn place(all: &Arc<Semaphore>) -> Place {
         let permit = Arc::clone(all).acquire_owned().await.unwrap();
         Place { permit, all: Arc::clone(all), patience: Duration::from_millis(20) }
+    }
+
+    /// Regression: an agent that has just started told of nothing that an earlier one had seen.
+    #[tokio::test]
+    async fn a_search_waits_for_the_history_to_be_opened() {
+        assert!(opened(&Observer::new(None)).await);
+        let observer = Observer::new(Some(Arc::default()));
+        assert!(!observer.is_open());
+        let waiting = opened(&observer);
+        let opening = async {
+            time::sleep(Duration::from_millis(50)).await;
+            observer.written(&[], Vec::new());
+        };
+        assert!(tokio::join!(waiting, opening).0);
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use plotters::{
     coord::ranged1d::{AsRangedCoord, ValueFormatter},
     prelude::*,
@@ -78,9 +78,11 @@ pub(super) fn figure(results: &Results, figure: Figure) -> Result<String> {
 
 /// What packets cost in some worlds, a line for each kind of packet.
 pub(super) fn worlds(title: &str, worlds: &[World]) -> Result<String> {
-    let series: Vec<Series> = budgeted(worlds)
+    let names = budgeted(worlds);
+    ensure!(names.len() <= PALETTE.len(), "{} kinds of packets have no colour each", names.len());
+    let series: Vec<Series> = names
         .into_iter()
-        .zip(PALETTE.into_iter().cycle())
+        .zip(PALETTE)
         .map(|(name, colour)| {
             let costs = worlds.iter().filter_map(|world| world.cost(name));
             let points = (0..).zip(costs).map(|(index, cost)| Point {
