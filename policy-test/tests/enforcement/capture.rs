@@ -86,7 +86,7 @@ impl Capture {
     }
 
     /// The same, with a time after which it ends.
-    fn start_for(time: &str, stage: &Stage, name: &str, arguments: &[&str]) -> Capture {
+    pub(crate) fn start_for(time: &str, stage: &Stage, name: &str, arguments: &[&str]) -> Capture {
         let file = stage.lab.folder().join(name);
         let mut command = stage.agent.policyctl_command().unwrap();
         // A packet that does not come is a failure, and no test without an end.

@@ -189,7 +189,7 @@ fn every_answer_has_the_same_numbers() {
     let before = Drops::read(&stage.agent);
     let count = expected().values().sum::<u64>().to_string();
     let filters = ["--to-name", "shop/db", "--protocol", "udp", "--count", &count];
-    let capture = Capture::start(&stage, "drops.pcapng", &filters);
+    let capture = Capture::start_for("1min", &stage, "drops.pcapng", &filters);
     for _ in 0..ROUNDS {
         knock(&stage);
     }
