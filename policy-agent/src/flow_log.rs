@@ -161,7 +161,6 @@ impl Writer {
         if !self.log.filter.wants(record) {
             return;
         }
-        self.in_hand += 1;
         let line = if self.log.omit.is_empty() {
             serde_json::to_string(record)
         } else {
@@ -169,6 +168,7 @@ impl Writer {
         };
         // A record is made of texts and numbers: all of that is JSON.
         let Ok(line) = line else { return };
+        self.in_hand += 1;
         // Names and labels are their authors', and files like this one are looked at in terminals.
         lines.extend(clean_json(&line).as_bytes());
         lines.push(b'\n');

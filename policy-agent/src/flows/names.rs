@@ -97,8 +97,8 @@ pub(super) fn record<K: Key>(
     let (own, other) = (at(own, key.local()), at(other, key.remote()));
     let (source, destination) = if ingress { (other, own) } else { (own, other) };
     let written = |time: SystemTime| humantime::format_rfc3339_micros(time).to_string();
-    // Both from one pairing of the clocks, lest a flow of a moment end before it began.
-    // Nor by two CPUs of which the one read the clock before the other, and found the flow after.
+    // From the pairing of the clocks that its start is told by, lest a flow of a moment end before it began; and of two
+    // CPUs one may have read the clock before the other, and found the flow after it.
     let seen_ns = known.seen_ns.max(known.created_ns);
     let end = wall_time(seen_ns, known.created_ns, known.created);
     let [packets, reply_packets] = known.packets;
